@@ -1,0 +1,28 @@
+# Third-party libraries. Everything but LibTorch comes from the distribution (scripts/packages.txt lists the packages).
+find_package(nlohmann_json REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+if(RETORT_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(RETORT_BENCH)
+  find_package(benchmark REQUIRED)
+endif()
+
+# LibTorch lives in pip's torch wheel. RETORT_PYTHON names the interpreter of the virtual environment that has it.
+if(RETORT_TRAIN)
+  set(RETORT_PYTHON ${CMAKE_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "Python of the environment that holds torch")
+  execute_process(COMMAND ${RETORT_PYTHON} -c "import torch.utils, pathlib; print(torch.utils.cmake_prefix_path)"
+    OUTPUT_VARIABLE torch_prefix OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE torch_missing ERROR_QUIET)
+  if(torch_missing)
+    message(FATAL_ERROR "no torch in ${RETORT_PYTHON}: run ./quickstart (it makes .venv), or pass -DRETORT_TRAIN=OFF")
+  endif()
+  list(APPEND CMAKE_PREFIX_PATH ${torch_prefix})
+  set(TORCH_CXX_FLAGS_SAVED ${CMAKE_CXX_FLAGS})
+  find_package(Torch REQUIRED)
+endif()

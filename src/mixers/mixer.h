@@ -1,0 +1,111 @@
+// The contract between a mixer's equations and the three machines that run them: trainer, runtime, tests.
+//
+// Layer: mixers. Header-only; knows no torch and no runtime.
+//
+// A mixer is one header with a struct that has
+//
+//   static constexpr const char* kName;
+//   struct Config { ...; template <class V> void visit(V& v) { v("field", field, least, most); } };
+//   enum Weight : int { kQProj, ..., kWeightCount };                       indices into the tensor table
+//   static std::vector<TensorSpec> tensors(const Config&, const PartShape&);   one entry per Weight, in order
+//   static RecurrenceSpec recurrence(const Config&, const PartShape&);
+//   template <class Ops> static RecurrenceInputs<Ops> inputs(Ops&, const Config&, const PartShape&, Weights<Ops>, Tensor x);
+//   template <class Ops> static typename Ops::Tensor readout(Ops&, const Config&, const PartShape&, Weights<Ops>, Tensor x, Tensor y);
+//
+// and one line in mixers/list.h. `x` is [tokens, D] after the input norm; the result is [tokens, D] (this part's share of
+// the layer's output: parts are summed).
+//
+// The Ops concept (every backend: train/torch_ops.h, runtime/runtime_ops.h, mixers/probe_ops.h). Tensors are [tokens, columns];
+// heads are blocks of columns. Rows are ragged: several sequences stand one after another, the backend knows where each
+// starts, and state never crosses a start.
+//
+//   linear(x, w)               [T, in] x w[out, in] -> [T, out]
+//   linear(x, w, b)            b[out] may be absent
+//   head_linear(x, w, b, n)    per head: [T, n*in], w[n, out, in], b[n, out] or absent -> [T, n*out]
+//   short_conv(x, w, b)        causal depthwise, w[channels, taps], last tap = current token, b[channels] or absent (stateful)
+//   leaving(x)                 the row that leaves the part's window at each token: row t - window.size of the same sequence,
+//                              zeros where there is none; x itself when the part has no window (stateful)
+//   rope(x, n)                 rotate n heads by their position in the sequence
+//   rms_norm_heads(x, w, n, eps)   RMS over each of n heads; w[d] shared, w[n*d], or absent
+//   softmax_heads(x, n)        softmax over each of n heads' columns
+//   exp_heads(x, n)            {exp(x - m), m} with m[T, n] the row maximum of each head
+//   sigmoid, log_sigmoid, silu, softplus, exp, log, neg (x)
+//   add(a, b), sub(a, b), mul(a, b)   same shape
+//   add_row(x, v), mul_row(x, v)      v[columns], every row
+//   scale(x, c)
+//   mul_heads(x, g, n)         x[T, n*d] times g[T, n] per head
+//   columns(x, first, count)   a slice of columns
+//   attention(q, k, v, window) softmax attention, q[T,H*d] k[T,G*d] v[T,G*dv], already rotated, scale 1/sqrt(d);
+//                              window.size 0: full causal -> Normalised{out[T, H*dv], log_norm[T, H]} (stateful)
+//   recurrence(spec, inputs)   section "Recurrence" below (stateful)
+//   join(a, b)                 two Normalised under one normaliser: (e^la a + e^lb b) / (e^la + e^lb)
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/tensor_spec.h"
+
+namespace retort {
+
+// What a part knows about its layer. Head counts are the part's own.
+struct PartShape {
+  int width = 0;       // D
+  int heads = 0;       // query heads this part owns
+  int kv_heads = 0;    // kv heads this part owns
+  int head_dim = 0;
+  float norm_eps = 1e-5f;
+  bool qkv_bias = false;
+  bool qk_norm = false;
+  RopeConfig rope;
+  WindowConfig window;
+  int group() const { return heads / kv_heads; }
+};
+
+enum class Decay { kNone, kScalar, kPerKey };
+
+// The one recurrence (mixers.md 3.1). State S of kv head g: [key_dim, value_dim]; query head h reads the state of
+// kv head h / (heads / kv_heads).
+//
+//   S_t = exp(l_t) o S_{t-1} + k_t v_t^T        l_t: absent | one number per kv head | one per key
+//   y_t = S_t^T q_t  (+ skip_h v_t)
+//   normalised: z_t = exp(l_t) o z_{t-1} + k_t;  y_t = S_t^T q_t / (z_t . q_t),  log_norm_t = log(z_t . q_t)
+//
+// With a window the inputs are those of the tokens that leave it (Ops::leaving), and the first `first_position` tokens of a
+// sequence write nothing (and decay nothing): they have not left, or are sinks, which the window keeps forever.
+struct RecurrenceSpec {
+  Decay decay = Decay::kNone;
+  int heads = 0;
+  int kv_heads = 0;
+  int key_dim = 0;     // K
+  int value_dim = 0;   // V
+  bool normalised = false;
+  int first_position = 0;
+  int state_columns() const { return value_dim + (normalised ? 1 : 0); }
+};
+
+template <class Tensor>
+struct Normalised {
+  Tensor out;       // [T, H*V]
+  Tensor log_norm;  // [T, H]: log of the sum that out was divided by
+};
+
+template <class Ops>
+struct RecurrenceInputs {
+  using Tensor = typename Ops::Tensor;
+  Tensor q;                 // [T, H*K]; for normalised mixers non-negative
+  Tensor k;                 // [T, G*K]
+  Tensor v;                 // [T, G*V]
+  Tensor log_decay{};       // [T, G] or [T, G*K], <= 0; unset for Decay::kNone
+  Tensor q_log_offset{};    // [T, H]: the true q is exp(q_log_offset) q; only for normalised mixers; unset: 0
+  typename Ops::Weight skip{};  // [H], unset: none
+  // What the exact window of a joined part uses, before rope: [T, H*d], [T, G*d], [T, G*V].
+  Tensor local_q{}, local_k{}, local_v{};
+};
+
+// A row of a mixer's tensor table, filled: weights[Mixer::kQProj]. Absent tensors convert to false.
+template <class Ops>
+using Weights = const typename Ops::Weight*;
+
+}  // namespace retort

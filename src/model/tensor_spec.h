@@ -1,0 +1,66 @@
+// What a tensor of a model is called, how big it is, where its first value comes from and how far it may be squeezed.
+// One table is read by the importer, the trainer, the runtime, the exporter and the tests.
+//
+// Layer: model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace retort {
+
+// The lowest precision a tensor may be stored in. Gates, decays, convolutions, norms and biases keep fp32: their errors
+// compound along the sequence.
+enum class Precision { kQuantised, kF32 };
+
+// Optimiser group: projections inherited from the teacher take a small rate, new feature maps and gates a large one.
+enum class TrainGroup { kProjection, kFeature, kGate };
+
+// The teacher's tensor that a block of rows starts from. Only the rows (for kOutput: columns) of the part's own heads are
+// taken. The "expanded" forms repeat each kv head's block once per query head of its group.
+enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpanded, kOutput, kQueryNorm, kKeyNorm };
+
+struct InitBlock {
+  enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace };
+  Kind kind = Kind::kConstant;
+  int64_t rows = 0;                          // 0: all rows of the tensor
+  TeacherSource source = TeacherSource::kNone;
+  bool bias = false;                         // kTeacher: the source's bias rather than its weight (0 when the teacher has none)
+  double value = 0.0;                        // kConstant: value; kNormal: standard deviation; kLinspace: first
+  double last = 0.0;                         // kLinspace: last
+  double scale = 1.0;                        // kTeacher: factor
+
+  static InitBlock teacher(TeacherSource source, int64_t rows = 0, double scale = 1.0) {
+    return {Kind::kTeacher, rows, source, false, 0, 0, scale};
+  }
+  static InitBlock teacher_bias(TeacherSource source, int64_t rows = 0, double scale = 1.0) {
+    return {Kind::kTeacher, rows, source, true, 0, 0, scale};
+  }
+  static InitBlock constant(double value, int64_t rows = 0) { return {Kind::kConstant, rows, TeacherSource::kNone, false, value}; }
+  static InitBlock normal(double stddev, int64_t rows = 0) { return {Kind::kNormal, rows, TeacherSource::kNone, false, stddev}; }
+  // Depthwise convolution [channels, taps] that passes the current token through.
+  static InitBlock identity_conv() { return {Kind::kIdentityConv}; }
+  // [heads, out, in] with ones on the diagonal of every head.
+  static InitBlock identity_per_head() { return {Kind::kIdentityPerHead}; }
+  static InitBlock linspace(double first, double last) {
+    return {Kind::kLinspace, 0, TeacherSource::kNone, false, first, last};
+  }
+};
+
+struct TensorSpec {
+  std::string name;                          // below the part's prefix: "q_proj.weight"
+  std::vector<int64_t> shape;                // empty: this model does not have the tensor
+  Precision floor = Precision::kQuantised;
+  TrainGroup group = TrainGroup::kProjection;
+  std::vector<InitBlock> init;               // rows concatenated
+
+  bool present() const { return !shape.empty(); }
+  int64_t count() const {
+    int64_t n = present() ? 1 : 0;
+    for (int64_t s : shape) n *= s;
+    return n;
+  }
+};
+
+}  // namespace retort
