@@ -1,2 +1,3 @@
-#include <cstdio>
-int main() { std::puts("retort"); }
+#include "cli/main.h"
+
+int main(int argc, char** argv) { return retort::cli::cli_main(argc, argv); }

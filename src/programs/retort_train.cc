@@ -1,2 +1,3 @@
-#include <cstdio>
-int main() { std::puts("retort"); }
+#include "train/train_main.h"
+
+int main(int argc, char** argv) { return retort::train::train_main(argc, argv); }

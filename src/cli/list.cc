@@ -1,0 +1,14 @@
+// Every command, once. Adding one: a file src/cli/<name>.cc, its maker declared here, its line in the table.
+#include "cli/command.h"
+
+namespace retort::cli {
+
+const std::vector<CommandEntry>& command_list() {
+  static const std::vector<CommandEntry> list = {
+      {"distill", "turn a teacher into a recurrent student, by a recipe", nullptr},
+      {"pretrain", "train a small model from scratch, by a recipe", nullptr},
+  };
+  return list;
+}
+
+}  // namespace retort::cli

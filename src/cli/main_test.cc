@@ -1,0 +1,89 @@
+#include "cli/main.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cli/command.h"
+#include "cli/flags.h"
+
+namespace retort::cli {
+namespace {
+
+struct Outcome {
+  int code;
+  std::string out, err;
+};
+
+Outcome run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "retort");
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int code = cli_main(int(arguments.size()), argv.data());
+  return {code, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
+}
+
+size_t lines(const std::string& text) { return size_t(std::count(text.begin(), text.end(), '\n')); }
+
+}  // namespace
+
+TEST(Main, HelpAndVersionGoToStandardOutput) {
+  for (const char* flag : {"--help", "-h", "help", "--version"}) {
+    const auto outcome = run({flag});
+    EXPECT_EQ(outcome.code, 0) << flag;
+    EXPECT_EQ(outcome.err, "") << flag;
+    EXPECT_NE(outcome.out.find("retort"), std::string::npos) << flag;
+  }
+  EXPECT_EQ(run({}).out, run({"--help"}).out);
+}
+
+TEST(Main, UnknownCommandIsOneLineAndExitCodeTwo) {
+  const auto outcome = run({"distil"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(outcome.err, "retort: error: unknown command 'distil'; did you mean 'distill'?\n");
+  EXPECT_EQ(outcome.out, "");
+}
+
+TEST(Main, EveryCommandRefusesUnknownFlagsAndHasHelp) {
+  for (const auto& entry : command_list()) {
+    if (!entry.make) continue;
+    const auto help = run({entry.name, "--help"});
+    EXPECT_EQ(help.code, 0) << entry.name;
+    for (const char* flag : {"--json", "--threads", "--seed", "--device"}) {
+      EXPECT_NE(help.out.find(flag), std::string::npos) << entry.name << " " << flag;
+    }
+    const auto outcome = run({entry.name, "--jsno", "nowhere"});
+    EXPECT_EQ(outcome.code, 2) << entry.name;
+    EXPECT_EQ(lines(outcome.err), 1u) << outcome.err;
+    EXPECT_NE(outcome.err.find("did you mean '--json'?"), std::string::npos) << outcome.err;
+  }
+}
+
+TEST(Main, DeviceIsCheckedBeforeTheCommandRuns) {
+  for (const auto& entry : command_list()) {
+    if (!entry.make) continue;
+    for (const char* device : {"cuda", "cuda:1", "cuda:x", "tpu"}) {
+      const auto outcome = run({entry.name, "nowhere", "--device", device});
+      EXPECT_EQ(outcome.code, 2) << entry.name;
+      EXPECT_NE(outcome.err.find(std::string("--device ") + device), std::string::npos) << outcome.err;
+    }
+  }
+}
+
+TEST(Main, ErrorsStayOneLineWhateverTheArgumentHolds) {
+  const auto outcome = run({"bad\nname\r\nhere"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(lines(outcome.err), 1u) << outcome.err;
+}
+
+TEST(Flags, TwoLetterShortForms) {
+  EXPECT_EQ(expand_short_forms({"-md", "draft", "-m", "x", "-np", "4"}),
+            (std::vector<std::string>{"--model-draft", "draft", "-m", "x", "--parallel", "4"}));
+}
+
+}  // namespace retort::cli
