@@ -101,7 +101,7 @@ using Status = Result<void>;
   do {                                                                                             \
     if (!(cond)) {                                                                                 \
       std::fprintf(stderr, "retort: bug: %s:%d: %s %s\n", __FILE__, __LINE__, #cond,               \
-                   ::retort::cat("" __VA_ARGS__).c_str());                                         \
+                   ::retort::cat(__VA_ARGS__).c_str());                                            \
       std::abort();                                                                                \
     }                                                                                              \
   } while (0)

@@ -10,14 +10,18 @@
 //   static std::vector<TensorSpec> tensors(const Config&, const PartShape&);   one entry per Weight, in order
 //   static RecurrenceSpec recurrence(const Config&, const PartShape&);
 //   template <class Ops> static RecurrenceInputs<Ops> inputs(Ops&, const Config&, const PartShape&, Weights<Ops>, Tensor x);
-//   template <class Ops> static typename Ops::Tensor readout(Ops&, const Config&, const PartShape&, Weights<Ops>, Tensor x, Tensor y);
+//   template <class Ops> static typename Ops::Tensor readout(Ops&, const Config&, const PartShape&, Weights<Ops>,
+//                                                            const RecurrenceInputs<Ops>&, Tensor y);
 //
-// and one line in mixers/list.h. `x` is [tokens, D] after the input norm; the result is [tokens, D] (this part's share of
-// the layer's output: parts are summed).
+// and one line in mixers/list.h. `x` is [tokens, D] after the input norm; readout() gives [tokens, H*V], what the output
+// projection weights[kOutput] takes. mixers/part.h puts the pieces together: a part's share of the layer's output is
+// [tokens, D], and parts are summed.
 //
 // The Ops concept (every backend: train/torch_ops.h, runtime/runtime_ops.h, mixers/probe_ops.h). Tensors are [tokens, columns];
 // heads are blocks of columns. Rows are ragged: several sequences stand one after another, the backend knows where each
 // starts, and state never crosses a start.
+//
+// Tensor and Weight are cheap handles, default-constructible (unset), and convert to bool.
 //
 //   linear(x, w)               [T, in] x w[out, in] -> [T, out]
 //   linear(x, w, b)            b[out] may be absent
@@ -29,16 +33,17 @@
 //   rms_norm_heads(x, w, n, eps)   RMS over each of n heads; w[d] shared, w[n*d], or absent
 //   softmax_heads(x, n)        softmax over each of n heads' columns
 //   exp_heads(x, n)            {exp(x - m), m} with m[T, n] the row maximum of each head
-//   sigmoid, log_sigmoid, silu, softplus, exp, log, neg (x)
-//   add(a, b), sub(a, b), mul(a, b)   same shape
+//   sigmoid, log_sigmoid, silu, neg (x)
+//   add(a, b), mul(a, b)       same shape
 //   add_row(x, v), mul_row(x, v)      v[columns], every row
 //   scale(x, c)
 //   mul_heads(x, g, n)         x[T, n*d] times g[T, n] per head
 //   columns(x, first, count)   a slice of columns
-//   attention(q, k, v, window) softmax attention, q[T,H*d] k[T,G*d] v[T,G*dv], already rotated, scale 1/sqrt(d);
-//                              window.size 0: full causal -> Normalised{out[T, H*dv], log_norm[T, H]} (stateful)
-//   recurrence(spec, inputs)   section "Recurrence" below (stateful)
-//   join(a, b)                 two Normalised under one normaliser: (e^la a + e^lb b) / (e^la + e^lb)
+//   attention(q, k, v, H, G, window)   softmax attention, q[T,H*d] k[T,G*d] v[T,G*dv], q and k already rotated, scale
+//                              1/sqrt(d); window.size 0: full causal -> Normalised{out[T, H*dv], log_norm[T, H]} (stateful)
+//   recurrence(spec, inputs)   RecurrenceSpec below -> Normalised; log_norm is unset unless normalised, and is -infinity where
+//                              nothing was written yet (stateful)
+//   join(a, b, H)              two Normalised under one normaliser: (e^la a + e^lb b) / (e^la + e^lb); a's log_norm is finite
 #pragma once
 
 #include <string>
@@ -100,7 +105,9 @@ struct RecurrenceInputs {
   Tensor log_decay{};       // [T, G] or [T, G*K], <= 0; unset for Decay::kNone
   Tensor q_log_offset{};    // [T, H]: the true q is exp(q_log_offset) q; only for normalised mixers; unset: 0
   typename Ops::Weight skip{};  // [H], unset: none
-  // What the exact window of a joined part uses, before rope: [T, H*d], [T, G*d], [T, G*V].
+  Tensor gate{};            // whatever readout() wants of the token
+  // What softmax attention, or the exact window of a joined part, uses, before rope: [T, H*d], [T, G*d], [T, G*V] with the
+  // head counts of the mixer's RecurrenceSpec.
   Tensor local_q{}, local_k{}, local_v{};
 };
 

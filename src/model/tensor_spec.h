@@ -21,6 +21,10 @@ enum class TrainGroup { kProjection, kFeature, kGate };
 // taken. The "expanded" forms repeat each kv head's block once per query head of its group.
 enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpanded, kOutput, kQueryNorm, kKeyNorm };
 
+// How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head, per kv
+// head, blocks of columns per query head, or shared by all heads.
+enum class HeadAxis { kShared, kQueryRows, kKvRows, kQueryColumns, kMixed };
+
 struct InitBlock {
   enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace };
   Kind kind = Kind::kConstant;
@@ -54,6 +58,7 @@ struct TensorSpec {
   Precision floor = Precision::kQuantised;
   TrainGroup group = TrainGroup::kProjection;
   std::vector<InitBlock> init;               // rows concatenated
+  HeadAxis heads = HeadAxis::kShared;        // kMixed: cannot be cut
 
   bool present() const { return !shape.empty(); }
   int64_t count() const {

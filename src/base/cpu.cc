@@ -1,0 +1,65 @@
+#include "base/cpu.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+namespace retort {
+namespace {
+
+constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
+
+std::atomic<Isa>& active() {
+  static std::atomic<Isa> isa{[] {
+    auto chosen = isa_from_environment();
+    return chosen.ok() ? *chosen : available_isas().back();
+  }()};
+  return isa;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return "scalar";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx512: return "avx512";
+  }
+  return "?";
+}
+
+bool isa_available(Isa isa) {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (isa == Isa::kAvx2) return avx2;
+  if (isa == Isa::kAvx512)
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+#endif
+  return isa == Isa::kScalar;
+}
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> have;
+  for (Isa isa : kAll)
+    if (isa_available(isa)) have.push_back(isa);
+  return have;
+}
+
+Result<Isa> isa_from_environment() {
+  const char* forced = std::getenv("RETORT_ISA");
+  const auto have = available_isas();
+  if (!forced || !*forced) return have.back();
+  std::string names;
+  for (Isa isa : have) {
+    if (std::string_view(forced) == isa_name(isa)) return isa;
+    names += cat(names.empty() ? "" : ", ", isa_name(isa));
+  }
+  return invalid("RETORT_ISA=", forced, ": not an instruction set of this machine, which has ", names);
+}
+
+Isa active_isa() { return active().load(std::memory_order_relaxed); }
+void set_active_isa(Isa isa) { active().store(isa); }
+
+}  // namespace retort

@@ -1,0 +1,25 @@
+// Which instruction set the kernels use: chosen once at run time, forced by RETORT_ISA=scalar|avx2|avx512.
+//
+// Layer: base. Thread-safe, except set_active_isa (tests and start-up only).
+#pragma once
+
+#include <vector>
+
+#include "base/error.h"
+
+namespace retort {
+
+enum class Isa { kScalar, kAvx2, kAvx512 };  // kAvx512: F, BW, VL, DQ, VNNI and BF16
+
+const char* isa_name(Isa isa);
+bool isa_available(Isa isa);
+std::vector<Isa> available_isas();  // worst first
+
+// The best one, or what RETORT_ISA names; an error lists what this machine has. Programs call it at their start.
+Result<Isa> isa_from_environment();
+
+// What kernels run. An unusable RETORT_ISA counts as absent here: the program has reported it.
+Isa active_isa();
+void set_active_isa(Isa isa);
+
+}  // namespace retort

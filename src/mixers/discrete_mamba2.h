@@ -1,0 +1,79 @@
+// Discrete Mamba-2 (mixers.md 3.12), the student of Llamba / MOHAWK: no step size, a decay per head projected from the token,
+// a short convolution without activation, a skip and a gate that both start as the identity.
+//
+//   [x, B, C, z, a] = W_in u;   x, B, C = conv(x, B, C)
+//   l = log_sigmoid(-a);   S_t = e^l S_{t-1} + B x^T;   y = S^T C + D x;   out = W_out( y o SiLU(z + z_bias) )
+//
+// Every head has its own B and x (the teacher's keys and values repeated per query head); C takes the teacher's queries and
+// the 1/sqrt(d) of attention. Layer: mixers.
+#pragma once
+
+#include <cmath>
+
+#include "mixers/mixer.h"
+
+namespace retort {
+
+struct DiscreteMamba2 {
+  static constexpr const char* kName = "discrete_mamba2";
+  static constexpr const char* kSummary = "Mamba-2 as in Llamba: scalar decay per head, short convolution, skip, gate";
+  static constexpr bool kRecurrent = true;
+  static constexpr bool kNeedsWindow = false;
+  struct Config {
+    int conv_size = 4;
+    template <class V>
+    void visit(V&& v) {
+      v("conv_size", conv_size, 1, 64);
+    }
+  };
+  enum Weight : int { kIn, kConv, kConvBias, kSkip, kGateBias, kOutput, kWeightCount };
+  static constexpr double kSiluIsOne = 1.278464542761;  // SiLU(1.278464542761) = 1
+
+  static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
+    const int64_t e = int64_t(s.heads) * s.head_dim, h = s.heads;
+    const bool joined = s.window.size > 0;  // the window already has the current token: no skip
+    using enum TeacherSource;
+    using B = InitBlock;
+    return {
+        {"in_proj.weight", {4 * e + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
+         {B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, 1.0 / std::sqrt(double(s.head_dim))),
+          B::constant(0, e), B::constant(0, h)}, HeadAxis::kMixed},
+        {"conv1d.weight", {3 * e, c.conv_size}, Precision::kF32, TrainGroup::kFeature, {B::identity_conv()}, HeadAxis::kMixed},
+        {"conv1d.bias", {3 * e}, Precision::kF32, TrainGroup::kFeature, {B::constant(0)}, HeadAxis::kMixed},
+        {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, TrainGroup::kGate, {B::constant(1)}, HeadAxis::kQueryRows},
+        {"z_bias", {e}, Precision::kF32, TrainGroup::kGate, {B::constant(kSiluIsOne)}, HeadAxis::kQueryRows},
+        {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
+    };
+  }
+
+  static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
+    return {Decay::kScalar, s.heads, s.heads, s.head_dim, s.head_dim, /*normalised=*/false};
+  }
+
+  template <class Ops>
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+                                      const typename Ops::Tensor& u) {
+    const int e = s.heads * s.head_dim;
+    auto p = ops.linear(u, w[kIn]);
+    auto xbc = ops.short_conv(ops.columns(p, 0, 3 * e), w[kConv], w[kConvBias]);
+    RecurrenceInputs<Ops> in;
+    in.local_v = ops.columns(xbc, 0, e);
+    in.local_k = ops.columns(xbc, e, e);
+    in.q = ops.columns(xbc, 2 * e, e);
+    in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    in.k = ops.leaving(in.local_k);
+    in.v = ops.leaving(in.local_v);
+    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.columns(p, 4 * e, s.heads))));
+    in.skip = w[kSkip];
+    in.gate = ops.columns(p, 3 * e, e);
+    return in;
+  }
+
+  template <class Ops>
+  static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape&, Weights<Ops> w,
+                                      const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
+    return ops.mul(y, ops.silu(ops.add_row(in.gate, w[kGateBias])));
+  }
+};
+
+}  // namespace retort

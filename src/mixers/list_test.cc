@@ -1,0 +1,55 @@
+#include "mixers/list.h"
+
+#include <gtest/gtest.h>
+
+#include "mixers/probe_ops.h"
+
+namespace retort {
+namespace {
+
+ModelConfig small() {
+  ModelConfig c;
+  c.layers = 2, c.width = 48, c.heads = 6, c.kv_heads = 2, c.head_dim = 8, c.mlp_width = 64, c.vocab_size = 100, c.context_length = 256;
+  c.plan = attention_plan(c);
+  return c;
+}
+
+TEST(MixerList, EveryMixerValidatesAndDeclaresItsTensors) {
+  for_each_mixer([](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    for (int window : {0, 5}) {
+      if ((Mixer::kNeedsWindow && !window) || (!Mixer::kNeedsWindow && !Mixer::kRecurrent && window)) continue;
+      ModelConfig c = small();
+      c.plan[1] = {{Part{Mixer::kName, {0, 1}, {window, window ? 2 : 0}, nlohmann::json::object()}}};
+      ASSERT_TRUE(validate_plan(c).ok()) << Mixer::kName << ": " << validate_plan(c).error().message;
+      const auto table = part_tensors(c, c.plan[1].parts[0]);
+      EXPECT_GE(table.size(), size_t(Mixer::kWeightCount)) << Mixer::kName;
+      EXPECT_EQ(table[Mixer::kOutput].shape[0], c.width) << Mixer::kName;
+      EXPECT_FALSE(part_states(c, c.plan[1].parts[0]).empty()) << Mixer::kName;
+    }
+  });
+}
+
+TEST(MixerList, BadPlansSayWhatIsWrong) {
+  ModelConfig c = small();
+  c.plan[0].parts[0].mixer = "mambo";
+  EXPECT_NE(validate_plan(c).error().message.find("known: attention, window"), std::string::npos);
+  c = small();
+  c.plan[0].parts[0] = Part{"slots", {0, 1}, {}, {{"slots", 0}}};
+  EXPECT_NE(validate_plan(c).error().message.find("'slots' is 0; expected 1 to 4096"), std::string::npos);
+  c.plan[0].parts[0].config = {{"sluts", 3}};
+  EXPECT_NE(validate_plan(c).error().message.find("no field 'sluts'; it has: slots"), std::string::npos);
+  c = small();
+  c.plan[1].parts[0].kv_heads = {0};
+  EXPECT_NE(validate_plan(c).error().message.find("1 of 2 kv heads"), std::string::npos);
+}
+
+TEST(MixerList, FingerprintFollowsThePlan) {
+  ModelConfig a = small(), b = small();
+  EXPECT_EQ(fingerprint(a), fingerprint(b));
+  b.plan[1].parts[0] = Part{"slots", {0, 1}, {4, 1}, {{"slots", 16}}};
+  EXPECT_NE(fingerprint(a), fingerprint(b));
+}
+
+}  // namespace
+}  // namespace retort
