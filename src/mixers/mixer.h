@@ -41,8 +41,8 @@
 //   columns(x, first, count)   a slice of columns
 //   attention(q, k, v, H, G, window)   softmax attention, q[T,H*d] k[T,G*d] v[T,G*dv], q and k already rotated, scale
 //                              1/sqrt(d); window.size 0: full causal -> Normalised{out[T, H*dv], log_norm[T, H]} (stateful)
-//   recurrence(spec, inputs)   RecurrenceSpec below -> Normalised; log_norm is unset unless normalised, and is -infinity where
-//                              nothing was written yet (stateful)
+//   recurrence(spec, inputs)   RecurrenceSpec below -> Normalised; log_norm is unset unless normalised, and is kNothingWritten
+//                              where nothing was written yet (stateful)
 //   join(a, b, H)              two Normalised under one normaliser: (e^la a + e^lb b) / (e^la + e^lb); a's log_norm is finite
 #pragma once
 
@@ -89,6 +89,9 @@ struct RecurrenceSpec {
   int first_position = 0;
   int state_columns() const { return value_dim + (normalised ? 1 : 0); }
 };
+
+// log of an empty sum. Finite, so that 0 * log_norm is 0 and not NaN in a backward pass; exp of it is exactly 0.
+inline constexpr double kNothingWritten = -1e30;
 
 template <class Tensor>
 struct Normalised {
