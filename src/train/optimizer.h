@@ -1,0 +1,66 @@
+// AdamW over plain memory: moments, decoupled decay, clipping and the weight average in one pass per tensor.
+//
+// Layer: train, torch-free. Not thread-safe; uses `threads` threads of its own inside step(). The result does not depend on the
+// number of threads, nor on when the state was saved and loaded.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "train/stage.h"
+
+namespace retort::train {
+
+struct AdamSettings {
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, clip = 0, ema = 0;
+};
+
+struct GroupRates {
+  double projection = 0, feature = 0, gate = 0;
+  double of(TrainGroup group) const;
+};
+
+// A named block of memory in a checkpoint.
+struct StateTensor {
+  std::string name;
+  std::span<float> values;
+};
+
+class AdamW {
+ public:
+  AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool);
+
+  // Norm of all gradients together; with settings.clip each clip group is scaled down to that norm. Gradients are zero afterwards.
+  double step(const GroupRates& rates);
+  // Forgets the gradients of a step that went wrong.
+  void drop_gradients();
+  bool gradients_finite() const { return finite_; }
+
+  // The averaged weights become the weights. Nothing without ema.
+  void take_average();
+
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  // "m/NAME", "v/NAME", "ema/NAME": read for a checkpoint, written by a resume.
+  std::vector<StateTensor> state();
+  int64_t parameter_count() const;
+
+ private:
+  struct Slot {
+    std::vector<float> m, v, ema;
+  };
+  double square_sum(const Parameter& p) const;
+
+  std::vector<Parameter> parameters_;
+  std::vector<Slot> slots_;
+  AdamSettings settings_;
+  ThreadPool& pool_;
+  int64_t steps_ = 0;
+  bool finite_ = true;
+};
+
+}  // namespace retort::train

@@ -1,0 +1,145 @@
+// A recipe: which student, which stages, on what text. Read from YAML; every key is known, every value has its type.
+//
+// Layer: train, torch-free. Plain values.
+//
+//   name: align-kd
+//   seed: 1
+//   student: {mixer: slots, window: 64, sinks: 4, config: {slots: 256}, keep: none, start: teacher}
+//   data: {train: [corpus.jsonl], held_out: 0.02}
+//   defaults: {seq: 384, batch: 2}
+//   stages:
+//   - {name: align, loss: {attn_out: {form: relative}}, train: [mixers], minutes: 5, lr: 6e-4, schedule: {wsd: {warmup_steps: 10, decay: 0.4}}}
+//   - {name: kd, loss: {logits: {form: kl}, ce: 0.1}, tokens: 2M, lr: 3e-4, logit_fraction: 0.25, clip: 1}
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/config.h"
+#include "model/tensor_spec.h"
+
+namespace retort::train {
+
+enum class LossKind { kAttnOut, kHidden, kLogits, kCe };
+// kMse: mean of squares. kL2: mean norm over D (recipes: attn_out divides by sqrt(D)). kRelative: ||y^ - y||^2 / ||y||^2 over the
+// whole batch, per layer. kKl, kSoftCe: between the two distributions.
+enum class LossForm { kMse, kL2, kRelative, kKl, kSoftCe, kHard };
+enum class Reduction { kTokenMean, kBatchMean };
+
+struct LossSpec {
+  LossKind kind = LossKind::kAttnOut;
+  LossForm form = LossForm::kRelative;
+  double weight = 1.0;
+  double temperature = 1.0;                      // logits
+  Reduction reduction = Reduction::kTokenMean;   // logits
+};
+
+enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
+
+// Progress runs from 0 to 1 over the stage; a number of steps wins over a fraction when it is set.
+struct ScheduleSpec {
+  ScheduleKind kind = ScheduleKind::kWsd;
+  double warmup = 0.0;
+  int64_t warmup_steps = -1;   // -1: not given
+  double decay = 0.2;          // wsd: the last share of the stage
+  int64_t decay_steps = -1;
+  double min_lr = 0.0;         // absolute; the groups' minima keep the same ratio to their peaks
+};
+
+// At least one is given; several: the first reached ends the stage. 0: not given.
+struct Budget {
+  int64_t tokens = 0;
+  int64_t steps = 0;
+  double minutes = 0;          // wall time of the stage; its schedule then runs on the clock
+};
+
+struct StageSpec {
+  std::string name;
+  std::vector<LossSpec> losses;
+  std::vector<std::string> train = {"mixers"};   // see trains()
+  int seq = 512;
+  int batch = 1;               // rows of seq tokens
+  int accumulate = 1;          // batches per optimiser step
+  Budget budget;
+  double lr = 0;               // projections, and everything outside the mixers
+  double lr_features = 0;      // 0: lr
+  double lr_gates = 0;         // 0: lr
+  std::array<double, 2> betas = {0.9, 0.95};
+  double weight_decay = 0;
+  double eps = 1e-8;
+  ScheduleSpec schedule;
+  double clip = 0;             // largest gradient norm; 0: off. Layer-wise stages clip each layer on its own
+  double ema = 0;              // decay of the weight average the stage ends with; 0: off
+  double logit_fraction = 1;   // share of positions whose logits are compared
+  int repeat_every = 0;        // every n-th batch holds a pasted repeat of an earlier passage; 0: none
+
+  // No loss looks past the layer it belongs to: layers are independent, fed by the teacher.
+  bool layer_wise() const;
+  const LossSpec* find(LossKind kind) const;     // null: not used
+};
+
+// Attention that stays.
+struct KeepSpec {
+  enum class Kind { kNone, kHeads, kLayers, kFraction, kList };
+  Kind kind = Kind::kNone;
+  int count = 0;                                 // kHeads, kLayers: that many, by measured error
+  double fraction = 0;                           // kFraction: of the layers, interleaved
+  std::vector<std::pair<int, int>> list;         // kList: (layer, kv head); kv head -1: the whole layer
+};
+
+struct StudentSpec {
+  std::string mixer = "slots";
+  WindowConfig window{64, 4};
+  nlohmann::json config = nlohmann::json::object();   // the mixer's fields
+  KeepSpec keep;
+  std::string start = "teacher";                      // or the folder of another student
+};
+
+struct DataSpec {
+  std::vector<std::string> train;                // files; --data adds to them
+  double held_out = 0.02;                        // share of documents never trained on
+  int64_t calibration_tokens = 12288;            // for the start: k-means, ranking of heads
+};
+
+struct Recipe {
+  std::string path;                              // where it was read from, for messages
+  std::string name;
+  uint64_t seed = 1;
+  bool save_init = false;                        // also write the student as initialised
+  double checkpoint_minutes = 2;                 // 0: only at stage ends
+  StudentSpec student;
+  DataSpec data;
+  std::vector<StageSpec> stages;
+};
+
+// "stage.key=value", "student.key=value", "data.key=value" or "key=value"; the value is YAML.
+struct Override {
+  std::string key, value;
+  std::string flag;                              // how the user wrote it, for messages
+};
+
+Result<Recipe> load_recipe(const std::string& path, const std::vector<Override>& overrides = {});
+Result<Recipe> parse_recipe(const std::string& text, const std::string& path, const std::vector<Override>& overrides = {});
+
+// Everything, defaults applied; parse_recipe(resolved_yaml(r)) gives r again.
+std::string resolved_yaml(const Recipe& recipe);
+nlohmann::ordered_json recipe_json(const Recipe& recipe);
+
+// "heads:12", "layers:6", "0.25", "none", "18.2,23.0" or "7,14".
+Result<KeepSpec> parse_keep(const std::string& text);
+std::string keep_text(const KeepSpec& keep);
+
+const char* loss_name(LossKind kind);            // attn_out, hidden, logits, ce
+const char* form_name(LossForm form);
+
+// Does the stage train this tensor? A pattern is one of all, mixers, projections, features, gates (of mixers), mlp, norms,
+// embeddings (head included), or a glob on the full name. Kept attention is no mixer; name it with "attention".
+bool trains(const StageSpec& stage, const std::string& tensor, TrainGroup group);
+
+}  // namespace retort::train

@@ -1,0 +1,108 @@
+// The seam between the loop (run.h: data, schedules, optimiser, checkpoints; torch-free) and what computes losses and
+// gradients (backend.cc: teacher, student, losses; torch).
+//
+// Layer: train, torch-free. Not thread-safe: one loop drives one backend.
+//
+// Life of a run:   open_backend -> start() or restore() -> for each stage: make_stage() -> step()* -> write_student()
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/config.h"
+#include "model/tensor_spec.h"
+#include "train/recipe.h"
+
+namespace retort::train {
+
+// Packed rows. Row r holds tokens[r*seq .. (r+1)*seq). `starts` has the index of every sequence's first token, ascending, every
+// row's first index included: no sequence crosses a row, and neither state nor attention nor a target crosses a start.
+struct Batch {
+  int rows = 0;
+  int seq = 0;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> starts;
+};
+
+// One trainable tensor, as memory that stays where it is while the backend lives. `gradient` is zero before the first step(); step()
+// adds to it, the optimiser reads it and sets it back to zero.
+struct Parameter {
+  std::string name;                              // full name, as in model_tensors()
+  TrainGroup group = TrainGroup::kProjection;
+  bool decays = false;                           // weight decay applies: matrices of projections
+  int clip_group = 0;                            // gradient norms are clipped per group; layer-wise stages: the layer
+  std::span<float> value;
+  std::span<float> gradient;                     // empty in Backend::tensors()
+};
+
+struct StepContext {
+  int64_t step = 0;
+  uint64_t seed = 0;                             // for this step and micro-batch: sampling of positions
+  double scale = 1.0;                            // factor on the loss before backward: 1 / accumulate
+};
+
+struct LossPart {
+  std::string name;                              // "attn_out", "logits", ...
+  double value = 0;                              // unweighted, means as in the recipe
+};
+
+struct StepResult {
+  double loss = 0;                               // weighted sum, unscaled
+  std::vector<LossPart> parts;
+  double gemm_seconds = 0;                       // time inside matrix products, for the log
+  double compute_seconds = 0;                    // of this call
+};
+
+class StageRunner {
+ public:
+  virtual ~StageRunner() = default;
+  // What trains in this stage. Same order on every call and after a resume.
+  virtual std::vector<Parameter> parameters() = 0;
+  // Forward and backward; gradients are added to parameters(). Never changes a value. A loss that is not finite is returned, not
+  // an error; the gradients are then worthless.
+  virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
+};
+
+// Rows of training text, the next ones at each call: k-means, ranking.
+using CalibrationText = std::function<Result<Batch>(int rows, int seq)>;
+
+struct StartReport {
+  std::vector<LayerPlan> plan;
+  std::vector<std::string> kept;                 // "18.2" kv heads or "18" layers, best first
+  nlohmann::json details;                        // errors per layer or head, seconds: for train.json
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const ModelConfig& teacher() const = 0;
+  virtual std::string teacher_hash() const = 0;  // of the weights' bytes, 16 hex digits
+
+  // Plans the student and gives every tensor its first value. `seed` fixes everything random.
+  virtual Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;
+  // The same student without values of its own: tensors() is filled by the caller from a checkpoint.
+  virtual Status restore(const StudentSpec& spec, const std::vector<LayerPlan>& plan) = 0;
+
+  // Every tensor that some stage of the recipe may change or that start() made: what a checkpoint must hold.
+  virtual std::vector<Parameter> tensors() = 0;
+  virtual Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) = 0;
+  // A Hugging Face folder, atomically, with `provenance` as distill_config.
+  virtual Status write_student(const std::string& folder, const nlohmann::json& provenance) = 0;
+};
+
+struct BackendOptions {
+  std::string teacher;                           // MODEL
+  int threads = 0;                               // 0: one per core
+};
+
+// Loads the teacher. The recipe tells which tensors any stage will train. (backend.cc, train-core)
+Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const BackendOptions& options);
+
+}  // namespace retort::train
