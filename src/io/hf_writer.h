@@ -1,0 +1,32 @@
+// Writes a model folder, whole or not at all: config.json, generation_config.json, model.safetensors and whatever else.
+//
+// Layer: io.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "io/model_files.h"
+#include "model/tensor_spec.h"
+
+namespace retort {
+
+struct HfFolder {
+  ModelConfig config;
+  // What matrices are stored as: kF32, kBF16 or kF16. Tensors whose floor is kF32 (norms, gates, decays) stay F32.
+  TensorType matrices = TensorType::kF32;
+  // Called once per tensor of model_tensors(config), in that order.
+  std::function<Result<std::vector<float>>(const TensorSpec&)> values;
+  // Tokenizer, chat template, README: file name -> content. Names without '/'.
+  std::map<std::string, std::string> extra_files;
+};
+
+// A folder that is already at `path` is replaced.
+Status write_hf_folder(const std::string& path, const HfFolder& folder);
+
+// The tokenizer's and template's files of a Hugging Face model folder, for extra_files.
+Result<std::map<std::string, std::string>> read_tokenizer_files(const std::string& folder);
+
+}  // namespace retort

@@ -1,0 +1,78 @@
+#include "io/weights.h"
+
+namespace retort {
+namespace {
+
+struct NamePair {
+  const char* hf;
+  const char* gguf;
+};
+constexpr NamePair kModelNames[] = {{"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
+constexpr NamePair kLayerNames[] = {{"input_layernorm", "attn_norm"},
+                                    {"post_attention_layernorm", "ffn_norm"},
+                                    {"self_attn.q_proj", "attn_q"},
+                                    {"self_attn.k_proj", "attn_k"},
+                                    {"self_attn.v_proj", "attn_v"},
+                                    {"self_attn.o_proj", "attn_output"},
+                                    {"self_attn.q_norm", "attn_q_norm"},
+                                    {"self_attn.k_norm", "attn_k_norm"},
+                                    {"mlp.gate_proj", "ffn_gate"},
+                                    {"mlp.up_proj", "ffn_up"},
+                                    {"mlp.down_proj", "ffn_down"}};
+
+// "prefix" "N" "." rest -> N and rest.
+bool split_layer(const std::string& name, const std::string& prefix, std::string* number, std::string* rest) {
+  if (name.compare(0, prefix.size(), prefix) != 0) return false;
+  const size_t dot = name.find('.', prefix.size());
+  if (dot == std::string::npos || dot == prefix.size()) return false;
+  *number = name.substr(prefix.size(), dot - prefix.size());
+  *rest = name.substr(dot + 1);
+  return number->find_first_not_of("0123456789") == std::string::npos;
+}
+
+template <size_t N>
+std::string translate(const NamePair (&table)[N], const char* NamePair::*from, const char* NamePair::*to, const std::string& stem) {
+  for (const NamePair& pair : table) {
+    if (stem == pair.*from) return pair.*to;
+  }
+  return "";
+}
+
+// Both directions: the stem before ".weight" or ".bias" is looked up, layers by their own table.
+std::string rename(const std::string& name, const char* NamePair::*from, const char* NamePair::*to, const std::string& layer_from,
+                   const std::string& layer_to) {
+  const size_t dot = name.rfind('.');
+  if (dot == std::string::npos) return "";
+  const std::string stem = name.substr(0, dot), suffix = name.substr(dot);
+  if (suffix != ".weight" && suffix != ".bias") return "";
+  std::string number, rest;
+  if (split_layer(stem, layer_from, &number, &rest)) {
+    const std::string found = translate(kLayerNames, from, to, rest);
+    return found.empty() ? "" : layer_to + number + "." + found + suffix;
+  }
+  const std::string found = translate(kModelNames, from, to, stem);
+  return found.empty() ? "" : found + suffix;
+}
+
+}  // namespace
+
+std::string gguf_name(const std::string& name) { return rename(name, &NamePair::hf, &NamePair::gguf, "model.layers.", "blk."); }
+std::string hf_name(const std::string& name) { return rename(name, &NamePair::gguf, &NamePair::hf, "blk.", "model.layers."); }
+
+int64_t TensorView::count() const {
+  int64_t n = 1;
+  for (int64_t s : shape) n *= s;
+  return n;
+}
+
+Result<std::vector<float>> read_f32(const TensorView& view) {
+  const int64_t count = view.count();
+  if (count < 0 || count % tensor_type_info(view.type).block_values) {
+    return internal_error("tensor '", view.name, "': ", count, " values do not divide into blocks of ", tensor_type_name(view.type));
+  }
+  std::vector<float> out(static_cast<size_t>(count));
+  dequantise_row(view.type, view.data, out.data(), count);
+  return out;
+}
+
+}  // namespace retort
