@@ -1,0 +1,239 @@
+#include "kernels/packed_matrix.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/half.h"
+#include "kernels/block_decode.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace retort {
+namespace {
+
+struct KindInfo {
+  TileKind kind;
+  int level_bytes;  // per 32 columns of 16 rows
+  int scale_bytes;  // 0: not quantised
+  int group;        // columns per scale
+  int offset;       // w = d (q - offset)
+  bool min;
+};
+
+// Legacy formats keep their f16 scales; d * scale of the K formats needs f32.
+KindInfo kind_info(BlockFormat format) {
+  switch (format) {
+    case BlockFormat::kQ4_0: return {TileKind::kU4F16Offset, 256, 2, 32, 8, false};
+    case BlockFormat::kQ4_1: return {TileKind::kU4F16Min, 256, 2, 32, 0, true};
+    case BlockFormat::kQ4_K: return {TileKind::kU4F32Min, 256, 4, 32, 0, true};
+    case BlockFormat::kQ5_0: return {TileKind::kU8F16Offset16, 512, 2, 32, 16, false};
+    case BlockFormat::kQ8_0: return {TileKind::kU8F16Offset128, 512, 2, 32, 128, false};
+    case BlockFormat::kQ5_1: return {TileKind::kU8F16Min, 512, 2, 32, 0, true};
+    case BlockFormat::kQ5_K: return {TileKind::kU8F32Min, 512, 4, 32, 0, true};
+    case BlockFormat::kQ6_K: return {TileKind::kU8By16F32Offset32, 512, 4, 16, 32, false};
+    case BlockFormat::kBF16: return {TileKind::kBf16, 0, 0, 0, 0, false};
+    case BlockFormat::kF16: return {TileKind::kF16, 0, 0, 0, 0, false};
+    case BlockFormat::kF32: break;
+  }
+  return {TileKind::kF32, 0, 0, 0, 0, false};
+}
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+constexpr size_t kHugePage = size_t(2) << 20;
+
+int64_t level_index(const KindInfo& info, int64_t row, int64_t column) {
+  const int64_t g = column / 32, k = column % 32;
+  if (info.level_bytes == 256) return g * 256 + k / 8 * 64 + row * 4 + k % 4;
+  return g * 512 + k / 4 * 64 + row * 4 + k % 4;
+}
+
+int64_t float_index(TileKind kind, int64_t row, int64_t column) {
+  return kind == TileKind::kBf16 ? column / 2 * 32 + row * 2 + column % 2 : column * 16 + row;
+}
+
+float read_scale(const std::byte* p, int bytes, int64_t i) {
+  if (bytes == 4) return reinterpret_cast<const float*>(p)[i];
+  return f16_to_float(reinterpret_cast<const uint16_t*>(p)[i]);
+}
+
+void write_scale(std::byte* p, int bytes, int64_t i, float value) {
+  if (bytes == 4) reinterpret_cast<float*>(p)[i] = value;
+  else reinterpret_cast<uint16_t*>(p)[i] = float_to_f16(value);
+}
+
+}  // namespace
+
+void PackedMatrix::Free::operator()(std::byte* p) const { std::free(p); }
+
+// One source row: levels or, for float formats, the row's own bytes.
+struct PackedMatrix::Row {
+  LevelRow levels;
+  std::vector<float> floats;
+};
+
+Result<PackedMatrix> PackedMatrix::make(BlockFormat format, int64_t rows, int64_t columns) {
+  constexpr int64_t kMost = int64_t(1) << 31;
+  if (rows <= 0 || columns <= 0 || rows > kMost || columns > kMost)
+    return invalid("a weight matrix of ", rows, " x ", columns, ": sizes must be between 1 and 2^31");
+  PackedMatrix w;
+  const KindInfo info = kind_info(format);
+  w.format_ = format;
+  w.kind_ = info.kind;
+  w.rows_ = rows;
+  w.columns_ = columns;
+  if (info.scale_bytes) {
+    w.padded_columns_ = round_up(columns, 32);
+    const int64_t scale_bytes = w.padded_columns_ / info.group * 16 * info.scale_bytes;
+    w.scales_ = w.padded_columns_ / 32 * info.level_bytes;
+    w.mins_ = w.scales_ + scale_bytes;
+    w.block_bytes_ = round_up(w.mins_ + (info.min ? scale_bytes : 0), 64);
+  } else {
+    w.padded_columns_ = info.kind == TileKind::kBf16 ? round_up(columns, 2) : columns;
+    w.block_bytes_ = round_up(w.padded_columns_ * 16 * (info.kind == TileKind::kF32 ? 4 : 2), 64);
+  }
+  const size_t bytes = size_t(w.bytes());
+  const size_t align = bytes >= kHugePage ? kHugePage : 64;
+  void* data = std::aligned_alloc(align, size_t(round_up(int64_t(bytes), int64_t(align))));
+  if (!data) return io_error("no memory for ", bytes, " bytes of weights");
+#if defined(__linux__)
+  if (align == kHugePage) madvise(data, bytes, MADV_HUGEPAGE);  // a decoding step walks all weights: 4 KiB pages cost TLB misses
+#endif
+  std::memset(data, 0, bytes);
+  w.data_.reset(static_cast<std::byte*>(data));
+  return w;
+}
+
+void PackedMatrix::store_row(int64_t row, const Row& values) {
+  const KindInfo info = kind_info(format_);
+  std::byte* block = data_.get() + row / 16 * block_bytes_;
+  const int64_t r = row % 16;
+  if (!info.scale_bytes) {
+    for (int64_t k = 0; k < columns_; ++k) {
+      const int64_t i = float_index(kind_, r, k);
+      const float v = values.floats[k];
+      if (kind_ == TileKind::kF32) reinterpret_cast<float*>(block)[i] = v;
+      else reinterpret_cast<uint16_t*>(block)[i] = kind_ == TileKind::kBf16 ? float_to_bf16(v) : float_to_f16(v);
+    }
+    return;
+  }
+  for (int64_t k = 0; k < columns_; ++k) {
+    const int high = info.level_bytes == 256 && k % 8 >= 4 ? 4 : 0;
+    block[level_index(info, r, k)] |= std::byte(values.levels.levels[k] << high);
+  }
+  for (size_t g = 0; g < values.levels.d.size(); ++g) {
+    write_scale(block + scales_, info.scale_bytes, int64_t(g) * 16 + r, values.levels.d[g]);
+    if (info.min) write_scale(block + mins_, info.scale_bytes, int64_t(g) * 16 + r, values.levels.m[g]);
+  }
+}
+
+template <class Fill>
+void PackedMatrix::fill_rows(ThreadPool* pool, Fill&& fill) {
+  const auto range = [&](int64_t begin, int64_t end) {
+    Row row;
+    for (int64_t i = 16 * begin; i < std::min(rows_, 16 * end); ++i)
+      if (fill(i, row)) store_row(i, row);
+  };
+  if (pool) pool->parallel_for(blocks(), 1, range);
+  else range(0, blocks());
+}
+
+Result<PackedMatrix> PackedMatrix::pack(BlockFormat format, int64_t columns, std::span<const std::byte* const> rows,
+                                        ThreadPool* pool) {
+  const BlockSize size = block_size(format);
+  if (size.elements == 0) return invalid("weights of type ", uint32_t(format), ": not a supported block format");
+  if (columns % size.elements)
+    return invalid("rows of ", columns, " weights: the block format needs a multiple of ", size.elements);
+  RETORT_TRY(PackedMatrix w, make(format, int64_t(rows.size()), columns));
+  w.fill_rows(pool, [&](int64_t i, Row& row) {
+    const std::byte* p = rows[size_t(i)];
+    if (!p) return false;
+    if (w.quantised()) {
+      decode_blocks(format, p, columns, row.levels);
+      return true;
+    }
+    row.floats.resize(size_t(columns));
+    for (int64_t k = 0; k < columns; ++k) {
+      if (format == BlockFormat::kF32) {
+        std::memcpy(&row.floats[k], p + 4 * k, 4);
+      } else {
+        uint16_t h;
+        std::memcpy(&h, p + 2 * k, 2);
+        row.floats[k] = format == BlockFormat::kBF16 ? bf16_to_float(h) : f16_to_float(h);
+      }
+    }
+    return true;
+  });
+  return w;
+}
+
+Result<PackedMatrix> PackedMatrix::pack(BlockFormat format, int64_t rows, int64_t columns, const std::byte* blocks,
+                                        ThreadPool* pool) {
+  const BlockSize size = block_size(format);
+  if (rows <= 0 || size.elements == 0) return pack(format, columns, {}, pool);
+  std::vector<const std::byte*> pointers(size_t(rows), nullptr);
+  for (int64_t i = 0; i < rows; ++i) pointers[i] = blocks + i * (columns / size.elements * size.bytes);
+  return pack(format, columns, pointers, pool);
+}
+
+Result<PackedMatrix> PackedMatrix::pack_f32(BlockFormat format, int64_t columns, std::span<const float* const> rows,
+                                            ThreadPool* pool) {
+  using enum BlockFormat;
+  const bool levels = format == kQ8_0 || format == kQ4_0 || format == kQ4_1;
+  if (!levels && format != kBF16 && format != kF16 && format != kF32)
+    return invalid("weights cannot be rounded to type ", uint32_t(format), ": q8_0, q4_0, q4_1, bf16, f16 and f32 can");
+  RETORT_TRY(PackedMatrix w, make(format, int64_t(rows.size()), columns));
+  std::atomic<int64_t> bad{-1};
+  w.fill_rows(pool, [&](int64_t i, Row& row) {
+    const float* p = rows[size_t(i)];
+    if (!p) return false;
+    if (!levels) row.floats.assign(p, p + columns);
+    else if (!quantise_floats(format, p, columns, row.levels)) {
+      bad = i;
+      return false;
+    }
+    return true;
+  });
+  if (bad >= 0) return invalid("row ", bad.load(), ": a weight is not finite, or too large to be quantised");
+  return w;
+}
+
+Result<PackedMatrix> PackedMatrix::pack_f32(BlockFormat format, int64_t rows, int64_t columns, const float* values,
+                                            ThreadPool* pool) {
+  if (rows <= 0) return pack_f32(format, columns, {}, pool);
+  std::vector<const float*> pointers(size_t(rows), nullptr);
+  for (int64_t i = 0; i < rows; ++i) pointers[i] = values + i * columns;
+  return pack_f32(format, columns, pointers, pool);
+}
+
+void PackedMatrix::dequantise_row(int64_t row, float* out) const {
+  const KindInfo info = kind_info(format_);
+  const std::byte* block = data_.get() + row / 16 * block_bytes_;
+  const int64_t r = row % 16;
+  for (int64_t k = 0; k < columns_; ++k) {
+    if (!info.scale_bytes) {
+      const int64_t i = float_index(kind_, r, k);
+      const auto* halves = reinterpret_cast<const uint16_t*>(block);
+      out[k] = kind_ == TileKind::kF32    ? reinterpret_cast<const float*>(block)[i]
+               : kind_ == TileKind::kBf16 ? bf16_to_float(halves[i])
+                                          : f16_to_float(halves[i]);
+      continue;
+    }
+    const int byte = int(block[level_index(info, r, k)]);
+    const int level = info.level_bytes == 512 ? byte : k % 8 >= 4 ? byte >> 4 : byte & 15;
+    const int64_t g = k / info.group * 16 + r;
+    out[k] = read_scale(block + scales_, info.scale_bytes, g) * float(level - info.offset);
+    if (info.min) out[k] += read_scale(block + mins_, info.scale_bytes, g);
+  }
+}
+
+void PackedMatrix::describe(TileArgs& args, int64_t first, int count) const {
+  for (int i = 0; i < count; ++i) args.block[i] = data_.get() + (first + i) * block_bytes_;
+  args.scales = scales_;
+  args.mins = mins_;
+  args.columns = padded_columns_;
+}
+
+}  // namespace retort
