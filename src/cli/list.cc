@@ -3,10 +3,13 @@
 
 namespace retort::cli {
 
+std::unique_ptr<Command> make_report();
+
 const std::vector<CommandEntry>& command_list() {
   static const std::vector<CommandEntry> list = {
       {"distill", "turn a teacher into a recurrent student, by a recipe", nullptr},
       {"pretrain", "train a small model from scratch, by a recipe", nullptr},
+      {"report", "one self-contained HTML page about a run, with plots", make_report},
   };
   return list;
 }
