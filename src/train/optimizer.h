@@ -1,11 +1,11 @@
 // AdamW over plain memory: moments, decoupled decay, clipping and the weight average in one pass per tensor.
 //
-// Layer: train, torch-free. Not thread-safe; uses `threads` threads of its own inside step(). The result does not depend on the
+// Layer: train, torch-free. Not thread-safe; step() uses the pool. The result does not depend on the
 // number of threads, nor on when the state was saved and loaded.
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,10 +35,10 @@ class AdamW {
   AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool);
 
   // Norm of all gradients together; with settings.clip each clip group is scaled down to that norm. Gradients are zero afterwards.
+  // When the norm is not finite nothing but the gradients changes.
   double step(const GroupRates& rates);
   // Forgets the gradients of a step that went wrong.
   void drop_gradients();
-  bool gradients_finite() const { return finite_; }
 
   // The averaged weights become the weights. Nothing without ema.
   void take_average();
@@ -53,14 +53,20 @@ class AdamW {
   struct Slot {
     std::vector<float> m, v, ema;
   };
-  double square_sum(const Parameter& p) const;
+  struct Chunk {
+    size_t parameter;
+    int64_t first, count;
+  };
+  void measure(std::vector<double>& group_sums);
 
   std::vector<Parameter> parameters_;
   std::vector<Slot> slots_;
   AdamSettings settings_;
   ThreadPool& pool_;
+  std::vector<Chunk> chunks_;      // fixed pieces of work, whatever the number of threads
+  std::vector<double> sums_;       // [chunks]
+  int groups_ = 1;
   int64_t steps_ = 0;
-  bool finite_ = true;
 };
 
 }  // namespace retort::train

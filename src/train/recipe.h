@@ -131,12 +131,13 @@ Result<Recipe> parse_recipe(const std::string& text, const std::string& path, co
 std::string resolved_yaml(const Recipe& recipe);
 nlohmann::ordered_json recipe_json(const Recipe& recipe);
 
-// "heads:12", "layers:6", "0.25", "none", "18.2,23.0" or "7,14".
+// "none", "heads:12", "layers:6", "0.25", or "list:18.2,23.0,7": layer.kv_head, or a whole layer.
 Result<KeepSpec> parse_keep(const std::string& text);
 std::string keep_text(const KeepSpec& keep);
 
 const char* loss_name(LossKind kind);            // attn_out, hidden, logits, ce
 const char* form_name(LossForm form);
+const char* schedule_name(ScheduleKind kind);
 
 // Does the stage train this tensor? A pattern is one of all, mixers, projections, features, gates (of mixers), mlp, norms,
 // embeddings (head included), or a glob on the full name. Kept attention is no mixer; name it with "attention".

@@ -1,0 +1,48 @@
+// What a run tells about every step: a line of metrics.jsonl and TensorBoard scalars.
+//
+// Layer: train, torch-free. Not thread-safe.
+//
+//   {"stage","step","steps","loss","loss/<name>"...,"lr","grad_norm","tokens","tokens_per_s","time","gemm_share"}
+//
+// step and steps count within the stage; tokens over the run; time is seconds spent training over the run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "train/tensorboard.h"
+
+namespace retort::train {
+
+struct MetricsRow {
+  std::string stage;
+  int64_t step = 0;          // from 1
+  int64_t steps = 0;         // planned
+  int64_t run_step = 0;      // over all stages: TensorBoard's axis
+  double loss = 0;
+  std::vector<std::pair<std::string, double>> parts;
+  double lr = 0, grad_norm = 0;
+  int64_t tokens = 0;
+  double tokens_per_s = 0, time = 0, gemm_share = 0;
+};
+
+struct MetricsPosition {
+  uint64_t lines = 0, events = 0;  // bytes
+};
+
+class MetricsLog {
+ public:
+  static Result<MetricsLog> open(const std::string& folder, MetricsPosition keep);
+  Status add(const MetricsRow& row);
+  MetricsPosition position() const { return {lines_.size(), events_.size()}; }
+
+ private:
+  MetricsLog(AppendFile lines, EventWriter events) : lines_(std::move(lines)), events_(std::move(events)) {}
+  AppendFile lines_;
+  EventWriter events_;
+};
+
+}  // namespace retort::train

@@ -1,0 +1,415 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fnmatch.h>
+#include <fstream>
+
+#include "base/mapped_file.h"
+#include "base/suggest.h"
+#include "mixers/list.h"
+#include "train/recipe_fields.h"
+
+namespace retort::train {
+namespace {
+
+struct Named {
+  const char* name;
+  int value;
+};
+
+constexpr Named kLosses[] = {{"attn_out", int(LossKind::kAttnOut)}, {"hidden", int(LossKind::kHidden)},
+                             {"logits", int(LossKind::kLogits)}, {"ce", int(LossKind::kCe)}};
+constexpr Named kLayerForms[] = {{"relative", int(LossForm::kRelative)}, {"l2", int(LossForm::kL2)}, {"mse", int(LossForm::kMse)}};
+constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm::kSoftCe)}};
+constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
+constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
+                                {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)}};
+
+// The value of a name, or the first error of the source.
+template <class Enum>
+void choose(RecipeSource& source, const YAML::Node& node, const std::string& key, const char* what, std::span<const Named> known,
+            const std::string& name, Enum& value) {
+  std::vector<std::string> names;
+  for (const auto& entry : known) {
+    if (name == entry.name) {
+      value = Enum(entry.value);
+      return;
+    }
+    names.emplace_back(entry.name);
+  }
+  source.fail(node, key, "unknown ", what, " '", name, "'", suggestion(name, names));
+}
+
+template <class Enum>
+const char* name_of(std::span<const Named> known, Enum value) {
+  for (const auto& entry : known) {
+    if (entry.value == int(value)) return entry.name;
+  }
+  return "none";
+}
+
+bool is_layer_loss(LossKind kind) { return kind == LossKind::kAttnOut || kind == LossKind::kHidden; }
+
+LossSpec read_loss(RecipeSource& source, const YAML::Node& name_node, const YAML::Node& node, const std::string& key) {
+  LossSpec loss;
+  const std::string name = name_node.IsScalar() ? name_node.Scalar() : "?";
+  choose(source, name_node, key, "loss", kLosses, name, loss.kind);
+  if (!source.status.ok()) return loss;
+  if (loss.kind == LossKind::kHidden) loss.form = LossForm::kL2;
+  if (loss.kind == LossKind::kLogits) loss.form = LossForm::kKl;
+  if (loss.kind == LossKind::kCe) loss.form = LossForm::kHard;
+  const std::string what = "loss '" + name + "'";
+  if (node.IsScalar()) {
+    if (!parse_number(node.Scalar(), loss.weight) || loss.weight < 0) {
+      source.fail(node, key, what, " is '", node.Scalar(), "'; expected its weight, or a mapping such as {weight: 1}");
+    }
+    return loss;
+  }
+  Fields fields(source, node, key, what);
+  fields.number("weight", loss.weight, 0, 1e9);
+  if (loss.kind != LossKind::kCe) {
+    std::string form;
+    fields.text("form", form);
+    const auto forms = is_layer_loss(loss.kind) ? std::span<const Named>(kLayerForms) : std::span<const Named>(kLogitForms);
+    if (!form.empty()) choose(source, fields.take("form"), key + ".form", "form of a loss", forms, form, loss.form);
+  }
+  if (loss.kind == LossKind::kLogits) {
+    fields.number("temperature", loss.temperature, 1e-3, 1e3);
+    std::string reduction;
+    fields.text("reduction", reduction);
+    if (!reduction.empty()) {
+      choose(source, fields.take("reduction"), key + ".reduction", "reduction", kReductions, reduction, loss.reduction);
+    }
+  }
+  fields.finish();
+  return loss;
+}
+
+void read_losses(RecipeSource& source, Fields& stage, std::vector<LossSpec>& losses) {
+  if (!stage.has("loss")) return source.fail(stage.node(), stage.key_of("loss"), "a stage needs 'loss', such as loss: {attn_out: 1}");
+  const YAML::Node node = stage.take("loss");
+  if (node.IsScalar()) {  // loss: attn_out
+    losses.push_back(read_loss(source, node, YAML::Node(YAML::NodeType::Map), stage.key_of("loss")));
+  } else if (node.IsMap() && node.size() > 0) {
+    for (const auto& entry : node) {
+      const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+      losses.push_back(read_loss(source, entry.first, entry.second, stage.key_of("loss") + "." + name));
+    }
+  } else {
+    return source.fail(node, stage.key_of("loss"), "'loss' must name one loss, or map losses to weights");
+  }
+  const auto layered = std::count_if(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
+  if (layered != 0 && layered != int64_t(losses.size())) {
+    source.fail(node, stage.key_of("loss"), "attn_out and hidden feed every layer from the teacher, logits and ce run the student end to end: "
+                "they cannot share a stage; make two");
+  }
+}
+
+// A share of the stage or, under NAME_steps, a number of steps.
+void read_extent(RecipeSource& source, Fields& fields, const char* name, const char* steps_name, double& share, int64_t& steps) {
+  fields.number(name, share, 0, 1);
+  if (!fields.has(steps_name)) return;
+  fields.count(steps_name, steps, 0);
+  if (fields.has(name)) source.fail(fields.take(name), fields.key_of(name), "give '", name, "' or '", steps_name, "', not both");
+}
+
+void read_schedule(RecipeSource& source, Fields& stage, ScheduleSpec& schedule) {
+  if (!stage.has("schedule")) return;
+  const YAML::Node node = stage.take("schedule");
+  const std::string key = stage.key_of("schedule");
+  if (node.IsScalar()) return choose(source, node, key, "schedule", kSchedules, node.Scalar(), schedule.kind);
+  if (!node.IsMap() || node.size() != 1) {
+    return source.fail(node, key, "'schedule' must be one of constant, linear, cosine, wsd, or one of them with fields: {wsd: {warmup: 0.1}}");
+  }
+  const auto entry = *node.begin();
+  const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+  choose(source, entry.first, key, "schedule", kSchedules, name, schedule.kind);
+  if (!source.status.ok()) return;
+  Fields fields(source, entry.second, key + "." + name, "schedule '" + name + "'");
+  read_extent(source, fields, "warmup", "warmup_steps", schedule.warmup, schedule.warmup_steps);
+  if (schedule.kind == ScheduleKind::kWsd) read_extent(source, fields, "decay", "decay_steps", schedule.decay, schedule.decay_steps);
+  if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, 1);
+  fields.finish();
+}
+
+void read_betas(RecipeSource& source, Fields& stage, std::array<double, 2>& betas) {
+  if (!stage.has("betas")) return;
+  const YAML::Node node = stage.take("betas");
+  bool good = node.IsSequence() && node.size() == 2;
+  for (size_t i = 0; good && i < 2; ++i) {
+    good = node[i].IsScalar() && parse_number(node[i].Scalar(), betas[i]) && betas[i] >= 0 && betas[i] < 1;
+  }
+  if (!good) source.fail(node, stage.key_of("betas"), "'betas' must be two numbers from 0 to 1, such as [0.9, 0.95]");
+}
+
+StageSpec read_stage(RecipeSource& source, const YAML::Node& node, const std::string& name) {
+  StageSpec stage;
+  stage.name = name;
+  Fields fields(source, node, name, "stage '" + name + "'");
+  fields.take("name");
+  read_losses(source, fields, stage.losses);
+  fields.texts("train", stage.train);
+  fields.whole("seq", stage.seq, 2, 1 << 20);
+  fields.whole("batch", stage.batch, 1, 1 << 16);
+  fields.whole("accumulate", stage.accumulate, 1, 1 << 16);
+  fields.count("tokens", stage.budget.tokens, 1);
+  fields.count("steps", stage.budget.steps, 0);
+  fields.number("minutes", stage.budget.minutes, 0, 1e6);
+  fields.number("lr", stage.lr, 0, 10);
+  fields.number("lr_features", stage.lr_features, 0, 10);
+  fields.number("lr_gates", stage.lr_gates, 0, 10);
+  read_betas(source, fields, stage.betas);
+  fields.number("weight_decay", stage.weight_decay, 0, 10);
+  fields.number("eps", stage.eps, 1e-30, 1);
+  read_schedule(source, fields, stage.schedule);
+  fields.number("clip", stage.clip, 0, 1e9);
+  fields.number("ema", stage.ema, 0, 0.999999);
+  fields.number("logit_fraction", stage.logit_fraction, 1e-6, 1);
+  fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);
+  if (!fields.has("lr")) source.fail(node, name, "stage '", name, "' needs 'lr'");
+  if (!fields.has("tokens") && !fields.has("steps") && !fields.has("minutes")) {
+    source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps' or 'minutes'");
+  }
+  if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
+  fields.finish();
+  return stage;
+}
+
+void check_mixer(RecipeSource& source, Fields& fields, const StudentSpec& student) {
+  if (!source.status.ok()) return;
+  std::vector<std::string> names;
+  for_each_mixer([&](auto tag) { names.emplace_back(decltype(tag)::type::kName); });
+  const bool known = visit_mixer(student.mixer, [&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    if (const auto config = parse_config<Mixer>(student.config); !config.ok()) {
+      source.fail(fields.take("config"), fields.key_of("config"), "student: ", config.error().message);
+    }
+    if (Mixer::kNeedsWindow && student.window.size == 0) {
+      source.fail(fields.node(), fields.key_of("window"), "student: mixer '", student.mixer, "' needs a window of at least 1 token");
+    }
+  });
+  if (!known) source.fail(fields.take("mixer"), fields.key_of("mixer"), "student: unknown mixer '", student.mixer, "'", suggestion(student.mixer, names));
+}
+
+Result<nlohmann::json> scalar_json(const std::string& text) {
+  const auto value = nlohmann::json::parse(text, nullptr, false);
+  if (!value.is_discarded() && value.is_primitive()) return value;
+  double number = 0;
+  if (parse_number(text, number)) return nlohmann::json(number);
+  return nlohmann::json(text);
+}
+
+void read_keep(RecipeSource& source, Fields& fields, KeepSpec& keep) {
+  if (!fields.has("keep")) return;
+  const YAML::Node node = fields.take("keep");
+  std::string text;
+  if (node.IsScalar()) text = node.Scalar();
+  if (node.IsSequence()) {
+    for (const auto& item : node) text += (text.empty() ? "" : ",") + (item.IsScalar() ? item.Scalar() : std::string("?"));
+    text = text.empty() ? "none" : "list:" + text;
+  }
+  auto parsed = parse_keep(text);
+  if (!parsed.ok()) return source.fail(node, fields.key_of("keep"), "student: ", parsed.error().message);
+  keep = *parsed;
+}
+
+StudentSpec read_student(RecipeSource& source, const YAML::Node& node) {
+  StudentSpec student;
+  Fields fields(source, node, "student", "student");
+  fields.text("mixer", student.mixer);
+  fields.whole("window", student.window.size, 0, 1 << 20);
+  fields.whole("sinks", student.window.sinks, 0, 1 << 16);
+  if (student.window.size == 0) student.window.sinks = 0;
+  read_keep(source, fields, student.keep);
+  fields.text("start", student.start);
+  if (fields.has("config")) {
+    const YAML::Node config = fields.take("config");
+    if (!config.IsMap()) source.fail(config, "student.config", "student: 'config' must be a mapping of the mixer's fields");
+    else {
+      for (const auto& entry : config) {
+        if (!entry.first.IsScalar() || !entry.second.IsScalar()) {
+          source.fail(entry.first, "student.config", "student: the fields in 'config' must be numbers");
+          break;
+        }
+        student.config[entry.first.Scalar()] = *scalar_json(entry.second.Scalar());
+      }
+    }
+  }
+  check_mixer(source, fields, student);
+  fields.finish();
+  return student;
+}
+
+DataSpec read_data(RecipeSource& source, const YAML::Node& node) {
+  DataSpec data;
+  Fields fields(source, node, "data", "data");
+  fields.texts("train", data.train);
+  fields.number("held_out", data.held_out, 0, 0.9);
+  fields.count("calibration_tokens", data.calibration_tokens, 256);
+  fields.finish();
+  return data;
+}
+
+YAML::Node with_defaults(const YAML::Node& stage, const YAML::Node& defaults) {
+  YAML::Node merged = YAML::Clone(stage);
+  if (!defaults.IsMap()) return merged;
+  // A stage's own budget or schedule replaces the default whole.
+  const bool own_budget = stage["tokens"] || stage["steps"] || stage["minutes"];
+  for (const auto& entry : defaults) {
+    if (!entry.first.IsScalar() || merged[entry.first.Scalar()]) continue;
+    const std::string& name = entry.first.Scalar();
+    if (own_budget && (name == "tokens" || name == "steps" || name == "minutes")) continue;
+    merged[entry.first] = entry.second;
+  }
+  return merged;
+}
+
+void read_stages(RecipeSource& source, const YAML::Node& root, Recipe& recipe) {
+  const YAML::Node stages = root["stages"], defaults = root["defaults"];
+  if (defaults.IsDefined() && !defaults.IsMap()) return source.fail(defaults, "defaults", "'defaults' must be a mapping of stage keys");
+  if (!stages.IsDefined()) return source.fail(root, "stages", "a recipe needs 'stages', a list");
+  if (!stages.IsSequence()) return source.fail(stages, "stages", "'stages' must be a list (each entry starts with '- ')");
+  for (const auto& node : stages) {
+    if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
+      return source.fail(node, "stages", "every stage is a mapping with a 'name'");
+    }
+    const std::string name = node["name"].Scalar();
+    const bool clean = !name.empty() && name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == std::string::npos;
+    if (!clean || name == "student" || name == "data" || name == "defaults") {
+      return source.fail(node["name"], "stages", "'", name, "' cannot be the name of a stage: use letters, digits, '-' and '_'");
+    }
+    for (const auto& other : recipe.stages) {
+      if (other.name == name) return source.fail(node["name"], "stages", "two stages are called '", name, "'");
+    }
+    recipe.stages.push_back(read_stage(source, with_defaults(node, defaults), name));
+    if (!source.status.ok()) return;
+  }
+}
+
+// Sets root.a.b.c = value; sections that are missing on the way are made.
+Status set_path(YAML::Node node, std::span<const std::string> path, const YAML::Node& value, const Override& change) {
+  if (!node.IsMap() && !node.IsNull()) return invalid(change.flag, ": '", path.front(), "' is inside something that holds no keys");
+  if (path.size() == 1) {
+    node[path.front()] = value;
+    return {};
+  }
+  if (!node[path.front()]) node[path.front()] = YAML::Node(YAML::NodeType::Map);
+  YAML::Node child = node[path.front()];
+  return set_path(child, path.subspan(1), value, change);
+}
+
+// A budget that a flag gives replaces the stage's other budgets.
+void drop_other_budgets(YAML::Node stage, const std::string& given) {
+  for (const char* name : {"tokens", "steps", "minutes"}) {
+    if (given != name) stage.remove(name);
+  }
+}
+
+Status apply(YAML::Node& root, const Override& change) {
+  std::vector<std::string> path;
+  std::stringstream split(change.key);
+  for (std::string piece; std::getline(split, piece, '.');) path.push_back(piece);
+  if (path.empty() || std::any_of(path.begin(), path.end(), [](const auto& p) { return p.empty(); })) {
+    return invalid(change.flag, ": expected stage.key=value, student.key=value or key=value");
+  }
+  YAML::Node value;
+  try {
+    value = YAML::Load(change.value);
+  } catch (const YAML::Exception& error) {
+    return invalid(change.flag, ": the value is not YAML: ", error.msg);
+  }
+  if (path.size() == 1 || path[0] == "student" || path[0] == "data" || path[0] == "defaults") return set_path(root, path, value, change);
+  std::vector<std::string> names = {"student", "data", "defaults"};
+  for (auto stage : root["stages"]) {
+    if (!stage.IsMap() || !stage["name"] || !stage["name"].IsScalar()) continue;
+    names.push_back(stage["name"].Scalar());
+    if (names.back() != path[0]) continue;
+    const bool budget = path.size() == 2 && (path[1] == "tokens" || path[1] == "steps" || path[1] == "minutes");
+    if (budget) drop_other_budgets(stage, path[1]);
+    return set_path(stage, std::span(path).subspan(1), value, change);
+  }
+  return invalid(change.flag, ": unknown stage '", path[0], "'", suggestion(path[0], names));
+}
+
+Result<Recipe> read_recipe(const std::string& text, const std::string& path, const std::vector<Override>& overrides) {
+  YAML::Node root = YAML::Load(text);
+  if (!root.IsMap()) return invalid(path, ":1: a recipe is a mapping with 'name', 'student', 'data' and 'stages'");
+  RecipeSource source{path, {}, {}};
+  for (const auto& change : overrides) {
+    RETORT_RETURN_IF_ERROR(apply(root, change));
+    source.overridden.emplace_back(change.key, change.flag);
+  }
+  Recipe recipe;
+  recipe.path = path;
+  Fields fields(source, root, "", "recipe");
+  fields.text("name", recipe.name);
+  fields.seed("seed", recipe.seed);
+  fields.flag("save_init", recipe.save_init);
+  fields.number("checkpoint_minutes", recipe.checkpoint_minutes, 0, 1e6);
+  if (!fields.has("name")) source.fail(root, "name", "a recipe needs a 'name'");
+  fields.has("defaults");
+  fields.has("stages");
+  const YAML::Node student = fields.take("student"), data = fields.take("data");
+  fields.finish();
+  if (source.status.ok()) recipe.student = read_student(source, student.IsDefined() ? student : YAML::Node(YAML::NodeType::Map));
+  if (source.status.ok()) recipe.data = read_data(source, data.IsDefined() ? data : YAML::Node(YAML::NodeType::Map));
+  if (source.status.ok()) read_stages(source, root, recipe);
+  RETORT_RETURN_IF_ERROR(source.status);
+  return recipe;
+}
+
+}  // namespace
+
+const char* loss_name(LossKind kind) { return name_of(kLosses, kind); }
+
+const char* form_name(LossForm form) {
+  if (form == LossForm::kHard) return "hard";
+  const bool logits = form == LossForm::kKl || form == LossForm::kSoftCe;
+  return name_of(logits ? std::span<const Named>(kLogitForms) : std::span<const Named>(kLayerForms), form);
+}
+
+const char* schedule_name(ScheduleKind kind) { return name_of(kSchedules, kind); }
+
+bool StageSpec::layer_wise() const {
+  return std::all_of(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
+}
+
+const LossSpec* StageSpec::find(LossKind kind) const {
+  for (const auto& loss : losses) {
+    if (loss.kind == kind) return &loss;
+  }
+  return nullptr;
+}
+
+Result<Recipe> parse_recipe(const std::string& text, const std::string& path, const std::vector<Override>& overrides) {
+  try {
+    return read_recipe(text, path, overrides);
+  } catch (const YAML::Exception& error) {
+    return invalid(path, ":", error.mark.line + 1, ": not YAML: ", error.msg);
+  }
+}
+
+Result<Recipe> load_recipe(const std::string& path, const std::vector<Override>& overrides) {
+  RETORT_TRY(const auto text, read_text_file(path, size_t{1} << 20));
+  return parse_recipe(text, path, overrides);
+}
+
+bool trains(const StageSpec& stage, const std::string& tensor, TrainGroup group) {
+  const auto has = [&](const char* piece) { return tensor.find(piece) != std::string::npos; };
+  const bool mixer = has(".mixer."), norm = has("layernorm.") || tensor == "model.norm.weight";
+  return std::any_of(stage.train.begin(), stage.train.end(), [&](const std::string& pattern) {
+    if (pattern == "all") return true;
+    if (pattern == "mixers") return mixer;
+    if (pattern == "projections") return mixer && group == TrainGroup::kProjection;
+    if (pattern == "features") return mixer && group == TrainGroup::kFeature;
+    if (pattern == "gates") return mixer && group == TrainGroup::kGate;
+    if (pattern == "attention") return has(".self_attn.");
+    if (pattern == "mlp") return has(".mlp.");
+    if (pattern == "norms") return norm;
+    if (pattern == "embeddings") return has("embed_tokens.") || has("lm_head.");
+    return fnmatch(pattern.c_str(), tensor.c_str(), 0) == 0;
+  });
+}
+
+}  // namespace retort::train
