@@ -1,0 +1,212 @@
+#include "runtime/runtime_ops.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace retort {
+namespace {
+
+// The last `count` rows of a sequence's stream of rows, for delay lines: row p lives at p % count.
+struct Ring {
+  float* data;
+  int64_t count, columns;
+  float* row(int64_t position) const { return data + position % count * columns; }
+};
+
+}  // namespace
+
+RuntimeOps::RuntimeOps(ThreadPool& pool, Arena& arena, Activations& activations, std::span<const RowSegment> segments,
+                       int64_t rows)
+    : pool_(pool), arena_(arena), activations_(activations), kernels_(elementwise()), segments_(segments), rows_(rows) {}
+
+void RuntimeOps::begin_layer(Tensor input, std::span<const Weight> fused) {
+  input_ = input;
+  fused_ = fused;
+  fused_count_ = 0;
+}
+
+void RuntimeOps::begin_part(const PartShape& shape, int first_slot) {
+  shape_ = &shape;
+  slot_ = first_slot;
+}
+
+using Tensor = RuntimeOps::Tensor;
+
+Tensor RuntimeOps::allocate(int columns) { return {arena_.floats(rows_ * columns), columns, columns}; }
+
+void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor* outputs) {
+  MatmulJob jobs[kMostFused];
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const PackedMatrix& w = weights[i]->matrices.front();
+    outputs[i] = allocate(int(w.rows()));
+    jobs[i] = {&w, outputs[i].data, outputs[i].stride};
+  }
+  if (rows_ == 0) return;
+  activations_.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, activations_, std::span(jobs, weights.size()));
+}
+
+Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
+  const PackedMatrix& matrix = w->matrices.front();
+  const Tensor out = allocate(int(w->shape[0] / 2));
+  MatmulJob job{&matrix, out.data, out.stride, nullptr, Epilogue::kSiluPairs};
+  job.outputs = out.columns;
+  activations_.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, activations_, job);
+  return out;
+}
+
+void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
+  activations_.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, activations_, MatmulJob{&w->matrices.front(), sum.data, sum.stride, nullptr, Epilogue::kAdd});
+}
+
+Tensor RuntimeOps::linear(Tensor x, Weight w, Weight bias) {
+  Tensor out;
+  if (trace_ && x.data == input_.data && trace_->size() < kMostFused) trace_->push_back(w);
+  if (x.data == input_.data && !fused_.empty()) {
+    if (fused_count_ == 0) {
+      linear_group(x, fused_, fused_outputs_);
+      fused_count_ = fused_.size();
+    }
+    for (size_t i = 0; i < fused_count_; ++i) {
+      if (fused_[i] == w) out = fused_outputs_[i];
+    }
+  }
+  if (!out) linear_group(x, {&w, 1}, &out);
+  return bias ? add_row(out, bias) : out;
+}
+
+Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
+  const int in = x.columns / heads, out_columns = int(w->matrices.front().rows());
+  const Tensor out = allocate(heads * out_columns);
+  for (int h = 0; h < heads && rows_ > 0; ++h) {
+    activations_.set(x.data + h * in, rows_, in, x.stride);
+    MatmulJob job{&w->matrices[h], out.data + h * out_columns, out.stride};
+    if (bias) job.bias = bias->values.data() + h * out_columns;
+    matmul(pool_, activations_, job);
+  }
+  return out;
+}
+
+Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
+  const int64_t taps = w->shape[1], channels = x.columns;
+  const Tensor out = allocate(x.columns);
+  for (const RowSegment& s : segments_) {
+    const int64_t position = s.sequence->position();
+    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), taps - 1, channels};
+    for (int64_t t = 0; t < s.count; ++t) {
+      float* to = out.row(s.first + t);
+      for (int64_t c = 0; c < channels; ++c) to[c] = bias ? bias->values[c] : 0.0f;
+      for (int64_t j = 0; j < taps; ++j) {
+        const int64_t back = taps - 1 - j;
+        if (position + t < back) continue;
+        const float* in = t >= back ? x.row(s.first + t - back) : ring.row(position + t - back);
+        for (int64_t c = 0; c < channels; ++c) to[c] += w->values[c * taps + j] * in[c];
+      }
+    }
+    for (int64_t t = std::max<int64_t>(0, s.count - ring.count); t < s.count; ++t) {
+      std::memcpy(ring.row(position + t), x.row(s.first + t), channels * sizeof(float));
+    }
+  }
+  ++slot_;
+  return out;
+}
+
+Tensor RuntimeOps::leaving(Tensor x) {
+  const int64_t window = shape_->window.size;
+  if (window == 0) return x;
+  const Tensor out = allocate(x.columns);
+  const size_t bytes = x.columns * sizeof(float);
+  for (const RowSegment& s : segments_) {
+    const int64_t position = s.sequence->position();
+    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), window, x.columns};
+    for (int64_t t = 0; t < s.count; ++t) {
+      const float* from = t >= window ? x.row(s.first + t - window) : ring.row(position + t);  // zeros at the start
+      std::memcpy(out.row(s.first + t), from, bytes);
+    }
+    for (int64_t t = std::max<int64_t>(0, s.count - window); t < s.count; ++t) {
+      std::memcpy(ring.row(position + t), x.row(s.first + t), bytes);
+    }
+  }
+  ++slot_;
+  return out;
+}
+
+void RuntimeOps::set_rope(std::span<const double> frequencies) {
+  const int half = int(frequencies.size());
+  angles_ = allocate(2 * half);
+  for (const RowSegment& s : segments_) {
+    for (int64_t t = 0; t < s.count; ++t) {
+      float* row = angles_.row(s.first + t);
+      rope_angles(frequencies.data(), half, s.sequence->position() + t, row, row + half);
+    }
+  }
+}
+
+Tensor RuntimeOps::rope(Tensor x, int heads) {
+  return map_rows(x, [&](const float* in, float* out, int64_t r) {
+    std::memcpy(out, in, x.columns * sizeof(float));
+    kernels_.rope(out, heads, x.columns / heads, angles_.row(r), angles_.row(r) + angles_.columns / 2);
+  });
+}
+
+Tensor RuntimeOps::rms_norm_heads(Tensor x, Weight w, int heads, double eps) {
+  const int d = x.columns / heads;
+  const float* weight = w ? w->values.data() : nullptr;
+  const bool shared = w && int(w->values.size()) == d;
+  return map_rows(x, [&](const float* in, float* out, int64_t) {
+    for (int h = 0; h < heads; ++h) {
+      kernels_.rms_norm(in + h * d, weight && !shared ? weight + h * d : weight, float(eps), d, out + h * d);
+    }
+  });
+}
+
+Tensor RuntimeOps::softmax_heads(Tensor x, int heads) {
+  const int d = x.columns / heads;
+  return map_rows(x, [&](const float* in, float* out, int64_t) {
+    for (int h = 0; h < heads; ++h) kernels_.softmax(in + h * d, d, out + h * d);
+  });
+}
+
+RuntimeOps::Pair RuntimeOps::exp_heads(Tensor x, int heads) {
+  const int d = x.columns / heads;
+  const Tensor maximum = allocate(heads);
+  const Tensor out = map_rows(x, [&](const float* in, float* out, int64_t r) {
+    for (int h = 0; h < heads; ++h) maximum.row(r)[h] = kernels_.exp_minus_max(in + h * d, d, out + h * d);
+  });
+  return {out, maximum};
+}
+
+Tensor RuntimeOps::sigmoid(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.sigmoid(in, x.columns, out); });
+}
+Tensor RuntimeOps::log_sigmoid(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.log_sigmoid(in, x.columns, out); });
+}
+Tensor RuntimeOps::silu(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.silu(in, x.columns, out); });
+}
+Tensor RuntimeOps::scale(Tensor x, double c) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.scale(in, float(c), x.columns, out); });
+}
+Tensor RuntimeOps::add_row(Tensor x, Weight v) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.add(in, v->values.data(), x.columns, out); });
+}
+Tensor RuntimeOps::mul_row(Tensor x, Weight v) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.mul(in, v->values.data(), x.columns, out); });
+}
+Tensor RuntimeOps::add(Tensor a, Tensor b) {
+  return map_rows(a, [&](const float* in, float* out, int64_t r) { kernels_.add(in, b.row(r), a.columns, out); });
+}
+Tensor RuntimeOps::mul(Tensor a, Tensor b) {
+  return map_rows(a, [&](const float* in, float* out, int64_t r) { kernels_.mul(in, b.row(r), a.columns, out); });
+}
+Tensor RuntimeOps::mul_heads(Tensor x, Tensor g, int heads) {
+  const int d = x.columns / heads;
+  return map_rows(x, [&](const float* in, float* out, int64_t r) {
+    for (int h = 0; h < heads; ++h) kernels_.scale(in + h * d, g.row(r)[h], d, out + h * d);
+  });
+}
+
+}  // namespace retort

@@ -1,0 +1,128 @@
+// The backend that serves: runs the mixers' equations on fp32 rows, with packed weights and per-sequence state.
+//
+// Layer: runtime. Not thread-safe; one forward pass at a time (kernels use the pool inside). See mixers/mixer.h for what
+// each operation means.
+//
+// Rows are ragged: segment i is rows [first, first + count) of one sequence. Row-wise operations run over all rows at once,
+// stateful ones segment by segment, and no row's result depends on another segment. States are taken in call order.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/threads.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+#include "mixers/list.h"
+#include "runtime/arena.h"
+#include "runtime/sequence.h"
+#include "runtime/weight.h"
+
+namespace retort {
+
+// Rows of one sequence in a forward pass.
+struct RowSegment {
+  Sequence* sequence = nullptr;
+  int64_t first = 0, count = 0;
+};
+
+class RuntimeOps {
+ public:
+  // A view of [rows, columns] numbers, `stride` apart from row to row.
+  struct Tensor {
+    float* data = nullptr;
+    int columns = 0;
+    int64_t stride = 0;
+    explicit operator bool() const { return data != nullptr; }
+    float* row(int64_t r) const { return data + r * stride; }
+  };
+  using Weight = WeightRef;
+  struct Pair {
+    Tensor values, maximum;
+  };
+
+  RuntimeOps(ThreadPool& pool, Arena& arena, Activations& activations, std::span<const RowSegment> segments,
+             int64_t rows);
+
+  // The layer's input, and the weights of all its parts that are applied to it and therefore run as one parallel section.
+  void begin_layer(Tensor input, std::span<const Weight> fused);
+  // Which part's equations run next: its window, and where its states start.
+  void begin_part(const PartShape& shape, int first_slot);
+  // Once per pass, before anything rotates. [head_dim / 2]
+  void set_rope(std::span<const double> frequencies);
+  // In a pass without rows: collects the weights that are applied to the layer's input.
+  void trace_input_weights(std::vector<Weight>* sink) { trace_ = sink; }
+
+  Tensor linear(Tensor x, Weight w, Weight bias = {});
+  Tensor head_linear(Tensor x, Weight w, Weight bias, int heads);
+  Tensor short_conv(Tensor x, Weight w, Weight bias);
+  Tensor leaving(Tensor x);
+  Tensor rope(Tensor x, int heads);
+  Tensor rms_norm_heads(Tensor x, Weight w, int heads, double eps);
+  Tensor softmax_heads(Tensor x, int heads);
+  Pair exp_heads(Tensor x, int heads);
+  Tensor sigmoid(Tensor x);
+  Tensor log_sigmoid(Tensor x);
+  Tensor silu(Tensor x);
+  Tensor neg(Tensor x) { return scale(x, -1.0); }
+  Tensor add(Tensor a, Tensor b);
+  Tensor mul(Tensor a, Tensor b);
+  Tensor add_row(Tensor x, Weight v);
+  Tensor mul_row(Tensor x, Weight v);
+  Tensor scale(Tensor x, double c);
+  Tensor mul_heads(Tensor x, Tensor g, int heads);
+  Tensor columns(Tensor x, int first, int count) { return {x.data + first, count, x.stride}; }
+  Normalised<Tensor> attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window);
+  Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in);
+  Tensor join(Normalised<Tensor> a, Normalised<Tensor> b, int heads);
+
+  // What a layer needs around its parts.
+  Tensor allocate(int columns);
+  // outputs[i] = x weights[i]^T, all in one parallel section.
+  void linear_group(Tensor x, std::span<const Weight> weights, Tensor* outputs);
+  // silu(x G^T) o (x U^T), w from load_gate_up().
+  Tensor linear_gated(Tensor x, Weight w);
+  // sum += x w^T
+  void linear_add(Tensor x, Weight w, Tensor sum);
+  static constexpr size_t kMostFused = 64;
+  int64_t rows() const { return rows_; }
+  ThreadPool& pool() { return pool_; }
+
+ private:
+  // fn(row) over all rows, in parallel when they hold enough work.
+  template <class Fn>
+  void each_row(int64_t columns, Fn&& fn) {
+    if (rows_ == 1 || rows_ * columns < kParallelNumbers) {
+      for (int64_t r = 0; r < rows_; ++r) fn(r);
+      return;
+    }
+    pool_.parallel_for(rows_, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) fn(r);
+    });
+  }
+  template <class Fn>
+  Tensor map_rows(Tensor x, Fn&& fn) {  // fn(in, out, row)
+    const Tensor out = allocate(x.columns);
+    each_row(x.columns, [&](int64_t r) { fn(x.row(r), out.row(r), r); });
+    return out;
+  }
+  const StateLayout::Slot& next_slot(const Sequence& sequence) const { return sequence.layout().slots()[slot_]; }
+  static constexpr int64_t kParallelNumbers = 1 << 15;  // elementwise work below this is quicker on one thread
+
+  ThreadPool& pool_;
+  Arena& arena_;
+  Activations& activations_;
+  const ElementwiseKernels& kernels_;
+  std::span<const RowSegment> segments_;
+  int64_t rows_;
+  int slot_ = 0;
+  const PartShape* shape_ = nullptr;
+  Tensor angles_;  // [rows, head_dim]: cosines, then sines
+  Tensor input_;
+  std::span<const Weight> fused_;
+  Tensor fused_outputs_[kMostFused];
+  size_t fused_count_ = 0;
+  std::vector<Weight>* trace_ = nullptr;
+};
+
+}  // namespace retort

@@ -1,0 +1,42 @@
+#include "runtime/sequence.h"
+
+#include <algorithm>
+
+namespace retort {
+
+StateLayout::StateLayout(const ModelConfig& config) {
+  for (const LayerPlan& layer : config.plan) {
+    auto& first = first_.emplace_back();
+    for (const Part& part : layer.parts) {
+      first.push_back(int(slots_.size()));
+      for (StateSlot& shape : part_states(config, part)) {
+        Slot slot{std::move(shape), fixed_numbers_, -1};
+        if (slot.shape.kind == StateSlot::Kind::kCache && slot.shape.rows < 0) {
+          slot.cache = int(growing_.size());
+          growing_.push_back(slot);
+        } else {
+          fixed_numbers_ += (slot.shape.rows * slot.shape.columns + 15) / 16 * 16;  // every slot starts a cache line
+        }
+        slots_.push_back(slot);
+      }
+    }
+  }
+}
+
+Sequence::Sequence(std::shared_ptr<const StateLayout> layout) : layout_(std::move(layout)), fixed_(layout_->fixed_numbers()) {
+  for (const auto& slot : layout_->growing()) caches_.emplace_back(slot.shape);
+}
+
+int64_t Sequence::bytes() const {
+  int64_t total = int64_t(fixed_.size() * sizeof(float));
+  for (const auto& cache : caches_) total += cache.bytes();
+  return total;
+}
+
+void Sequence::reset() {
+  std::fill(fixed_.begin(), fixed_.end(), 0.0f);
+  for (auto& cache : caches_) cache.truncate(0);
+  position_ = 0;
+}
+
+}  // namespace retort
