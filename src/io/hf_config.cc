@@ -168,7 +168,6 @@ Status read_mixers(const JsonFields& f, ModelConfig& c) {
     }
     c.plan.push_back(std::move(plan));
   }
-  if (f.has("distill_config")) c.provenance = f.at("distill_config");
   return {};
 }
 
@@ -251,6 +250,7 @@ Result<ModelConfig> config_from_json(const json& root, const std::string& where,
   if (c.layers < 1 || c.kv_heads < 1 || int64_t{c.layers} * c.kv_heads > kMostPlanEntries) {
     return f.bad(c.layers, " layers of ", c.kv_heads, " kv heads; expected 1 to ", kMostPlanEntries, " kv heads in all");
   }
+  if (f.has("distill_config")) c.provenance = f.at("distill_config");
   if (student) {
     RETORT_RETURN_IF_ERROR(read_mixers(f, c));
   } else {

@@ -1,15 +1,30 @@
 #include "io/json_fields.h"
 
 #include <limits>
+#include <set>
 
 namespace retort {
 
 using nlohmann::json;
 
-Result<json> parse_json_object(const std::string& where, const std::string& text) {
-  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+namespace {
+constexpr int kMostDepth = 64;
+}
+
+Result<json> parse_json_object(const std::string& where, std::string_view text) {
+  std::set<std::string> keys;
+  std::string twice;
+  bool too_deep = false;
+  const auto watch = [&](int depth, json::parse_event_t event, json& value) {
+    if (event == json::parse_event_t::key && depth == 1 && !keys.insert(value.get<std::string>()).second) twice = value.get<std::string>();
+    too_deep = too_deep || depth > kMostDepth;
+    return !too_deep;
+  };
+  json value = json::parse(text, watch, /*allow_exceptions=*/false);
+  if (too_deep) return invalid(where, ": JSON nested deeper than ", kMostDepth, " levels");
   if (value.is_discarded()) return invalid(where, ": not valid JSON");
   if (!value.is_object()) return invalid(where, ": expected a JSON object, found ", value.type_name());
+  if (!twice.empty()) return invalid(where, ": '", twice, "' appears twice");
   return value;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -11,8 +12,8 @@
 
 namespace retort {
 
-// Parses `text` as a JSON object.
-Result<nlohmann::json> parse_json_object(const std::string& where, const std::string& text);
+// Parses `text` as a JSON object without repeated top-level keys. Nesting is bounded: copying and printing values recurse.
+Result<nlohmann::json> parse_json_object(const std::string& where, std::string_view text);
 
 class JsonFields {
  public:

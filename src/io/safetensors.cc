@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
-#include <nlohmann/json.hpp>
+#include "io/json_fields.h"
 
 namespace retort {
 namespace {
@@ -32,20 +31,6 @@ int dtype_bytes(const std::string& name) {
 std::optional<uint64_t> as_u64(const json& value) {
   if (value.is_number_unsigned()) return value.get<uint64_t>();
   return std::nullopt;
-}
-
-// Parses the header; json itself would silently keep the last of two equal names.
-Result<json> parse_header(const std::string& where, std::string_view text) {
-  std::set<std::string> names;
-  std::string twice;
-  const auto watch = [&](int depth, json::parse_event_t event, json& key) {
-    if (event == json::parse_event_t::key && depth == 1 && !names.insert(key.get<std::string>()).second) twice = key.get<std::string>();
-    return true;
-  };
-  json header = json::parse(text, watch, /*allow_exceptions=*/false);
-  if (!header.is_object()) return invalid(where, ": the header is not a JSON object");
-  if (!twice.empty()) return invalid(where, ": tensor '", twice, "' appears twice");
-  return header;
 }
 
 struct Span {
@@ -119,7 +104,7 @@ Result<SafetensorsFile> SafetensorsFile::parse(std::shared_ptr<const MappedFile>
   std::memcpy(&length, bytes.data(), sizeof length);
   if (length > kMostHeaderBytes) return invalid(where, ": claims a header of ", length, " bytes; not a safetensors file (at most ", kMostHeaderBytes, ")");
   if (length > bytes.size() - sizeof length) return invalid(where, ": cut short: a header of ", length, " bytes in a file of ", bytes.size());
-  RETORT_TRY(const json header, parse_header(where, {reinterpret_cast<const char*>(bytes.data()) + sizeof length, length}));
+  RETORT_TRY(const json header, parse_json_object(where + " (header)", {reinterpret_cast<const char*>(bytes.data()) + sizeof length, length}));
   const auto data = bytes.subspan(sizeof length + length);
 
   SafetensorsFile out;
