@@ -44,7 +44,8 @@ function(retort_layer name)
     set_property(GLOBAL APPEND PROPERTY RETORT_UNIT_TESTS ${name})
     set_property(GLOBAL PROPERTY RETORT_UNIT_TESTS_${name} ${tests})
   endif()
-  set(RETORT_LAYER_EDGES "${RETORT_LAYER_EDGES};${name}:${name},${ARG_DEPENDS}" CACHE INTERNAL "")
+  string(REPLACE ";" "," depends "${ARG_DEPENDS}")
+  set(RETORT_LAYER_EDGES "${RETORT_LAYER_EDGES};${name}:${name},${depends}" CACHE INTERNAL "")
 endfunction()
 
 # Call once after the last retort_layer(): `all` then depends on the check.

@@ -1,4 +1,5 @@
 # Fails when a file in src/A includes "B/..." and A does not depend on B. Run by the target retort_layers.
+cmake_policy(SET CMP0057 NEW)
 string(REPLACE "|" ";" rows "${EDGES}")
 set(bad "")
 foreach(row ${rows})
