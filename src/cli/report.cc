@@ -1,5 +1,8 @@
 #include <cstdio>
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include "base/atomic_file.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -15,7 +18,18 @@ Status write_whole(const std::string& path, const std::string& text) {
   return file.commit();
 }
 
-std::string markdown(const std::vector<std::vector<std::string>>& rows) {
+int columns_of_terminal() {
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 1000;
+}
+
+std::string table_text(const Cells& rows) {
+  Table table(rows[0]);
+  for (size_t r = 1; r < rows.size(); ++r) table.row(rows[r]);
+  return table.text();
+}
+
+std::string markdown(const Cells& rows) {
   std::string out;
   for (size_t r = 0; r < rows.size(); ++r) {
     out += "|";
@@ -52,11 +66,11 @@ class Report : public Command {
   }
 
  private:
-  static void print(const RunResults& run, const std::vector<std::vector<std::string>>& rows, const std::string& page) {
+  static void print(const RunResults& run, const Cells& rows, const std::string& page) {
     if (rows.size() > 1) {
-      Table table(rows[0]);
-      for (size_t r = 1; r < rows.size(); ++r) table.row(rows[r]);
-      table.print();
+      const auto one = table_text(rows);
+      const bool fits = int(display_width(one.substr(0, one.find('\n')))) <= columns_of_terminal();
+      std::fputs((fits ? one : table_text(quality_table(run)) + "\n" + table_text(speed_table(run))).c_str(), stdout);
     }
     if (!run.prompt.empty()) std::printf("\nprompt: %s\n", run.prompt.c_str());
     const auto sample = [](const ModelResult& m) {

@@ -118,35 +118,49 @@ std::string machine_line(const nlohmann::ordered_json& machine) {
 
 }  // namespace
 
-std::vector<std::vector<std::string>> summary_table(const RunResults& run) {
-  std::vector<double> contexts;
-  const auto note = [&](const ModelResult& m) {
-    for (const auto& p : m.throughput) contexts.push_back(p.context);
-  };
-  note(run.teacher);
-  for (const auto& s : run.students) note(s);
-  std::sort(contexts.begin(), contexts.end());
-  contexts.erase(std::unique(contexts.begin(), contexts.end()), contexts.end());
-
-  std::vector<std::vector<std::string>> rows = {{"model", "attention kept", "ppl start", "ppl", "ratio", "recall ppl"}};
-  for (double c : contexts) rows[0].push_back(cat("tok/s @", format_count(int64_t(c))));
-  for (double c : contexts) rows[0].push_back(cat("state @", format_count(int64_t(c))));
-  rows[0].insert(rows[0].end(), {"tokens", "time"});
+Cells quality_table(const RunResults& run) {
+  Cells rows = {{"model", "attention kept", "ppl start", "ppl", "ratio", "recall ppl", "tokens", "time"}};
   const auto add = [&](const ModelResult& m, bool teacher) {
-    std::vector<std::string> row = {m.name, teacher && m.kept.empty() ? "all" : m.kept.empty() ? "-" : m.kept,
-                                    fixed(m.perplexity_init, 2), fixed(m.perplexity, 2),
-                                    teacher ? "1.000" : fixed(m.perplexity_ratio, 3), fixed(m.copy_perplexity, 2)};
-    const auto at = [&](double context) {
-      return std::find_if(m.throughput.begin(), m.throughput.end(), [&](const auto& p) { return p.context == context; });
-    };
-    for (double c : contexts) row.push_back(at(c) != m.throughput.end() && at(c)->tokens_per_second ? format_significant(*at(c)->tokens_per_second, 3) : "-");
-    for (double c : contexts) row.push_back(at(c) != m.throughput.end() && at(c)->state_bytes ? format_bytes(*at(c)->state_bytes) : "-");
-    row.push_back(m.tokens_trained ? format_count(int64_t(*m.tokens_trained)) : "-");
-    row.push_back(m.seconds ? format_duration(*m.seconds) : "-");
-    rows.push_back(std::move(row));
+    rows.push_back({m.name, teacher && m.kept.empty() ? "all" : m.kept.empty() ? "-" : m.kept, fixed(m.perplexity_init, 2),
+                    fixed(m.perplexity, 2), teacher ? "1.000" : fixed(m.perplexity_ratio, 3), fixed(m.copy_perplexity, 2),
+                    m.tokens_trained ? format_count(int64_t(*m.tokens_trained)) : "-", m.seconds ? format_duration(*m.seconds) : "-"});
   };
   if (run.finished) add(run.teacher, true);
   for (const auto& s : run.students) add(s, false);
+  return rows;
+}
+
+Cells speed_table(const RunResults& run) {
+  std::vector<const ModelResult*> models;
+  if (run.finished) models.push_back(&run.teacher);
+  for (const auto& s : run.students) models.push_back(&s);
+  std::vector<double> contexts;
+  for (const auto* m : models) {
+    for (const auto& p : m->throughput) contexts.push_back(p.context);
+  }
+  std::sort(contexts.begin(), contexts.end());
+  contexts.erase(std::unique(contexts.begin(), contexts.end()), contexts.end());
+  Cells rows = {{"model"}};
+  for (double c : contexts) rows[0].push_back(cat("tok/s @", format_count(int64_t(c))));
+  for (double c : contexts) rows[0].push_back(cat("state @", format_count(int64_t(c))));
+  for (const auto* m : models) {
+    auto& row = rows.emplace_back(std::vector<std::string>{m->name});
+    const auto at = [&](double context) -> ContextThroughput {
+      for (const auto& p : m->throughput) {
+        if (p.context == context) return p;
+      }
+      return {};
+    };
+    for (double c : contexts) row.push_back(at(c).tokens_per_second ? format_significant(*at(c).tokens_per_second, 3) : "-");
+    for (double c : contexts) row.push_back(at(c).state_bytes ? format_bytes(*at(c).state_bytes) : "-");
+  }
+  return rows;
+}
+
+Cells summary_table(const RunResults& run) {
+  Cells rows = quality_table(run);
+  const Cells speed = speed_table(run);
+  for (size_t r = 0; r < rows.size(); ++r) rows[r].insert(rows[r].end() - 2, speed[r].begin() + 1, speed[r].end());
   return rows;
 }
 
@@ -164,12 +178,13 @@ std::string report_html(const RunResults& run) {
   if (const auto machine = machine_line(run.machine); !machine.empty()) out += cat("<p class=\"quiet\">", escape(machine), "</p>\n");
   if (run.finished) {
     out += section("Results", "ppl: perplexity on held-out text, before and after training. recall ppl: perplexity of the second copy of a passage "
-                   "that the context has seen once. state: what one sequence keeps in memory.", html_table(summary_table(run)));
+                   "that the context has seen once (1 is perfect recall).", html_table(quality_table(run)));
   }
   out += section("Quality", "", charts({draw(perplexity_chart(run)), draw(recall_chart(run))}));
   out += section("How far back it still works", "Each window starts with an empty state; a memory that silts up shows as a rising line.",
                  charts(draw_all(window_charts(run))) + window_table(run));
-  out += section("Speed and memory", "One sequence, decoding token by token.", charts({draw(throughput_chart(run)), draw(state_chart(run))}));
+  out += section("Speed and memory", "One sequence, decoding token by token. State: what the sequence keeps in memory.",
+                 charts({draw(throughput_chart(run)), draw(state_chart(run))}) + (run.finished ? html_table(speed_table(run)) : ""));
   out += section("Training", "", charts(draw_all(loss_charts(run))));
   out += section("What they write", run.prompt.empty() ? "" : "Prompt: " + run.prompt, samples(run));
   std::string layouts;

@@ -12,7 +12,10 @@ namespace retort::cli {
 
 std::string report_html(const RunResults& run);
 
-// The table that the page, the terminal and the README show: first row the head.
-std::vector<std::vector<std::string>> summary_table(const RunResults& run);
+// The tables that the page, the terminal and the README show: first row the head, first column the model.
+using Cells = std::vector<std::vector<std::string>>;
+Cells quality_table(const RunResults& run);
+Cells speed_table(const RunResults& run);
+Cells summary_table(const RunResults& run);  // both, side by side
 
 }  // namespace retort::cli

@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+#include "base/format.h"
+#include "cli/command.h"
+#include "cli/flags.h"
+#include "cli/output.h"
+#include "io/model_files.h"
+#include "mixers/list.h"
+#include "runtime/sequence.h"
+
+namespace retort::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kStateNumberBytes = sizeof(float);  // states are kept in fp32
+
+struct Growth {
+  int64_t fixed = 0, per_token = 0;  // bytes
+};
+
+Growth part_growth(const ModelConfig& config, const Part& part) {
+  Growth growth;
+  for (const auto& slot : part_states(config, part)) {
+    const bool grows = slot.kind == StateSlot::Kind::kCache && slot.rows < 0;
+    (grows ? growth.per_token : growth.fixed) += kStateNumberBytes * (grows ? slot.columns : slot.numbers(slot.rows));
+  }
+  return growth;
+}
+
+int64_t state_bytes(const ModelConfig& config, int64_t context) {
+  int64_t bytes = 0;
+  for (const auto& layer : config.plan) {
+    for (const auto& part : layer.parts) {
+      for (const auto& slot : part_states(config, part)) bytes += kStateNumberBytes * slot.numbers(context);
+    }
+  }
+  return bytes;
+}
+
+int64_t parameter_count(const std::vector<TensorSpec>& table) {
+  int64_t count = 0;
+  for (const auto& spec : table) count += spec.count();
+  return count;
+}
+
+std::string window_text(const WindowConfig& window) {
+  return window.size == 0 ? "" : cat(window.size, "+", window.sinks);
+}
+
+std::string heads_text(const std::vector<int>& heads) {
+  std::string out;
+  for (int head : heads) out += cat(out.empty() ? "" : ",", head);
+  return out;
+}
+
+std::string fields_text(const nlohmann::json& fields) {
+  std::string out;
+  for (const auto& [name, value] : fields.items()) out += cat(out.empty() ? "" : " ", name, "=", value.dump());
+  return out;
+}
+
+Json part_json(const ModelConfig& config, const Part& part) {
+  const auto growth = part_growth(config, part);
+  return {{"mixer", part.mixer},
+          {"kv_heads", part.kv_heads},
+          {"window", {{"size", part.window.size}, {"sinks", part.window.sinks}}},
+          {"config", part.config},
+          {"parameters", parameter_count(part_tensors(config, part))},
+          {"state_bytes", growth.fixed},
+          {"state_bytes_per_token", growth.per_token}};
+}
+
+class Inspect : public Command {
+ public:
+  void add_flags(CLI::App& app) override {
+    add_model_flag(app, model_);
+    app.add_option("--contexts", contexts_, "context lengths to give the state's size at")->delimiter(',')->check(CLI::Range(1, 1 << 30));
+  }
+
+  Status run(const Context& context) override {
+    RETORT_RETURN_IF_ERROR(require_model(model_));
+    RETORT_TRY(const auto files, open_model(model_));
+    RETORT_TRY(const auto weights, weight_bytes(files));
+    if (context.json) print_json(document(files, weights));
+    else print(files, weights);
+    return {};
+  }
+
+ private:
+  struct Weights {
+    int64_t parameters = 0, bytes = 0;
+    std::map<std::string, int64_t> by_type;
+  };
+
+  static Result<Weights> weight_bytes(const ModelFiles& files) {
+    Weights weights;
+    for (const auto& spec : model_tensors(files.config)) {
+      RETORT_TRY(const auto view, files.weights->tensor(spec.name));
+      weights.parameters += view.count();
+      weights.bytes += view.bytes();
+      weights.by_type[tensor_type_name(view.type)] += view.bytes();
+    }
+    return weights;
+  }
+
+  Json document(const ModelFiles& files, const Weights& weights) const {
+    const auto& c = files.config;
+    Json layers = Json::array(), states = Json::array();
+    for (size_t i = 0; i < c.plan.size(); ++i) {
+      Json parts = Json::array();
+      for (const auto& part : c.plan[i].parts) parts.push_back(part_json(c, part));
+      layers.push_back({{"layer", i}, {"parts", parts}});
+    }
+    for (int64_t n : contexts_) states.push_back({{"context", n}, {"bytes", state_bytes(c, n)}});
+    const auto growth = total(c);
+    return {{"model", model_},
+            {"format", files.kind == ModelFiles::Kind::kGguf ? "gguf" : "hf"},
+            {"name", c.name},
+            {"family", c.family},
+            {"layers", c.layers},
+            {"width", c.width},
+            {"heads", c.heads},
+            {"kv_heads", c.kv_heads},
+            {"head_dim", c.head_dim},
+            {"mlp_width", c.mlp_width},
+            {"vocab_size", c.vocab_size},
+            {"context_length", c.context_length},
+            {"tie_embeddings", c.tie_embeddings},
+            {"rope_base", c.rope.base},
+            {"parameters", weights.parameters},
+            {"weight_bytes", weights.bytes},
+            {"weight_bytes_by_type", weights.by_type},
+            {"layout", layout_string(c)},
+            {"fingerprint", fingerprint(c)},
+            {"state", {{"fixed_bytes", growth.fixed}, {"bytes_per_token", growth.per_token}, {"contexts", states}}},
+            {"plan", layers},
+            {"distill_config", c.provenance}};
+  }
+
+  static Growth total(const ModelConfig& config) {
+    Growth sum;
+    for (const auto& layer : config.plan) {
+      for (const auto& part : layer.parts) {
+        const auto growth = part_growth(config, part);
+        sum.fixed += growth.fixed;
+        sum.per_token += growth.per_token;
+      }
+    }
+    return sum;
+  }
+
+  void print(const ModelFiles& files, const Weights& weights) const {
+    const auto& c = files.config;
+    const auto line = [](const char* name, const std::string& value) { std::printf("%-12s %s\n", name, value.c_str()); };
+    std::string types;
+    for (const auto& [type, bytes] : weights.by_type) types += cat(types.empty() ? "" : ", ", type, " ", format_bytes(double(bytes)));
+    line("model", cat(c.name.empty() ? model_ : c.name, " (", c.family, is_plain_transformer(c) ? "" : ", student", ")"));
+    line("sizes", cat(c.layers, " layers, width ", c.width, ", ", c.heads, " heads of ", c.head_dim, ", ", c.kv_heads, " kv heads, MLP ",
+                      c.mlp_width, ", vocabulary ", format_count(c.vocab_size), c.tie_embeddings ? ", tied" : ""));
+    line("parameters", cat(format_count(weights.parameters), ", ", format_bytes(double(weights.bytes)), " (", types, ")"));
+    line("layout", layout_string(c));
+    line("fingerprint", fingerprint(c));
+    const auto growth = total(c);
+    line("state", cat(format_bytes(double(growth.fixed)), " a sequence + ", format_bytes(double(growth.per_token)), " a token"));
+    for (int64_t n : contexts_) line("", cat("at ", format_count(n), " tokens: ", format_bytes(double(state_bytes(c, n)))));
+    std::puts("");
+    layer_table(c).print();
+  }
+
+  // Equal layers that follow one another share a row.
+  static Table layer_table(const ModelConfig& c) {
+    Table table({"layers", "mixer", "kv heads", "window", "parameters", "state", "per token", "fields"});
+    for (size_t first = 0; first < c.plan.size();) {
+      size_t last = first;
+      while (last + 1 < c.plan.size() && c.plan[last + 1] == c.plan[first]) ++last;
+      std::string label = last == first ? cat(first) : cat(first, "-", last);
+      for (const auto& part : c.plan[first].parts) {
+        const auto growth = part_growth(c, part);
+        table.row({label, part.mixer, heads_text(part.kv_heads), window_text(part.window), format_count(parameter_count(part_tensors(c, part))),
+                   format_bytes(double(growth.fixed)), format_bytes(double(growth.per_token)), fields_text(part.config)});
+        label = "";
+      }
+      first = last + 1;
+    }
+    return table;
+  }
+
+  std::string model_;
+  std::vector<int64_t> contexts_ = {128, 2048, 8192, 32768};
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_inspect() { return std::make_unique<Inspect>(); }
+
+}  // namespace retort::cli
