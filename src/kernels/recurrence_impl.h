@@ -1,0 +1,182 @@
+// recurrence.h for a mode of small_gemm.h. Layer: kernels. Included by recurrence_*.cc only.
+#pragma once
+
+#include "kernels/recurrence_chunk.h"
+#include "kernels/recurrence_isa.h"
+
+namespace retort {
+
+template <class M>
+struct Recurrence {
+  using T = typename M::Real;
+  using U = typename M::Unit;
+  using G = Gemm<M>;
+  using Chunk = RecurrenceChunk<M>;
+
+  static void write_norm(const KernelRecurrence& spec, const RecurrenceTokens<T>& in, int64_t row, int head, T d, T* log_norm) {
+    if (!log_norm) return;
+    const int64_t i = row * spec.heads + head;
+    log_norm[i] = d > 0 ? std::log(d) + (in.q_log_offset ? in.q_log_offset[i] : T(0)) : T(kKernelNothingWritten);
+  }
+
+  // ---- one token ----------------------------------------------------------------------------------------------------------
+
+  // Columns v0.. of the state: decayed and written (when `write`), read by NH query heads. acc is their sums.
+  template <int NH>
+  static void step_columns(const KernelRecurrence& spec, bool write, const T* q, const T* k, const T* v, const T* decay,
+                           T* state, int lanes, T* out) {
+    using S = typename M::Simd;
+    const int64_t K = spec.key_dim, V = spec.value_dim;
+    const bool whole = lanes == M::kLanes;
+    typename S::F acc[NH];
+#pragma GCC unroll 8
+    for (int h = 0; h < NH; ++h) acc[h] = S::zero();
+    const auto value = whole ? S::load(v) : S::load_part(v, lanes);
+    for (int64_t i = 0; i < K; ++i) {
+      T* row = state + i * V;
+      auto x = whole ? S::load(row) : S::load_part(row, lanes);
+      if (write) {
+        if (decay) x = S::fma(S::set1(decay[i]), x, S::zero());
+        x = S::fma(S::set1(k[i]), value, x);
+        if (whole) S::store(row, x);
+        else S::store_part(row, x, lanes);
+      }
+#pragma GCC unroll 8
+      for (int h = 0; h < NH; ++h) acc[h] = S::fma(S::set1(q[h * K + i]), x, acc[h]);
+    }
+#pragma GCC unroll 8
+    for (int h = 0; h < NH; ++h) {
+      if (whole) S::store(out + h * V, acc[h]);
+      else S::store_part(out + h * V, acc[h], lanes);
+    }
+  }
+
+  static void step(const KernelRecurrence& spec, int kv_head, int64_t position, const RecurrenceTokens<T>& in, T* state, T* out,
+                   T* log_norm) {
+    const int64_t K = spec.key_dim, V = spec.value_dim;
+    const int n = spec.group(), first = kv_head * n;
+    const T* q = in.q + first * K;
+    const T* k = in.k + kv_head * K;
+    const T* v = in.v + kv_head * V;
+    T* y = out + first * V;
+    const bool write = position >= spec.first_position;
+    ScratchFrame frame;
+    T* decay = nullptr;
+    if (spec.decay != KernelDecay::kNone && write) {
+      decay = frame.alloc<T>(K);
+      const bool per_key = spec.decay == KernelDecay::kPerKey;
+      for (int64_t i = 0; i < K; ++i) decay[i] = exp_of<M>(in.log_decay[per_key ? kv_head * K + i : kv_head]);
+    }
+    for (int64_t v0 = 0; v0 < V; v0 += M::kLanes) {
+      const int lanes = int(std::min<int64_t>(M::kLanes, V - v0));
+      for (int h = 0; h < n;) {
+        const bool writes = write && h == 0;
+        const auto run = [&]<int NH>() {
+          step_columns<NH>(spec, writes, q + h * K, k, v + v0, decay, state + v0, lanes, y + h * V + v0);
+          h += NH;
+        };
+        switch (n - h) {
+          case 1: run.template operator()<1>(); break;
+          case 2: run.template operator()<2>(); break;
+          case 3: run.template operator()<3>(); break;
+          default: run.template operator()<4>(); break;
+        }
+      }
+    }
+    if (!spec.normalised) return;
+    T* z = state + K * V;
+    if (write) {
+      for (int64_t i = 0; i < K; ++i) z[i] = (decay ? decay[i] * z[i] : z[i]) + k[i];
+    }
+    for (int h = 0; h < n; ++h) {
+      const T d = dot<M>(q + h * K, z, K);
+      for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > 0 ? y[h * V + i] / d : T(0);
+      write_norm(spec, in, 0, first + h, d, log_norm);
+    }
+  }
+
+  // ---- a chunk, forward ---------------------------------------------------------------------------------------------------
+
+  static void advance(const Chunk& ch, Right<U> values, T* state) {
+    ScratchFrame frame;
+    const auto [writes, stride] = ch.writes(frame);
+    T* z = state + ch.K * ch.V;
+    decay_state(ch, state);
+    G::run(ch.K, ch.V, ch.c, M::left_cols(frame, writes, stride, ch.c, ch.K), values, state, ch.V, true);
+    if (!ch.spec.normalised) return;
+    for (int64_t t = 0; t < ch.c; ++t) {
+      for (int64_t i = 0; i < ch.K; ++i) z[i] += writes[t * stride + i];
+    }
+  }
+  // The state, or its gradient, times the chunk's whole decay.
+  static void decay_state(const Chunk& ch, T* state) {
+    if (ch.D == 0) return;
+    for (int64_t i = 0; i < ch.K; ++i) {
+      const T a = ch.total[ch.per_key() ? i : 0];
+      for (int64_t j = 0; j < ch.V; ++j) state[i * ch.V + j] *= a;
+      if (ch.spec.normalised) state[ch.K * ch.V + i] *= a;
+    }
+  }
+
+  // z . q + the row's own sum of scores: the normaliser of each token.
+  static void normalisers(const Chunk& ch, const T* reads, int64_t stride, const T* p, const T* z, T* d) {
+    for (int64_t t = 0; t < ch.c; ++t) d[t] = dot<M>(reads + t * stride, z, ch.K) + sum_of<M>(p + t * kChunk, t + 1);
+  }
+
+  static void forward(const KernelRecurrence& spec, int kv_head, int64_t tokens, int64_t position, const RecurrenceTokens<T>& in,
+                      T* state, T* out, T* log_norm) {
+    ScratchFrame frame;
+    if (!state) {
+      state = frame.alloc<T>(spec.state_size());
+      std::fill(state, state + spec.state_size(), T(0));
+    }
+    const int64_t silent = std::clamp<int64_t>(spec.first_position - position, 0, tokens);
+    silence(spec, kv_head, 0, silent, in, out, log_norm);
+    for (int64_t first = silent; first < tokens; first += kChunk) {
+      ScratchFrame inner;
+      const Chunk ch(inner, spec, kv_head, in, first, std::min(kChunk, tokens - first));
+      forward_chunk(inner, ch, kv_head, first, in, state, out, log_norm);
+    }
+  }
+
+  // Tokens before first_position, of a state that is still empty.
+  static void silence(const KernelRecurrence& spec, int kv_head, int64_t begin, int64_t end, const RecurrenceTokens<T>& in, T* out,
+                      T* log_norm) {
+    const int64_t n = spec.group(), V = spec.value_dim;
+    for (int64_t t = begin; t < end; ++t) {
+      T* y = out + (t * spec.heads + kv_head * n) * V;
+      std::fill(y, y + n * V, T(0));
+      if (spec.normalised) for (int h = 0; h < n; ++h) write_norm(spec, in, t, int(kv_head * n + h), T(0), log_norm);
+    }
+  }
+
+  static void forward_chunk(ScratchFrame& frame, const Chunk& ch, int kv_head, int64_t first, const RecurrenceTokens<T>& in,
+                            T* state, T* out, T* log_norm) {
+    const KernelRecurrence& spec = ch.spec;
+    const int64_t out_stride = int64_t(spec.heads) * ch.V;
+    const auto keys = ch.keys(frame);
+    const Right<U> values = M::right_rows(frame, ch.v, ch.v_stride, ch.c, ch.V);
+    const Right<U> before = M::right_rows(frame, state, ch.V, ch.K, ch.V);
+    T* p = frame.alloc<T>(ch.c * kChunk);
+    T* d = frame.alloc<T>(ch.c);
+    for (int h = 0; h < spec.group(); ++h) {
+      ScratchFrame inner;
+      const int head = kv_head * spec.group() + h;
+      T* y = out + first * out_stride + head * ch.V;
+      ch.scores(keys, h, p);
+      const auto [reads, stride] = ch.reads(inner, h);
+      G::run(ch.c, ch.V, ch.K, M::left_rows(inner, reads, stride, ch.c, ch.K), before, y, out_stride, false);
+      G::run(ch.c, M::left_rows(inner, p, kChunk, ch.c, ch.c), values, y, out_stride, true, Everything{ch.V}, UpTo{ch.c});
+      if (!spec.normalised) continue;
+      normalisers(ch, reads, stride, p, state + ch.K * ch.V, d);
+      for (int64_t t = 0; t < ch.c; ++t) {
+        const T inverse = d[t] > 0 ? 1 / d[t] : T(0);
+        for (int64_t i = 0; i < ch.V; ++i) y[t * out_stride + i] *= inverse;
+        write_norm(spec, in, first + t, head, d[t], log_norm);
+      }
+    }
+    advance(ch, values, state);
+  }
+};
+
+}  // namespace retort
