@@ -49,6 +49,9 @@ struct Tokenizer::Impl {
 
   Status build();
   Status build_added();
+  bool is_id(const json& value) const {
+    return value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() < int64_t(texts.size());
+  }
   Result<Template> read_template(const json& post, const std::string& where, int depth) const;
   Status read_pieces(const json& post, const std::string& where, Template& out) const;
   int32_t find(std::string_view token) const;
@@ -93,10 +96,11 @@ Status Tokenizer::Impl::build_added() {
     if (const uint32_t known = bpe->find(token.content); known != StringIds::kNone) token.id = int32_t(known);
     if (size_t(token.id) >= texts.size()) texts.resize(size_t(token.id) + 1);
     auto& text = texts[size_t(token.id)];
-    if (!text.empty() && text != token.content) {
+    if (!text.empty() && text != token.content && bpe->find(token.content) != uint32_t(token.id)) {
       return invalid("added_tokens: '", token.content, "' has id ", token.id, ", which is '", text, "'");
     }
-    text = token.content;
+    // `tokenizers` shows a normalized token in its normalized form.
+    text = token.normalized ? normalizer.run(token.content) : token.content;
   }
   special.assign(texts.size(), 0);
   for (const auto& token : spec.added) {
@@ -127,8 +131,7 @@ Result<Template> Tokenizer::Impl::read_template(const json& post, const std::str
   if (type == "BertProcessing" || type == "RobertaProcessing") {
     for (const char* key : {"cls", "sep"}) {
       const json* pair = json_member(post, key);
-      if (pair == nullptr || !pair->is_array() || pair->size() != 2 || !(*pair)[1].is_number_unsigned() ||
-          (*pair)[1].get<uint64_t>() >= texts.size()) {
+      if (pair == nullptr || !pair->is_array() || pair->size() != 2 || !is_id((*pair)[1])) {
         return invalid(where, ".", key, ": [token, id] with an id of the vocabulary is expected");
       }
       (key == std::string("cls") ? out.before : out.after).push_back((*pair)[1].get<int32_t>());
@@ -161,7 +164,7 @@ Status Tokenizer::Impl::read_pieces(const json& post, const std::string& where, 
     if (entry == nullptr) return invalid(here, ": '", name, "' is not among special_tokens");
     RETORT_TRY(const json* ids, json_array(*entry, "ids", cat(where, ".special_tokens.", name)));
     for (const json& id : *ids) {
-      if (!id.is_number_unsigned() || id.get<uint64_t>() >= texts.size()) {
+      if (!is_id(id)) {
         return invalid(where, ".special_tokens.", name, ".ids: an id below ", texts.size(), " is expected");
       }
       (after ? out.after : out.before).push_back(id.get<int32_t>());

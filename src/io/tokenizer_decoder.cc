@@ -110,7 +110,7 @@ Status TokenDecoder::add(const json& spec, const std::string& where, int depth) 
     RETORT_TRY(step.a, json_string(spec, "content", where));
     for (const char* key : {"start", "stop"}) {
       const json* n = json_member(spec, key);
-      if (n == nullptr || !n->is_number_unsigned() || n->get<uint64_t>() > 1000) {
+      if (n == nullptr || !n->is_number_integer() || n->get<int64_t>() < 0 || n->get<int64_t>() > 1000) {
         return invalid(where, ".", key, ": a whole number from 0 to 1000 is expected");
       }
       (key == std::string("start") ? step.start : step.stop) = n->get<size_t>();

@@ -96,7 +96,7 @@ void set_template(const GgufVocabulary& v, bool add_bos, bool add_eos, Tokenizer
   json single = json::array(), pair = json::array(), tokens = json::object();
   const auto put = [&](const std::string& token, int64_t id, json& list, int type) {
     list.push_back({{"SpecialToken", {{"id", token}, {"type_id", type}}}});
-    tokens[token] = {{"id", token}, {"ids", {id}}, {"tokens", {token}}};
+    tokens[token] = {{"id", token}, {"ids", json::array({id})}, {"tokens", json::array({token})}};
   };
   const auto side = [&](json& list, const char* name, int type) {
     if (add_bos) put(spec.bos, *v.bos, list, type);

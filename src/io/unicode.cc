@@ -37,6 +37,7 @@ struct Tables {
       std::fill(flags.begin() + first, flags.begin() + end, flags_of(cat));
     }
     for (size_t i = 0; i < kExtraNumericCount; ++i) flags[kExtraNumeric[i]] |= kNumeric;
+    for (size_t i = 0; i < kNotNormalizedCount; ++i) flags[kNotNormalized[i]] |= kOpaque;
     for (char32_t c : {9, 10, 11, 12, 13, 0x85}) flags[c] |= kSpace;
   }
 };
@@ -60,6 +61,22 @@ std::vector<Range> ranges_where(In in) {
   return out;
 }
 
+void normalize_known(std::string_view text, Form form, std::string& out) {
+  if (text.empty()) return;
+  int options = UTF8PROC_STABLE;
+  options |= form == Form::kNfc || form == Form::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == Form::kNfkc || form == Form::kNfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* raw = nullptr;
+  const auto n = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), utf8proc_ssize_t(text.size()), &raw,
+                              utf8proc_option_t(options));
+  if (n < 0) {  // only for invalid UTF-8, which callers rule out
+    out += text;
+    return;
+  }
+  out.append(reinterpret_cast<const char*>(raw), size_t(n));
+  std::free(raw);
+}
+
 }  // namespace
 
 Category category(char32_t c) { return Category(tables().categories[c]); }
@@ -80,15 +97,20 @@ std::string normalize(std::string_view text, Form form) {
       std::none_of(text.begin(), text.end(), [](char b) { return uint8_t(b) >= 0xcc; })) {
     return std::string(text);
   }
-  int options = UTF8PROC_STABLE;
-  options |= form == Form::kNfc || form == Form::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
-  if (form == Form::kNfkc || form == Form::kNfkd) options |= UTF8PROC_COMPAT;
-  utf8proc_uint8_t* raw = nullptr;
-  const auto n = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), utf8proc_ssize_t(text.size()), &raw,
-                              utf8proc_option_t(options));
-  if (n < 0) return std::string(text);  // only for invalid UTF-8, which callers rule out
-  std::string out(reinterpret_cast<const char*>(raw), size_t(n));
-  std::free(raw);
+  std::string out;
+  size_t start = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t here = pos;
+    if (uint8_t(text[pos]) < 0xcc) {
+      ++pos;  // ASCII and Latin: never opaque
+      continue;
+    }
+    if (!(flags(utf8::next(text, pos)) & kOpaque)) continue;
+    normalize_known(text.substr(start, here - start), form, out);
+    out += text.substr(here, pos - here);
+    start = pos;
+  }
+  normalize_known(text.substr(start), form, out);
   return out;
 }
 

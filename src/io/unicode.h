@@ -20,9 +20,14 @@ extern const uint32_t kCategoryRuns[];
 extern const size_t kCategoryRunCount;
 extern const uint32_t kExtraNumeric[];
 extern const size_t kExtraNumericCount;
+extern const uint32_t kNotNormalized[];
+extern const size_t kNotNormalizedCount;
 
 // One bit per class a pre-tokenizer asks about.
-enum Flag : uint8_t { kLetter = 1, kNumber = 2, kSpace = 4, kNumeric = 8, kPunctuation = 16, kWord = 32 };
+enum Flag : uint8_t {
+  kLetter = 1, kNumber = 2, kSpace = 4, kNumeric = 8, kPunctuation = 16, kWord = 32,
+  kOpaque = 64  // unknown to the normal forms of `tokenizers`
+};
 
 Category category(char32_t c);
 uint8_t flags(char32_t c);
