@@ -86,7 +86,7 @@ void matvec(benchmark::State& state, BlockFormat format, int64_t rows, int64_t c
   const auto values = random_floats(rows * columns), x = random_floats(columns);
   std::vector<PackedMatrix> copies;
   do {
-    copies.push_back(std::move(*PackedMatrix::pack_f32(format, rows, columns, values.data())));
+    copies.push_back(PackedMatrix::pack_f32(format, rows, columns, values.data()).value());
   } while (int64_t(copies.size()) * copies[0].bytes() < (96 << 20));
   std::vector<float> y(static_cast<size_t>(rows));
   Activations in;
@@ -119,6 +119,7 @@ __attribute__((target("avx512f,avx512vnni"))) void dot_products(int64_t rounds) 
   typedef int Vector __attribute__((vector_size(64)));
   Vector a[16] = {}, b = {}, c = {};
   for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 16
     for (int j = 0; j < 16; ++j) asm volatile("vpdpbusd %1, %2, %0" : "+v"(a[j]) : "v"(b), "v"(c));
   for (auto& v : a) benchmark::DoNotOptimize(v);
 }

@@ -5,6 +5,13 @@
 
 namespace retort {
 
+// A row block is only a page or two, too short for the hardware's prefetchers to get going: a decoding step asks for the
+// next pair of blocks while it reads this one.
+inline void prefetch_lines(const std::byte* p, int bytes) {
+#pragma GCC unroll 8
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 3);
+}
+
 template <class S, bool kU4, bool kF32Scale, bool kMin, int kOffset, int kGroup>
 struct QuantisedTile {
   using F = typename S::F;
@@ -28,6 +35,15 @@ struct QuantisedTile {
       for (int t = 0; t < TB; ++t) acc[r][t] = S::zero();
     const int64_t groups = a.columns / 32;
     for (int64_t g = 0; g < groups; ++g) {
+      if constexpr (TB == 1) {
+#pragma GCC unroll 2
+        for (int r = 0; r < RB; ++r) {
+          constexpr int kScaleBytes = 16 * (kF32Scale ? 4 : 2) * kParts;
+          prefetch_lines(a.block[r] + a.ahead + g * kLevelBytes, kLevelBytes);
+          prefetch_lines(a.block[r] + a.ahead + a.scales + g * kScaleBytes, kScaleBytes);
+          if constexpr (kMin) prefetch_lines(a.block[r] + a.ahead + a.mins + g * kScaleBytes, kScaleBytes);
+        }
+      }
 #pragma GCC unroll 2
       for (int part = 0; part < kParts; ++part) {
         Dot dot[RB][TB];
@@ -104,7 +120,14 @@ struct FloatTile {
 #pragma GCC unroll 8
       for (int t = 0; t < TB; ++t) acc[r][t] = S::zero();
     constexpr int kStep = kWeight == FloatWeight::kBf16 || kWeight == FloatWeight::kBf16Dot ? 2 : 1;
-    for (int64_t k = 0; k < a.columns; k += kStep) step<RB, TB>(a, k, acc);
+    for (int64_t k = 0; k < a.columns; k += kStep) {
+      if constexpr (TB == 1) {
+#pragma GCC unroll 2
+        for (int r = 0; r < RB; ++r)
+          prefetch_lines(a.block[r] + a.ahead + k * 16 * (kWeight == FloatWeight::kF32 ? 4 : 2), 64);
+      }
+      step<RB, TB>(a, k, acc);
+    }
 #pragma GCC unroll 2
     for (int r = 0; r < RB; ++r)
 #pragma GCC unroll 8

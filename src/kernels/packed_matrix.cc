@@ -231,6 +231,8 @@ void PackedMatrix::dequantise_row(int64_t row, float* out) const {
 
 void PackedMatrix::describe(TileArgs& args, int64_t first, int count) const {
   for (int i = 0; i < count; ++i) args.block[i] = data_.get() + (first + i) * block_bytes_;
+  constexpr int64_t kFarthest = 16 << 10;  // well inside the first-level cache
+  args.ahead = first + 2 * count > blocks() ? 0 : std::min(count * block_bytes_, kFarthest);
   args.scales = scales_;
   args.mins = mins_;
   args.columns = padded_columns_;

@@ -88,6 +88,11 @@ struct Avx2 {
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
   }
+  static F sums(const F (&a)[16]) {
+    alignas(32) float s[16];
+    for (int i = 0; i < 16; ++i) s[i] = sum(a[i]);
+    return load(s);
+  }
   static float max_of(F a) {
     const __m256 b = _mm256_max_ps(a.lo, a.hi);
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));

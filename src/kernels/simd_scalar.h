@@ -76,6 +76,9 @@ struct Scalar {
       for (int i = 0; i < n; ++i) a.v[i] += a.v[i + n];
     return a.v[0];
   }
+  static F sums(const F (&a)[16]) {  // sum(a[i]) in lane i
+    return map([&](int i) { return sum(a[i]); });
+  }
   static float max_of(F a) {
     for (int n = 8; n > 0; n /= 2)
       for (int i = 0; i < n; ++i) a.v[i] = a.v[i] > a.v[i + n] ? a.v[i] : a.v[i + n];
