@@ -16,6 +16,8 @@ struct RecurrenceBackward {
   using U = typename M::Unit;
   using G = Gemm<M>;
   using Chunk = RecurrenceChunk<M>;
+  using L = Lanes<M>;
+  using S = typename M::Simd;
 
   const KernelRecurrence& spec;
   int kv_head;
@@ -200,12 +202,8 @@ struct RecurrenceBackward {
         const T* block = dp + i0 * kChunk;
         G::run(rows, K, i0, M::left_rows(frame, block, kChunk, rows, i0), M::right_rows(frame, before, K, i0, K), d_reads, K, false);
         G::run(i0, K, rows, M::left_cols(frame, block, kChunk, rows, i0), M::right_rows(frame, reads, K, rows, K), d_before, K, false);
-        for (int64_t t = 0; t < rows; ++t) {
-          for (int64_t i = 0; i < K; ++i) dq[(i0 + t) * ch.q_stride + i] += d_reads[t * K + i] * exp_of<M>(lam[(i0 + t) * K + i] - ref[i]);
-        }
-        for (int64_t s = 0; s < i0; ++s) {
-          for (int64_t i = 0; i < K; ++i) w.dk[s * ch.k_stride + i] += d_before[s * K + i] * exp_of<M>(ref[i] - lam[s * K + i]);
-        }
+        for (int64_t t = 0; t < rows; ++t) L::add_decayed(d_reads + t * K, lam + (i0 + t) * K, ref, dq + (i0 + t) * ch.q_stride, K);
+        for (int64_t s = 0; s < i0; ++s) L::add_decayed(d_before + s * K, ref, lam + s * K, w.dk + s * ch.k_stride, K);
       }
       for (int64_t t = i0; t < i0 + rows; ++t) {
         for (int64_t s = i0; s < t; ++s) one_pair(w, h, t, s, dp[t * kChunk + s], dq);
@@ -220,12 +218,11 @@ struct RecurrenceBackward {
     const T *lam_t = ch.lam + t * ch.K, *lam_s = ch.lam + s * ch.K;
     T* to_q = dq + t * ch.q_stride;
     T* to_k = w.dk + s * ch.k_stride;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < ch.K; ++i) {
-      const T weight = dp * exp_of<M>(lam_t[i] - lam_s[i]);
-      to_q[i] += weight * k[i];
-      to_k[i] += weight * q[i];
-    }
+    L::each(ch.K, [&](int64_t i, int m) {
+      const auto weight = S::mul(S::set1(dp), L::exp(S::sub(L::load(lam_t + i, m), L::load(lam_s + i, m))));
+      L::store(to_q + i, S::fma(weight, L::load(k + i, m), L::load(to_q + i, m)), m);
+      L::store(to_k + i, S::fma(weight, L::load(q + i, m), L::load(to_k + i, m)), m);
+    });
   }
 
   void decay_gradient(const Work& w, const T* d_end) const {

@@ -18,6 +18,7 @@ template <class M>
 struct RecurrenceChunk {
   using T = typename M::Real;
   using U = typename M::Unit;
+  using L = Lanes<M>;
   const KernelRecurrence& spec;
   int64_t c, K, V, D, q_stride, k_stride, v_stride;
   const T* q;  // the chunk's first row, the kv head's first query head
@@ -45,15 +46,15 @@ struct RecurrenceChunk {
       for (int64_t d = 0; d < D; ++d) lam[t * D + d] = l[t * spec.kv_heads * D + d] + (t > 0 ? lam[(t - 1) * D + d] : T(0));
     }
     const T* end = lam + (c - 1) * D;
-    for (int64_t t = 0; t < c; ++t) {
-      for (int64_t d = 0; d < D; ++d) from_start[t * D + d] = exp_of<M>(lam[t * D + d]);
-      for (int64_t d = 0; d < D; ++d) to_end[t * D + d] = exp_of<M>(end[d] - lam[t * D + d]);
-    }
-    for (int64_t d = 0; d < D; ++d) total[d] = exp_of<M>(end[d]);
-    if (D != 1 || spec.decay != KernelDecay::kScalar) return;
+    L::exp_all(lam, from_start, c * D);
+    for (int64_t t = 0; t < c; ++t) L::exp_difference(end, lam + t * D, to_end + t * D, D);
+    L::exp_all(end, total, D);
+    if (spec.decay != KernelDecay::kScalar) return;
     pair_decay = frame.alloc<T>(c * kChunk);
+    T* same = frame.alloc<T>(c);
     for (int64_t t = 0; t < c; ++t) {
-      for (int64_t s = 0; s <= t; ++s) pair_decay[t * kChunk + s] = exp_of<M>(lam[t] - lam[s]);
+      std::fill(same, same + t + 1, lam[t]);
+      L::exp_difference(same, lam, pair_decay + t * kChunk, t + 1);
     }
   }
 
@@ -99,9 +100,7 @@ struct RecurrenceChunk {
     for (int64_t i0 = kBlock; i0 < c; i0 += kBlock) {
       T* x = frame.alloc<T>(i0 * K);
       const T* ref = lam + (i0 - 1) * K;
-      for (int64_t s = 0; s < i0; ++s) {
-        for (int64_t d = 0; d < K; ++d) x[s * K + d] = k[s * k_stride + d] * exp_of<M>(ref[d] - lam[s * K + d]);
-      }
+      for (int64_t s = 0; s < i0; ++s) L::decayed(k + s * k_stride, ref, lam + s * K, x + s * K, K);
       out.before[i0 / kBlock] = x;
       out.before_transposed[i0 / kBlock] = M::right_cols(frame, x, K, i0, K);
     }
@@ -111,11 +110,7 @@ struct RecurrenceChunk {
   T* block_reads(ScratchFrame& frame, int h, int64_t i0, int64_t rows) const {
     T* x = frame.alloc<T>(rows * K);
     const T* ref = lam + (i0 - 1) * K;
-    for (int64_t t = 0; t < rows; ++t) {
-      for (int64_t d = 0; d < K; ++d) {
-        x[t * K + d] = head_q(h)[(i0 + t) * q_stride + d] * exp_of<M>(lam[(i0 + t) * K + d] - ref[d]);
-      }
-    }
+    for (int64_t t = 0; t < rows; ++t) L::decayed(head_q(h) + (i0 + t) * q_stride, lam + (i0 + t) * K, ref, x + t * K, K);
     return x;
   }
 
@@ -149,7 +144,7 @@ struct RecurrenceChunk {
       }
       for (int64_t t = i0; t < i0 + rows; ++t) {
         for (int64_t s = i0; s <= t; ++s) {
-          for (int64_t d = 0; d < K; ++d) decayed[d] = k[s * k_stride + d] * exp_of<M>(lam[t * K + d] - lam[s * K + d]);
+          L::decayed(k + s * k_stride, lam + t * K, lam + s * K, decayed, K);
           p[t * kChunk + s] = dot<M>(head_q(h) + t * q_stride, decayed, K);
         }
       }

@@ -64,8 +64,12 @@ struct Recurrence {
     T* decay = nullptr;
     if (spec.decay != KernelDecay::kNone && write) {
       decay = frame.alloc<T>(K);
-      const bool per_key = spec.decay == KernelDecay::kPerKey;
-      for (int64_t i = 0; i < K; ++i) decay[i] = exp_of<M>(in.log_decay[per_key ? kv_head * K + i : kv_head]);
+      if (spec.decay == KernelDecay::kPerKey) {
+        Lanes<M>::exp_all(in.log_decay + kv_head * K, decay, K);
+      } else {
+        Lanes<M>::exp_all(in.log_decay + kv_head, decay, 1);
+        std::fill(decay + 1, decay + K, decay[0]);
+      }
     }
     for (int64_t v0 = 0; v0 < V; v0 += M::kLanes) {
       const int lanes = int(std::min<int64_t>(M::kLanes, V - v0));

@@ -12,11 +12,12 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/scratch.h"
+#include "kernels/simd_math.h"
 #include "kernels/simd_scalar.h"
 
 namespace retort {
@@ -40,6 +41,9 @@ struct ScalarDouble {
   static void store(double* p, F a) { std::memcpy(p, a.v, sizeof a.v); }
   static void store_part(double* p, F a, int n) { std::memcpy(p, a.v, size_t(n) * 8); }
   static F fma(F a, F b, F c) { return map([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }
+  static F sub(F a, F b) { return map([&](int i) { return a.v[i] - b.v[i]; }); }
+  static F mul(F a, F b) { return map([&](int i) { return a.v[i] * b.v[i]; }); }
+  static F exp(F a) { return map([&](int i) { return std::exp(a.v[i]); }); }
   static F max(F a, F b) { return map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
   static double max_of(F a) { return *std::max_element(a.v, a.v + 8); }
   static double sum(F a) {
@@ -251,25 +255,46 @@ void axpy(typename M::Real a, const typename M::Real* x, typename M::Real* y, in
   if (i < n) S::store_part(y + i, S::fma(factor, S::load_part(x + i, int(n - i)), S::load_part(y + i, int(n - i))), int(n - i));
 }
 
-// e^x for x <= ~88, relative error below 1e-6; written so that a loop over it becomes SIMD. A template, so that each
-// instruction set gets its own copy.
+// Elementwise loops over whole vectors and a rest.
 template <class M>
-inline float exp_of(float x) {
-  const float bounded = x < -87.0f ? -87.0f : x;
-  const float shifted = bounded * 1.44269504f + 12582912.0f;  // rounds to a whole number in the low bits
-  const float n = shifted - 12582912.0f;
-  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
-  return x < -87.0f ? 0.0f : p * power;
-}
-template <class M>
-inline double exp_of(double x) { return std::exp(x); }
+struct Lanes {
+  using T = typename M::Real;
+  using F = typename M::F;
+  using S = typename M::Simd;
+  static F load(const T* p, int n) { return n == M::kLanes ? S::load(p) : S::load_part(p, n); }
+  static void store(T* p, F x, int n) {
+    if (n == M::kLanes) S::store(p, x);
+    else S::store_part(p, x, n);
+  }
+  template <class Fn>
+  static void each(int64_t n, Fn&& fn) {  // fn(first, count)
+    int64_t i = 0;
+    for (; i + M::kLanes <= n; i += M::kLanes) fn(i, M::kLanes);
+    if (i < n) fn(i, int(n - i));
+  }
+  static F exp(F x) {
+    if constexpr (std::is_same_v<T, float>) return SimdMath<S>::exp(x);
+    else return S::exp(x);
+  }
+  // out = exp(a - b)
+  static void exp_difference(const T* a, const T* b, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) { store(out + i, exp(S::sub(load(a + i, m), load(b + i, m))), m); });
+  }
+  // out = x exp(a - b)
+  static void decayed(const T* x, const T* a, const T* b, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) {
+      store(out + i, S::mul(load(x + i, m), exp(S::sub(load(a + i, m), load(b + i, m)))), m);
+    });
+  }
+  // out += x exp(a - b)
+  static void add_decayed(const T* x, const T* a, const T* b, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) {
+      store(out + i, S::fma(load(x + i, m), exp(S::sub(load(a + i, m), load(b + i, m))), load(out + i, m)), m);
+    });
+  }
+  static void exp_all(const T* x, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) { store(out + i, exp(load(x + i, m)), m); });
+  }
+};
 
 }  // namespace retort

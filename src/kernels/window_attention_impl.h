@@ -14,6 +14,7 @@ struct WindowAttention {
   using T = typename M::Real;
   using U = typename M::Unit;
   using G = Gemm<M>;
+  using S = typename M::Simd;
   static constexpr int64_t kQueries = 64;
   static constexpr double kMasked = -1e30;
 
@@ -112,9 +113,13 @@ struct WindowAttention {
     std::fill(row + done, row + b.width, T(0));
   }
 
+  // e^(scale z - m)
+  typename M::F weight(const T* z, T m) const {
+    return Lanes<M>::exp(S::fma(S::set1(scale), S::load(z), S::set1(-m)));
+  }
+
   // Scores to unnormalised weights e^(z - m); returns m and the sum.
   std::pair<T, T> weigh(const Block& b, int64_t r, T* row) const {
-    using S = typename M::Simd;
     mask(b, r, row);
     auto most = S::set1(T(kMasked));
     stretches(b, r, [&](int64_t first, int64_t last) {
@@ -123,7 +128,7 @@ struct WindowAttention {
     const T m = S::max_of(most) * scale;
     T sum = 0;
     stretches(b, r, [&](int64_t first, int64_t last) {
-      for (int64_t j = first; j < last; ++j) row[j] = exp_of<M>(row[j] * scale - m);
+      for (int64_t j = first; j < last; j += M::kLanes) S::store(row + j, weight(row + j, m));
       sum += sum_of<M>(row + first, last - first);
     });
     clear_outside(b, r, row);
@@ -223,9 +228,10 @@ struct WindowAttention {
       mask(b, r, row);
       mask(b, r, ds_row);  // never written there: any number will do
       stretches(b, r, [&](int64_t first, int64_t last) {
-        for (int64_t j = first; j < last; ++j) {
-          row[j] = exp_of<M>(row[j] * scale - log_norm);
-          ds_row[j] = row[j] * (ds_row[j] - delta) * scale;
+        for (int64_t j = first; j < last; j += M::kLanes) {
+          const auto p_j = weight(row + j, log_norm);
+          S::store(row + j, p_j);
+          S::store(ds_row + j, S::mul(S::mul(p_j, S::set1(scale)), S::sub(S::load(ds_row + j), S::set1(delta))));
         }
       });
       clear_outside(b, r, row);
