@@ -1,5 +1,5 @@
-// Writes GGUF bytes for tests, right or deliberately wrong. Knows the format from its grammar (io/gguf_parser.h), not from
-// the reader.
+// Writes GGUF bytes for tests, right or deliberately wrong. Knows the format from its grammar (io/gguf_parser.h), not
+// from the reader.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,8 @@ class GgufBuilder {
   }
 
   std::string bytes() const {
-    std::string out = "GGUF" + raw(version) + raw<uint64_t>(claim_tensors >= 0 ? uint64_t(claim_tensors) : tensors.size()) +
+    std::string out = "GGUF" + raw(version) +
+                      raw<uint64_t>(claim_tensors >= 0 ? uint64_t(claim_tensors) : tensors.size()) +
                       raw<uint64_t>(claim_pairs >= 0 ? uint64_t(claim_pairs) : pair_count_) + pairs_;
     for (const Tensor& t : tensors) {
       out += string(t.name) + raw<uint32_t>(uint32_t(t.sizes.size()));
@@ -80,7 +81,8 @@ inline std::string f32_bytes(const std::vector<float>& values) {
   return out;
 }
 
-// A model of one layer: width 32, 4 heads of 8 over 2 kv heads, MLP 64, 16 tokens, tied. Value i of a tensor is i / 100.
+// A model of one layer: width 32, 4 heads of 8 over 2 kv heads, MLP 64, 16 tokens, tied. Value i of a tensor is i /
+// 100.
 inline GgufBuilder tiny_gguf(const std::string& architecture = "llama") {
   GgufBuilder b;
   b.text("general.architecture", architecture);
@@ -96,7 +98,9 @@ inline GgufBuilder tiny_gguf(const std::string& architecture = "llama") {
   b.f32(p + "rope.freq_base", 10000.f);
   b.u32("tokenizer.ggml.bos_token_id", 1);
   b.u32("tokenizer.ggml.eos_token_id", 2);
-  b.pair("tokenizer.ggml.tokens", 9, GgufBuilder::raw<uint32_t>(8) + GgufBuilder::raw<uint64_t>(2) + GgufBuilder::string("a") + GgufBuilder::string("b"));
+  b.pair("tokenizer.ggml.tokens", 9,
+         GgufBuilder::raw<uint32_t>(8) + GgufBuilder::raw<uint64_t>(2) + GgufBuilder::string("a") +
+             GgufBuilder::string("b"));
   const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
     int64_t count = 1;
     for (int64_t s : shape) count *= s;

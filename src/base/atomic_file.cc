@@ -1,16 +1,16 @@
 #include "base/atomic_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <filesystem>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 namespace retort {
 namespace {
@@ -32,7 +32,8 @@ std::string temporary_name(const std::string& path) { return cat(path, ".tmp.", 
 void remove_leftovers_of_dead_writers(const std::string& path) {
   const std::string prefix = fs::path(path).filename().string() + ".tmp.";
   std::error_code error;
-  for (auto it = fs::directory_iterator(parent_of(path), error); !error && it != fs::directory_iterator(); it.increment(error)) {
+  for (auto it = fs::directory_iterator(parent_of(path), error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
     const std::string name = it->path().filename().string();
     if (name.size() <= prefix.size() || name.compare(0, prefix.size(), prefix) != 0) continue;
     const std::string digits = name.substr(prefix.size());
@@ -52,7 +53,8 @@ Status sync_folder(const std::string& folder) {
   const int result = ::fsync(fd);
   const int code = errno;
   ::close(fd);
-  if (result != 0 && code != EINVAL && code != ENOTSUP) return io_error("cannot write ", folder, ": ", std::strerror(code));
+  if (result != 0 && code != EINVAL && code != ENOTSUP)
+    return io_error("cannot write ", folder, ": ", std::strerror(code));
   return {};
 }
 
@@ -131,7 +133,8 @@ Result<AtomicFolder> AtomicFolder::create(const std::string& target) {
   remove_leftovers_of_dead_writers(folder.target_);
   const std::string temporary = temporary_name(folder.target_);
   fs::remove_all(temporary, error);
-  if (!fs::create_directory(temporary, error) || error) return io_error("cannot make ", temporary, ": ", error.message());
+  if (!fs::create_directory(temporary, error) || error)
+    return io_error("cannot make ", temporary, ": ", error.message());
   folder.temporary_ = temporary;
   return folder;
 }

@@ -1,7 +1,7 @@
 // Output that appears whole or not at all: written beside its name, flushed to the disk, then renamed.
 //
-// Layer: base. Not thread-safe: one writer each. What is not committed is removed by the destructor; what a killed process
-// left (`NAME.tmp.<pid>` of a process that is gone) is removed by the next writer of the same name.
+// Layer: base. Not thread-safe: one writer each. What is not committed is removed by the destructor; what a killed
+// process left (`NAME.tmp.<pid>` of a process that is gone) is removed by the next writer of the same name.
 #pragma once
 
 #include <cstddef>

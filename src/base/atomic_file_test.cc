@@ -1,11 +1,11 @@
 #include "base/atomic_file.h"
 
-#include <csignal>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <sched.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <gtest/gtest.h>
 

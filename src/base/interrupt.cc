@@ -15,7 +15,8 @@ void catch_interrupts() {
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
-  action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);  // the second signal meets the default: the process ends
+  action.sa_flags =
+      static_cast<int>(SA_RESTART | SA_RESETHAND);  // the second signal meets the default: the process ends
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }

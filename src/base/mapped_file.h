@@ -1,7 +1,7 @@
 // A file as read-only memory: mapped, never copied, and alive as long as anybody holds it.
 //
-// Layer: base. Thread-safe: immutable after opening. A file that another process shortens while it is mapped faults on access,
-// as with every memory map; Retort itself replaces files only by renaming, which leaves open maps intact.
+// Layer: base. Thread-safe: immutable after opening. A file that another process shortens while it is mapped faults on
+// access, as with every memory map; Retort itself replaces files only by renaming, which leaves open maps intact.
 #pragma once
 
 #include <cstddef>

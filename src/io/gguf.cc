@@ -29,8 +29,8 @@ Result<const GgufFile::Value*> GgufFile::find(const std::string& key, bool array
   const auto it = values_.find(key);
   if (it == values_.end()) return invalid(path(), ": metadata key '", key, "' is missing");
   if (it->second.array != array) {
-    return invalid(path(), ": metadata key '", key, "' is ", it->second.array ? "an array" : "a single value", "; expected ",
-                   array ? "an array" : "a single value");
+    return invalid(path(), ": metadata key '", key, "' is ", it->second.array ? "an array" : "a single value",
+                   "; expected ", array ? "an array" : "a single value");
   }
   return &it->second;
 }
@@ -52,19 +52,27 @@ T decode(std::span<const std::byte> raw, uint64_t index) {
 
 std::optional<int64_t> GgufFile::as_integer(const Value& v, uint64_t i) const {
   switch (static_cast<Kind>(v.type)) {
-    case Kind::kU8: return decode<uint8_t>(v.raw, i);
-    case Kind::kI8: return decode<int8_t>(v.raw, i);
-    case Kind::kU16: return decode<uint16_t>(v.raw, i);
-    case Kind::kI16: return decode<int16_t>(v.raw, i);
-    case Kind::kU32: return decode<uint32_t>(v.raw, i);
-    case Kind::kI32: return decode<int32_t>(v.raw, i);
-    case Kind::kI64: return decode<int64_t>(v.raw, i);
+    case Kind::kU8:
+      return decode<uint8_t>(v.raw, i);
+    case Kind::kI8:
+      return decode<int8_t>(v.raw, i);
+    case Kind::kU16:
+      return decode<uint16_t>(v.raw, i);
+    case Kind::kI16:
+      return decode<int16_t>(v.raw, i);
+    case Kind::kU32:
+      return decode<uint32_t>(v.raw, i);
+    case Kind::kI32:
+      return decode<int32_t>(v.raw, i);
+    case Kind::kI64:
+      return decode<int64_t>(v.raw, i);
     case Kind::kU64: {
       const auto value = decode<uint64_t>(v.raw, i);
       if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
       return static_cast<int64_t>(value);
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 

@@ -20,8 +20,8 @@ namespace retort {
 struct GgufTensor {
   std::string name;
   TensorType type = TensorType::kF32;
-  std::vector<int64_t> shape;         // outermost first: a matrix is [out, in]
-  std::span<const std::byte> bytes;   // rows of the last dimension, contiguous
+  std::vector<int64_t> shape;        // outermost first: a matrix is [out, in]
+  std::span<const std::byte> bytes;  // rows of the last dimension, contiguous
 };
 
 class GgufFile {
@@ -56,7 +56,7 @@ class GgufFile {
   friend class GgufParser;
   // Scalars and arrays of scalars stay encoded (little-endian); strings are views.
   struct Value {
-    uint32_t type = 0;     // of the elements
+    uint32_t type = 0;  // of the elements
     bool array = false;
     uint64_t count = 1;
     std::span<const std::byte> raw;

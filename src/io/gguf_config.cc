@@ -14,14 +14,17 @@ struct Reader {
   std::string prefix;  // "llama."
 
   Result<int> narrow(const std::string& key, int64_t value) const {
-    if (value < 0 || value > std::numeric_limits<int>::max()) return invalid(file.path(), ": metadata key '", key, "' is ", value, "; expected 0 to 2^31");
+    if (value < 0 || value > std::numeric_limits<int>::max())
+      return invalid(file.path(), ": metadata key '", key, "' is ", value, "; expected 0 to 2^31");
     return static_cast<int>(value);
   }
   Result<int> integer(const std::string& name) const {
     RETORT_TRY(const int64_t value, file.integer(prefix + name));
     return narrow(prefix + name, value);
   }
-  Result<int> integer_or(const std::string& name, int fallback) const { return file.has(prefix + name) ? integer(name) : Result<int>(fallback); }
+  Result<int> integer_or(const std::string& name, int fallback) const {
+    return file.has(prefix + name) ? integer(name) : Result<int>(fallback);
+  }
 
   // Head counts and MLP widths may be stored per layer.
   Result<int> same_in_every_layer(const std::string& name) const {
@@ -49,7 +52,9 @@ Status read_sizes(const Reader& r, ModelConfig& c) {
   }
   RETORT_TRY(c.head_dim, r.integer_or("attention.key_length", c.width / c.heads));
   RETORT_TRY(const int value_dim, r.integer_or("attention.value_length", c.head_dim));
-  if (value_dim != c.head_dim) return invalid(r.file.path(), ": value heads of width ", value_dim, " beside key heads of ", c.head_dim, " are not supported");
+  if (value_dim != c.head_dim)
+    return invalid(r.file.path(), ": value heads of width ", value_dim, " beside key heads of ", c.head_dim,
+                   " are not supported");
   RETORT_TRY(const int experts, r.integer_or("expert_count", 0));
   if (experts > 0) return invalid(r.file.path(), ": mixtures of experts are not supported");
   RETORT_TRY(const int window, r.integer_or("attention.sliding_window", 0));
@@ -57,8 +62,8 @@ Status read_sizes(const Reader& r, ModelConfig& c) {
   return {};
 }
 
-// rope_freqs.weight divides each pair's frequency; llama.cpp's converter writes it for Llama 3.1 and later. Only that rule can
-// be expressed here, so its parameters are recovered and every value is compared.
+// rope_freqs.weight divides each pair's frequency; llama.cpp's converter writes it for Llama 3.1 and later. Only that
+// rule can be expressed here, so its parameters are recovered and every value is compared.
 Status read_rope_factors(const GgufFile& file, const GgufTensor& tensor, ModelConfig& c) {
   const int pairs = c.head_dim / 2;
   if (tensor.type != TensorType::kF32 || tensor.shape != std::vector<int64_t>{pairs}) {
@@ -76,8 +81,8 @@ Status read_rope_factors(const GgufFile& file, const GgufTensor& tensor, ModelCo
   for (int i = 0; i < pairs; ++i) {
     const double expected = unscaled[static_cast<size_t>(i)] / scaled[static_cast<size_t>(i)];
     if (!(std::abs(factors[static_cast<size_t>(i)] - expected) <= 1e-4 * expected)) {
-      return invalid(file.path(), ": rope_freqs.weight[", i, "] is ", factors[static_cast<size_t>(i)], ", not Llama 3's ", expected,
-                     "; other rope scalings are not supported");
+      return invalid(file.path(), ": rope_freqs.weight[", i, "] is ", factors[static_cast<size_t>(i)],
+                     ", not Llama 3's ", expected, "; other rope scalings are not supported");
     }
   }
   return {};
@@ -86,18 +91,22 @@ Status read_rope_factors(const GgufFile& file, const GgufTensor& tensor, ModelCo
 Status read_rope(const Reader& r, ModelConfig& c) {
   RETORT_TRY(c.rope.base, r.file.number_or(r.prefix + "rope.freq_base", 10000.0));
   RETORT_TRY(const int rotated, r.integer_or("rope.dimension_count", c.head_dim));
-  if (rotated != c.head_dim) return invalid(r.file.path(), ": ", rotated, " of ", c.head_dim, " dimensions are rotated; Retort rotates whole heads");
+  if (rotated != c.head_dim)
+    return invalid(r.file.path(), ": ", rotated, " of ", c.head_dim,
+                   " dimensions are rotated; Retort rotates whole heads");
   RETORT_TRY(const std::string scaling, r.file.text_or(r.prefix + "rope.scaling.type", "none"));
   if (scaling == "linear") {
     c.rope.scaling = RopeConfig::Scaling::kLinear;
     RETORT_TRY(c.rope.factor, r.file.number(r.prefix + "rope.scaling.factor"));
-    if (!(c.rope.factor >= 1.0 && c.rope.factor <= 1e6)) return invalid(r.file.path(), ": rope scaling factor is ", c.rope.factor, "; expected 1 or more");
+    if (!(c.rope.factor >= 1.0 && c.rope.factor <= 1e6))
+      return invalid(r.file.path(), ": rope scaling factor is ", c.rope.factor, "; expected 1 or more");
   } else if (scaling != "none") {
     return invalid(r.file.path(), ": rope scaling '", scaling, "' is not supported; supported: none, linear, llama3");
   }
   const GgufTensor* factors = r.file.find_tensor("rope_freqs.weight");
   if (!factors) return {};
-  if (!(c.rope.base > 1) || c.head_dim < 2 || c.head_dim > 4096) return invalid(r.file.path(), ": rope base ", c.rope.base, " or head width ", c.head_dim, " is out of range");
+  if (!(c.rope.base > 1) || c.head_dim < 2 || c.head_dim > 4096)
+    return invalid(r.file.path(), ": rope base ", c.rope.base, " or head width ", c.head_dim, " is out of range");
   return read_rope_factors(r.file, *factors, c);
 }
 
@@ -105,9 +114,11 @@ Status read_tokens(const GgufFile& file, ModelConfig& c) {
   const auto valid = [](int64_t id) { return id >= 0 && id <= 1 << 30; };
   RETORT_TRY(const int64_t bos, file.integer_or("tokenizer.ggml.bos_token_id", -1));
   if (valid(bos)) c.bos_id = static_cast<int>(bos);
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+  for (const char* key :
+       {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     RETORT_TRY(const int64_t id, file.integer_or(key, -1));
-    if (valid(id) && std::find(c.eos_ids.begin(), c.eos_ids.end(), id) == c.eos_ids.end()) c.eos_ids.push_back(static_cast<int>(id));
+    if (valid(id) && std::find(c.eos_ids.begin(), c.eos_ids.end(), id) == c.eos_ids.end())
+      c.eos_ids.push_back(static_cast<int>(id));
   }
   return {};
 }
@@ -129,7 +140,8 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
   RETORT_RETURN_IF_ERROR(read_rope(reader, c));
   RETORT_RETURN_IF_ERROR(read_tokens(file, c));
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
-  if (!embedding || embedding->shape.size() != 2) return invalid(file.path(), ": tensor 'token_embd.weight' [vocabulary, ", c.width, "] is missing");
+  if (!embedding || embedding->shape.size() != 2)
+    return invalid(file.path(), ": tensor 'token_embd.weight' [vocabulary, ", c.width, "] is missing");
   RETORT_TRY(c.vocab_size, reader.narrow("rows of token_embd.weight", embedding->shape[0]));
   c.tie_embeddings = !file.find_tensor("output.weight");
   c.qkv_bias = architecture == "qwen2";
@@ -141,7 +153,8 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
     }
   }
   if (c.layers < 1 || c.kv_heads < 1 || int64_t{c.layers} * c.kv_heads > 1 << 20) {
-    return invalid(file.path(), ": ", c.layers, " layers of ", c.kv_heads, " kv heads; expected 1 to 1048576 kv heads in all");
+    return invalid(file.path(), ": ", c.layers, " layers of ", c.kv_heads,
+                   " kv heads; expected 1 to 1048576 kv heads in all");
   }
   c.plan = attention_plan(c);
   if (auto status = validate_plan(c); !status.ok()) return invalid(file.path(), ": ", status.error().message);

@@ -10,8 +10,8 @@ namespace retort {
 
 Result<ModelConfig> config_from_gguf(const GgufFile& file);
 
-// True when the file stores attn_q and attn_k with every head's rows interleaved for rotation of neighbours: row 2j + h holds
-// row j + h * head_dim / 2 of the half-split layout (h = 0, 1). llama does; qwen does not.
+// True when the file stores attn_q and attn_k with every head's rows interleaved for rotation of neighbours: row 2j + h
+// holds row j + h * head_dim / 2 of the half-split layout (h = 0, 1). llama does; qwen does not.
 bool gguf_interleaves_rope(const std::string& family);
 
 }  // namespace retort

@@ -19,7 +19,8 @@ int kind_bytes(uint32_t kind) {
 
 namespace {
 constexpr uint64_t kMostKeyBytes = 65535, kMostNameBytes = 1024;
-// What the shortest pair (empty key, one byte) and tensor (empty name, one size) take: bounds a count before it is believed.
+// What the shortest pair (empty key, one byte) and tensor (empty name, one size) take: bounds a count before it is
+// believed.
 constexpr uint64_t kLeastPairBytes = 8 + 4 + 1, kLeastTensorBytes = 8 + 4 + 8 + 4 + 8;
 }  // namespace
 
@@ -76,16 +77,20 @@ class GgufParser {
   }
 
   Status header(uint64_t* tensors, uint64_t* pairs) {
-    if (bytes_.size() < 4 || std::memcmp(bytes_.data(), "GGUF", 4) != 0) return bad("not a GGUF file (it does not start with 'GGUF')");
+    if (bytes_.size() < 4 || std::memcmp(bytes_.data(), "GGUF", 4) != 0)
+      return bad("not a GGUF file (it does not start with 'GGUF')");
     at_ = 4;
     uint32_t version = 0;
     RETORT_RETURN_IF_ERROR(number(&version, "the version"));
-    if (version == 0x02000000 || version == 0x03000000) return bad("big-endian GGUF; only little-endian files are read");
+    if (version == 0x02000000 || version == 0x03000000)
+      return bad("big-endian GGUF; only little-endian files are read");
     if (version != 2 && version != 3) return bad("GGUF version ", version, "; versions 2 and 3 are read");
     RETORT_RETURN_IF_ERROR(number(tensors, "the tensor count"));
     RETORT_RETURN_IF_ERROR(number(pairs, "the metadata count"));
-    if (*pairs > left() / gguf::kLeastPairBytes) return bad("claims ", *pairs, " metadata keys, more than ", bytes_.size(), " bytes can hold");
-    if (*tensors > left() / gguf::kLeastTensorBytes) return bad("claims ", *tensors, " tensors, more than ", bytes_.size(), " bytes can hold");
+    if (*pairs > left() / gguf::kLeastPairBytes)
+      return bad("claims ", *pairs, " metadata keys, more than ", bytes_.size(), " bytes can hold");
+    if (*tensors > left() / gguf::kLeastTensorBytes)
+      return bad("claims ", *tensors, " tensors, more than ", bytes_.size(), " bytes can hold");
     return {};
   }
 
@@ -100,21 +105,25 @@ class GgufParser {
       RETORT_RETURN_IF_ERROR(number(&value.count, "an array's length"));
     }
     RETORT_RETURN_IF_ERROR(elements(key, &value));
-    if (!out_.values_.emplace(std::string(key), std::move(value)).second) return bad("metadata key '", key, "' appears twice");
+    if (!out_.values_.emplace(std::string(key), std::move(value)).second)
+      return bad("metadata key '", key, "' appears twice");
     return {};
   }
 
   Status elements(std::string_view key, GgufFile::Value* value) {
     if (static_cast<Kind>(value->type) == Kind::kString) {
-      if (value->count > left() / sizeof(uint64_t)) return bad("metadata key '", key, "': ", value->count, " texts do not fit into the file");
+      if (value->count > left() / sizeof(uint64_t))
+        return bad("metadata key '", key, "': ", value->count, " texts do not fit into the file");
       value->strings.resize(value->count);
       for (auto& s : value->strings) RETORT_RETURN_IF_ERROR(string(&s, "a metadata text", bytes_.size()));
       return {};
     }
-    if (static_cast<Kind>(value->type) == Kind::kArray) return bad("metadata key '", key, "' is an array of arrays, which no model needs");
+    if (static_cast<Kind>(value->type) == Kind::kArray)
+      return bad("metadata key '", key, "' is an array of arrays, which no model needs");
     const auto size = static_cast<uint64_t>(gguf::kind_bytes(value->type));
     if (size == 0) return bad("metadata key '", key, "' has unknown kind ", value->type, " (byte ", at_, ")");
-    if (value->count > left() / size) return bad("metadata key '", key, "': ", value->count, " values do not fit into the file");
+    if (value->count > left() / size)
+      return bad("metadata key '", key, "': ", value->count, " values do not fit into the file");
     value->raw = bytes_.subspan(at_, value->count * size);
     at_ += value->raw.size();
     return {};
@@ -144,32 +153,41 @@ class GgufParser {
       RETORT_RETURN_IF_ERROR(number(&size, "a tensor's size"));
       // Every value takes at least half a byte in every type, so a count above twice the file's bytes is a lie; it also
       // keeps the products below from overflowing.
-      if (size < 1 || size > 2 * bytes_.size() / count) return bad("tensor '", name, "': size ", size, " in dimension ", d, " cannot fit into ", bytes_.size(), " bytes");
+      if (size < 1 || size > 2 * bytes_.size() / count)
+        return bad("tensor '", name, "': size ", size, " in dimension ", d, " cannot fit into ", bytes_.size(),
+                   " bytes");
       count *= size;
       tensor.shape[dims - 1 - d] = static_cast<int64_t>(size);
     }
     RETORT_RETURN_IF_ERROR(number(&type, "a tensor's type"));
     const auto known = tensor_type_from_id(type);
     if (!known) {
-      return bad("tensor '", name, "' has type ", type, " (", unsupported_type_name(type), "); Retort reads ", supported_type_names());
+      return bad("tensor '", name, "' has type ", type, " (", unsupported_type_name(type), "); Retort reads ",
+                 supported_type_names());
     }
     tensor.type = *known;
     const TensorTypeInfo& format = tensor_type_info(*known);
     const int64_t row = tensor.shape.back();
-    if (row % format.block_values) return bad("tensor '", name, "': rows of ", row, " values do not divide into ", format.name, " blocks of ", format.block_values);
+    if (row % format.block_values)
+      return bad("tensor '", name, "': rows of ", row, " values do not divide into ", format.name, " blocks of ",
+                 format.block_values);
     uint64_t offset = 0;
     RETORT_RETURN_IF_ERROR(number(&offset, "a tensor's offset"));
-    if (offset % alignment_) return bad("tensor '", name, "': offset ", offset, " is not a multiple of the alignment ", alignment_);
-    const uint64_t size = count / static_cast<uint64_t>(format.block_values) * static_cast<uint64_t>(format.block_bytes);
+    if (offset % alignment_)
+      return bad("tensor '", name, "': offset ", offset, " is not a multiple of the alignment ", alignment_);
+    const uint64_t size =
+        count / static_cast<uint64_t>(format.block_values) * static_cast<uint64_t>(format.block_bytes);
     if (offset > bytes_.size() || size > bytes_.size() - offset) return outside(tensor.name, offset, size);
-    if (!out_.tensor_index_.emplace(tensor.name, out_.tensors_.size()).second) return bad("tensor '", name, "' appears twice");
+    if (!out_.tensor_index_.emplace(tensor.name, out_.tensors_.size()).second)
+      return bad("tensor '", name, "' appears twice");
     places_.push_back({out_.tensors_.size(), offset, offset + size});
     out_.tensors_.push_back(std::move(tensor));
     return {};
   }
 
   Error outside(const std::string& name, uint64_t offset, uint64_t size) const {
-    return bad("tensor '", name, "': ", size, " bytes at offset ", offset, " lie outside the file of ", bytes_.size(), " bytes (cut short?)");
+    return bad("tensor '", name, "': ", size, " bytes at offset ", offset, " lie outside the file of ", bytes_.size(),
+               " bytes (cut short?)");
   }
 
   // The table is complete: find where the data starts, and give every tensor its bytes.
@@ -184,7 +202,8 @@ class GgufParser {
       GgufTensor& tensor = out_.tensors_[place.tensor];
       if (place.end > data.size()) return outside(tensor.name, start + place.begin, place.end - place.begin);
       if (before && place.begin < before->end) {
-        return bad("tensors '", out_.tensors_[before->tensor].name, "' and '", tensor.name, "' overlap at offset ", place.begin);
+        return bad("tensors '", out_.tensors_[before->tensor].name, "' and '", tensor.name, "' overlap at offset ",
+                   place.begin);
       }
       tensor.bytes = data.subspan(place.begin, place.end - place.begin);
       before = &place;

@@ -179,15 +179,19 @@ TEST(GgufConfig, RecoversLlama3ScalingFromItsFactors) {
   const auto plain = RopeConfig{}.frequencies(8), slow = scaled.frequencies(8);
   std::vector<float> factors;
   for (size_t i = 0; i < plain.size(); ++i) factors.push_back(static_cast<float>(plain[i] / slow[i]));
-  // With base 10000 and heads of 8 the slowest pair turns every 6283 tokens: between 8192/4 and 8192, so the largest factor
-  // is below 32 and the rule cannot be recovered; that must be an error and not a wrong model.
+  // With base 10000 and heads of 8 the slowest pair turns every 6283 tokens: between 8192/4 and 8192, so the largest
+  // factor is below 32 and the rule cannot be recovered; that must be an error and not a wrong model.
   auto b = tiny_gguf();
   b.tensor("rope_freqs.weight", {4}, TensorType::kF32, test::f32_bytes(factors));
   EXPECT_FALSE(config_from_gguf(*parse(b.bytes())).ok());
 
   auto wide = GgufBuilder();
-  for (const auto& [key, value] : std::map<std::string, uint32_t>{{"block_count", 1}, {"context_length", 128}, {"embedding_length", 64},
-        {"feed_forward_length", 64}, {"attention.head_count", 1}, {"attention.head_count_kv", 1}}) {
+  for (const auto& [key, value] : std::map<std::string, uint32_t>{{"block_count", 1},
+                                                                  {"context_length", 128},
+                                                                  {"embedding_length", 64},
+                                                                  {"feed_forward_length", 64},
+                                                                  {"attention.head_count", 1},
+                                                                  {"attention.head_count_kv", 1}}) {
     wide.u32("llama." + key, value);
   }
   wide.text("general.architecture", "llama");

@@ -16,13 +16,16 @@ using nlohmann::json;
 constexpr const char* kFamilies = "llama, mistral, qwen2, qwen3, retort";
 constexpr int64_t kMostPlanEntries = 1 << 20;  // layers x kv heads
 
-bool known_family(const std::string& name) { return name == "llama" || name == "mistral" || name == "qwen2" || name == "qwen3"; }
+bool known_family(const std::string& name) {
+  return name == "llama" || name == "mistral" || name == "qwen2" || name == "qwen3";
+}
 
 Status read_sizes(const JsonFields& f, ModelConfig& c) {
   RETORT_TRY(c.layers, f.integer("num_hidden_layers"));
   RETORT_TRY(c.width, f.integer("hidden_size"));
   RETORT_TRY(c.heads, f.integer("num_attention_heads"));
-  RETORT_TRY(c.kv_heads, c.family == "llama" ? f.integer_or("num_key_value_heads", c.heads) : f.integer("num_key_value_heads"));
+  RETORT_TRY(c.kv_heads,
+             c.family == "llama" ? f.integer_or("num_key_value_heads", c.heads) : f.integer("num_key_value_heads"));
   RETORT_TRY(c.mlp_width, f.integer("intermediate_size"));
   RETORT_TRY(c.vocab_size, f.integer("vocab_size"));
   RETORT_TRY(c.context_length, f.integer("max_position_embeddings"));
@@ -30,7 +33,8 @@ Status read_sizes(const JsonFields& f, ModelConfig& c) {
   // transformers' defaults where the key may be left out.
   const int default_head_dim = c.family == "qwen3" ? 128 : c.width / c.heads;
   if (!f.has("head_dim") && c.family != "qwen3" && c.width % c.heads) {
-    return f.bad("hidden_size (", c.width, ") is not a multiple of num_attention_heads (", c.heads, ") and head_dim is missing");
+    return f.bad("hidden_size (", c.width, ") is not a multiple of num_attention_heads (", c.heads,
+                 ") and head_dim is missing");
   }
   RETORT_TRY(c.head_dim, f.integer_or("head_dim", default_head_dim));
   RETORT_TRY(const double eps, f.number("rms_norm_eps"));
@@ -58,16 +62,19 @@ Status read_rope_scaling(const JsonFields& f, ModelConfig& c) {
   RETORT_TRY(const std::string old_type, f.text_or("type", "default"));
   RETORT_TRY(const std::string type, f.text_or("rope_type", old_type));
   if (type == "default") return {};
-  if (type != "linear" && type != "llama3") return f.bad("rope scaling '", type, "' is not supported; supported: default, linear, llama3");
+  if (type != "linear" && type != "llama3")
+    return f.bad("rope scaling '", type, "' is not supported; supported: default, linear, llama3");
   RETORT_TRY(c.rope.factor, f.number("factor"));
-  if (!(c.rope.factor >= 1.0 && c.rope.factor <= 1e6)) return f.bad("key 'factor' is ", c.rope.factor, "; expected 1 or more");
+  if (!(c.rope.factor >= 1.0 && c.rope.factor <= 1e6))
+    return f.bad("key 'factor' is ", c.rope.factor, "; expected 1 or more");
   c.rope.scaling = RopeConfig::Scaling::kLinear;
   if (type == "linear") return {};
   c.rope.scaling = RopeConfig::Scaling::kLlama3;
   RETORT_TRY(c.rope.low_freq_factor, f.number("low_freq_factor"));
   RETORT_TRY(c.rope.high_freq_factor, f.number("high_freq_factor"));
   RETORT_TRY(c.rope.original_context, f.integer("original_max_position_embeddings"));
-  if (!(c.rope.low_freq_factor > 0 && c.rope.high_freq_factor > c.rope.low_freq_factor && c.rope.original_context > 0)) {
+  if (!(c.rope.low_freq_factor > 0 && c.rope.high_freq_factor > c.rope.low_freq_factor &&
+        c.rope.original_context > 0)) {
     return f.bad("expected 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings above 0");
   }
   return {};
@@ -133,13 +140,15 @@ Status read_token_ids(const JsonFields& f, const json& generation, ModelConfig& 
   if (!bos.empty()) c.bos_id = bos.front();
   if (generation.is_object()) {
     // Chat models often name the end of a turn only here.
-    RETORT_RETURN_IF_ERROR(add_token_ids(JsonFields(generation, cat(f.where(), " (generation_config.json)")), "eos_token_id", c.eos_ids));
+    RETORT_RETURN_IF_ERROR(
+        add_token_ids(JsonFields(generation, cat(f.where(), " (generation_config.json)")), "eos_token_id", c.eos_ids));
   }
   return {};
 }
 
 Result<Part> read_part(const json& entry, const std::string& where) {
-  if (!entry.is_object()) return invalid(where, ": a part is ", entry.type_name(), "; expected an object with mixer and kv_heads");
+  if (!entry.is_object())
+    return invalid(where, ": a part is ", entry.type_name(), "; expected an object with mixer and kv_heads");
   const JsonFields f(entry, where);
   Part part;
   RETORT_TRY(part.mixer, f.text("mixer"));
@@ -174,7 +183,8 @@ Status read_mixers(const JsonFields& f, ModelConfig& c) {
 // Errors of the layers below start with "config: "; the file's name is better.
 Error in_file(const std::string& where, Error error) {
   const std::string prefix = "config: ";
-  if (error.message.compare(0, prefix.size(), prefix) == 0) error.message = where + ": " + error.message.substr(prefix.size());
+  if (error.message.compare(0, prefix.size(), prefix) == 0)
+    error.message = where + ": " + error.message.substr(prefix.size());
   return error;
 }
 
@@ -237,7 +247,8 @@ Result<ModelConfig> config_from_json(const json& root, const std::string& where,
   const bool student = model_type == "retort";
   RETORT_TRY(c.family, student ? f.text("teacher_model_type") : Result<std::string>(model_type));
   if (!known_family(c.family)) {
-    return f.bad(student ? "teacher_model_type" : "model_type", " '", c.family, "' is not supported; supported: ", kFamilies);
+    return f.bad(student ? "teacher_model_type" : "model_type", " '", c.family,
+                 "' is not supported; supported: ", kFamilies);
   }
   RETORT_TRY(c.name, f.text_or("_name_or_path", ""));
   c.qkv_bias = c.family == "qwen2";
@@ -248,7 +259,8 @@ Result<ModelConfig> config_from_json(const json& root, const std::string& where,
   RETORT_RETURN_IF_ERROR(read_sliding_window(f, c));
   RETORT_RETURN_IF_ERROR(read_token_ids(f, generation, c));
   if (c.layers < 1 || c.kv_heads < 1 || int64_t{c.layers} * c.kv_heads > kMostPlanEntries) {
-    return f.bad(c.layers, " layers of ", c.kv_heads, " kv heads; expected 1 to ", kMostPlanEntries, " kv heads in all");
+    return f.bad(c.layers, " layers of ", c.kv_heads, " kv heads; expected 1 to ", kMostPlanEntries,
+                 " kv heads in all");
   }
   if (f.has("distill_config")) c.provenance = f.at("distill_config");
   if (student) {

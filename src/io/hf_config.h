@@ -10,8 +10,8 @@
 //
 // where whatever a part has beside those four keys is its mixer's own field.
 //
-// A teacher with a sliding window shorter than its context (Mistral 7B v0.1) is read with the window as its context: up to
-// there the window changes nothing, so what is computed is exact; past it, Retort refuses rather than approximates.
+// A teacher with a sliding window shorter than its context (Mistral 7B v0.1) is read with the window as its context: up
+// to there the window changes nothing, so what is computed is exact; past it, Retort refuses rather than approximates.
 #pragma once
 
 #include <string>

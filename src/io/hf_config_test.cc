@@ -52,8 +52,8 @@ TEST(HfConfig, Llama) {
 }
 
 TEST(HfConfig, EveryRequiredKeyIsNamedWhenMissing) {
-  for (const char* key : {"model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size",
-                          "max_position_embeddings", "rms_norm_eps"}) {
+  for (const char* key : {"model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size",
+                          "vocab_size", "max_position_embeddings", "rms_norm_eps"}) {
     json j = llama();
     j.erase(key);
     EXPECT_REFUSED(cat("'", key, "' is missing"), j);
@@ -82,7 +82,8 @@ TEST(HfConfig, WrongValues) {
 }
 
 TEST(HfConfig, RopeInBothPlaces) {
-  const json scaling = {{"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
+  const json scaling = {
+      {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
   json old_way = scaling, new_way = scaling;
   old_way["rope_type"] = "llama3";
   new_way["rope_type"] = "llama3";

@@ -9,9 +9,9 @@
 namespace retort {
 namespace {
 
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json",          "tokenizer_config.json", "special_tokens_map.json",
-                                           "added_tokens.json",       "vocab.json",            "merges.txt",
-                                           "tokenizer.model",         "chat_template.jinja",   "chat_template.json"};
+constexpr const char* kTokenizerFiles[] = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "chat_template.json"};
 
 const char* dtype_name(TensorType type) {
   if (type == TensorType::kBF16) return "bfloat16";
@@ -24,15 +24,19 @@ Status write_hf_folder(const std::string& path, const HfFolder& folder) {
   std::vector<SafeTensorSource> sources;
   for (const TensorSpec& spec : model_tensors(folder.config)) {
     const TensorType stored = spec.floor == Precision::kF32 ? TensorType::kF32 : folder.matrices;
-    sources.push_back(SafeTensorSource::from_f32(spec.name, spec.shape, stored, [&folder, spec] { return folder.values(spec); }));
+    sources.push_back(
+        SafeTensorSource::from_f32(spec.name, spec.shape, stored, [&folder, spec] { return folder.values(spec); }));
   }
   RETORT_TRY(auto out, AtomicFolder::create(path));
-  const auto json_text = [](const nlohmann::json& json) { return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"; };
+  const auto json_text = [](const nlohmann::json& json) {
+    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  };
   std::map<std::string, std::string> files = folder.extra_files;
   files["config.json"] = json_text(config_to_json(folder.config, dtype_name(folder.matrices)));
   files["generation_config.json"] = json_text(generation_config_to_json(folder.config));
   for (const auto& [name, content] : files) {
-    if (name.empty() || name.find('/') != std::string::npos) return internal_error("'", name, "' is no name of a file in a model folder");
+    if (name.empty() || name.find('/') != std::string::npos)
+      return internal_error("'", name, "' is no name of a file in a model folder");
     RETORT_RETURN_IF_ERROR(write_text_file(out.path() + "/" + name, content));
   }
   RETORT_RETURN_IF_ERROR(write_safetensors(out.path() + "/model.safetensors", sources));

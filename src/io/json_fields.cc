@@ -16,7 +16,8 @@ Result<json> parse_json_object(const std::string& where, std::string_view text) 
   std::string twice;
   bool too_deep = false;
   const auto watch = [&](int depth, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::key && depth == 1 && !keys.insert(value.get<std::string>()).second) twice = value.get<std::string>();
+    if (event == json::parse_event_t::key && depth == 1 && !keys.insert(value.get<std::string>()).second)
+      twice = value.get<std::string>();
     too_deep = too_deep || depth > kMostDepth;
     return !too_deep;
   };

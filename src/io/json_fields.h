@@ -12,7 +12,8 @@
 
 namespace retort {
 
-// Parses `text` as a JSON object without repeated top-level keys. Nesting is bounded: copying and printing values recurse.
+// Parses `text` as a JSON object without repeated top-level keys. Nesting is bounded: copying and printing values
+// recurse.
 Result<nlohmann::json> parse_json_object(const std::string& where, std::string_view text);
 
 class JsonFields {
@@ -31,9 +32,15 @@ class JsonFields {
   Result<std::string> text(const char* key) const;
   Result<JsonFields> object(const char* key) const;
 
-  Result<int> integer_or(const char* key, int fallback) const { return has(key) ? integer(key) : Result<int>(fallback); }
-  Result<double> number_or(const char* key, double fallback) const { return has(key) ? number(key) : Result<double>(fallback); }
-  Result<bool> boolean_or(const char* key, bool fallback) const { return has(key) ? boolean(key) : Result<bool>(fallback); }
+  Result<int> integer_or(const char* key, int fallback) const {
+    return has(key) ? integer(key) : Result<int>(fallback);
+  }
+  Result<double> number_or(const char* key, double fallback) const {
+    return has(key) ? number(key) : Result<double>(fallback);
+  }
+  Result<bool> boolean_or(const char* key, bool fallback) const {
+    return has(key) ? boolean(key) : Result<bool>(fallback);
+  }
   Result<std::string> text_or(const char* key, const std::string& fallback) const {
     return has(key) ? text(key) : Result<std::string>(fallback);
   }

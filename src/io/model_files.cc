@@ -36,7 +36,8 @@ Result<ModelFiles> open_model(const std::string& path) {
   ModelFiles out;
   out.path = path;
   std::error_code error;
-  if (!fs::exists(path, error)) return invalid(path, ": no such file or folder; a model is a Hugging Face folder or a .gguf file");
+  if (!fs::exists(path, error))
+    return invalid(path, ": no such file or folder; a model is a Hugging Face folder or a .gguf file");
   if (fs::is_directory(path, error)) {
     out.kind = ModelFiles::Kind::kHuggingFace;
     RETORT_TRY(out.config, read_hf_config(path));

@@ -14,10 +14,10 @@ namespace retort {
 struct ModelFiles {
   enum class Kind { kHuggingFace, kGguf };
   Kind kind = Kind::kHuggingFace;
-  std::string path;                             // the folder, or the .gguf file
+  std::string path;  // the folder, or the .gguf file
   ModelConfig config;
   std::shared_ptr<const WeightStore> weights;
-  std::shared_ptr<const GgufFile> gguf;         // null for a folder; has the tokenizer's metadata
+  std::shared_ptr<const GgufFile> gguf;  // null for a folder; has the tokenizer's metadata
 };
 
 // Every tensor that the configuration asks for is present with the right shape; tensors beyond those are ignored.

@@ -56,12 +56,14 @@ TEST(ModelFiles, LlamaGgufRowsAreHalfSplit) {
   const TempFolder folder;
   const auto model = open_model(write_gguf(folder, test::tiny_gguf("llama")));
   ASSERT_TRUE(model.ok()) << model.error().message;
-  // Stored row r holds the values 32r/100, ...; heads of 8 rows: half-split row j of a head is stored at 2j, j + 4 at 2j + 1.
+  // Stored row r holds the values 32r/100, ...; heads of 8 rows: half-split row j of a head is stored at 2j, j + 4 at
+  // 2j + 1.
   const auto view = model->weights->tensor("model.layers.0.self_attn.k_proj.weight");
   ASSERT_TRUE(view.ok());
   const auto values = *read_f32(*view);
   const int stored[] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
-  for (int r = 0; r < 16; ++r) EXPECT_EQ(values[static_cast<size_t>(r) * 32 + 1], static_cast<float>(stored[r] * 32 + 1) / 100.f) << r;
+  for (int r = 0; r < 16; ++r)
+    EXPECT_EQ(values[static_cast<size_t>(r) * 32 + 1], static_cast<float>(stored[r] * 32 + 1) / 100.f) << r;
   const auto v = *read_f32(*model->weights->tensor("model.layers.0.self_attn.v_proj.weight"));
   EXPECT_EQ(v[32], 0.32f);
 }
@@ -78,7 +80,9 @@ TEST(ModelFiles, MissingAndMisshapenTensorsAreNamed) {
   const TempFolder folder;
   auto b = test::tiny_gguf();
   b.tensors[4].name = "blk.0.attn_w.weight";
-  EXPECT_NE(refusal(write_gguf(folder, b)).find("'model.layers.0.self_attn.v_proj.weight' is missing; expected shape [16, 32]"), std::string::npos);
+  EXPECT_NE(refusal(write_gguf(folder, b))
+                .find("'model.layers.0.self_attn.v_proj.weight' is missing; expected shape [16, 32]"),
+            std::string::npos);
   b = test::tiny_gguf();
   std::swap(b.tensors[4].sizes[0], b.tensors[4].sizes[1]);
   EXPECT_NE(refusal(write_gguf(folder, b)).find("has shape [32, 16]; expected [16, 32]"), std::string::npos);
@@ -121,7 +125,8 @@ HfFolder tiny_folder() {
   out.config = tiny_student();
   out.values = [](const TensorSpec& spec) -> Result<std::vector<float>> {
     std::vector<float> values(static_cast<size_t>(spec.count()));
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 256) + static_cast<float>(spec.name.size());
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(i % 256) + static_cast<float>(spec.name.size());
     return values;
   };
   out.extra_files["tokenizer.json"] = "{}";
@@ -178,7 +183,8 @@ TEST(HfWeights, Shards) {
   const auto names = whole->weights->names();
   for (size_t i = 0; i < names.size(); ++i) {
     const auto view = *whole->weights->tensor(names[i]);
-    shards[i % 2].push_back(SafeTensorSource::from_f32(names[i], view.shape, TensorType::kF32, [view] { return read_f32(view); }));
+    shards[i % 2].push_back(
+        SafeTensorSource::from_f32(names[i], view.shape, TensorType::kF32, [view] { return read_f32(view); }));
     map[names[i]] = i % 2 ? "b.safetensors" : "a.safetensors";
   }
   ASSERT_TRUE(write_safetensors(path + "/a.safetensors", shards[0]).ok());
@@ -211,9 +217,12 @@ TEST(HfWeights, WrongDtypeIsNamed) {
   for (const std::string& name : model->weights->names()) {
     const auto view = *model->weights->tensor(name);
     if (name == "model.norm.weight") {
-      sources.push_back({name, "I32", view.shape, [view]() -> Result<std::vector<std::byte>> { return std::vector<std::byte>(static_cast<size_t>(view.bytes())); }});
+      sources.push_back({name, "I32", view.shape, [view]() -> Result<std::vector<std::byte>> {
+                           return std::vector<std::byte>(static_cast<size_t>(view.bytes()));
+                         }});
     } else {
-      sources.push_back(SafeTensorSource::from_f32(name, view.shape, TensorType::kF32, [view] { return read_f32(view); }));
+      sources.push_back(
+          SafeTensorSource::from_f32(name, view.shape, TensorType::kF32, [view] { return read_f32(view); }));
     }
   }
   ASSERT_TRUE(write_safetensors(folder / "m/model.safetensors", sources).ok());
@@ -221,8 +230,9 @@ TEST(HfWeights, WrongDtypeIsNamed) {
 }
 
 TEST(WeightNames, BothWays) {
-  for (const char* name : {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.12.self_attn.q_proj.bias",
-                           "model.layers.0.mlp.down_proj.weight", "model.layers.3.post_attention_layernorm.weight"}) {
+  for (const char* name :
+       {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.12.self_attn.q_proj.bias",
+        "model.layers.0.mlp.down_proj.weight", "model.layers.3.post_attention_layernorm.weight"}) {
     EXPECT_EQ(hf_name(gguf_name(name)), name);
   }
   EXPECT_EQ(gguf_name("model.layers.3.self_attn.o_proj.weight"), "blk.3.attn_output.weight");

@@ -71,8 +71,8 @@ struct ScaleAndOffset {
   float scale, offset;
 };
 
-// Group j of 8 from 12 packed bytes: the first four groups' six bits lie in bytes j and j + 4; the last four are split, low
-// nibbles in bytes 8 to 11, the two high bits on top of the first four.
+// Group j of 8 from 12 packed bytes: the first four groups' six bits lie in bytes j and j + 4; the last four are split,
+// low nibbles in bytes 8 to 11, the two high bits on top of the first four.
 ScaleAndOffset k_group(const std::byte* packed, int j) {
   if (j < 4) return {static_cast<float>(byte_at(packed, j) & 63), static_cast<float>(byte_at(packed, j + 4) & 63)};
   const int low = byte_at(packed, j + 4);
@@ -107,8 +107,8 @@ void block_q5_k(const std::byte* p, float* out) {
   }
 }
 
-// Two halves of 128; in each, low nibbles of 64 bytes serve values 0-63 (low) and 64-127 (high), and byte i of 32 holds the
-// two high bits of values i, i + 32, i + 64, i + 96.
+// Two halves of 128; in each, low nibbles of 64 bytes serve values 0-63 (low) and 64-127 (high), and byte i of 32 holds
+// the two high bits of values i, i + 32, i + 64, i + 96.
 void block_q6_k(const std::byte* p, float* out) {
   const std::byte *low = p, *high = p + 128, *scales = p + 192;
   const float d = f16_at(p, 208);
@@ -147,28 +147,50 @@ std::optional<TensorType> tensor_type_from_id(uint32_t id) {
 
 const char* unsupported_type_name(uint32_t id) {
   switch (id) {
-    case 9: return "Q8_1";
-    case 10: return "Q2_K";
-    case 11: return "Q3_K";
-    case 15: return "Q8_K";
-    case 16: return "IQ2_XXS";
-    case 17: return "IQ2_XS";
-    case 18: return "IQ3_XXS";
-    case 19: return "IQ1_S";
-    case 20: return "IQ4_NL";
-    case 21: return "IQ3_S";
-    case 22: return "IQ2_S";
-    case 23: return "IQ4_XS";
-    case 24: return "I8";
-    case 25: return "I16";
-    case 26: return "I32";
-    case 27: return "I64";
-    case 28: return "F64";
-    case 29: return "IQ1_M";
-    case 34: return "TQ1_0";
-    case 35: return "TQ2_0";
-    case 39: return "MXFP4";
-    default: return "?";
+    case 9:
+      return "Q8_1";
+    case 10:
+      return "Q2_K";
+    case 11:
+      return "Q3_K";
+    case 15:
+      return "Q8_K";
+    case 16:
+      return "IQ2_XXS";
+    case 17:
+      return "IQ2_XS";
+    case 18:
+      return "IQ3_XXS";
+    case 19:
+      return "IQ1_S";
+    case 20:
+      return "IQ4_NL";
+    case 21:
+      return "IQ3_S";
+    case 22:
+      return "IQ2_S";
+    case 23:
+      return "IQ4_XS";
+    case 24:
+      return "I8";
+    case 25:
+      return "I16";
+    case 26:
+      return "I32";
+    case 27:
+      return "I64";
+    case 28:
+      return "F64";
+    case 29:
+      return "IQ1_M";
+    case 34:
+      return "TQ1_0";
+    case 35:
+      return "TQ2_0";
+    case 39:
+      return "MXFP4";
+    default:
+      return "?";
   }
 }
 
@@ -180,17 +202,31 @@ std::string supported_type_names() {
 
 void dequantise_row(TensorType type, const std::byte* data, float* out, int64_t n) {
   switch (type) {
-    case TensorType::kF32: std::memcpy(out, data, static_cast<size_t>(n) * sizeof(float)); return;
-    case TensorType::kF16: for (int64_t i = 0; i < n; ++i) out[i] = f16_at(data, 2 * i); return;
-    case TensorType::kBF16: for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(u16_at(data, 2 * i)); return;
-    case TensorType::kQ8_0: return each_block(type, data, out, n, block_q8_0);
-    case TensorType::kQ4_0: return each_block(type, data, out, n, block_q4_0);
-    case TensorType::kQ4_1: return each_block(type, data, out, n, block_q4_1);
-    case TensorType::kQ5_0: return each_block(type, data, out, n, block_q5_0);
-    case TensorType::kQ5_1: return each_block(type, data, out, n, block_q5_1);
-    case TensorType::kQ4_K: return each_block(type, data, out, n, block_q4_k);
-    case TensorType::kQ5_K: return each_block(type, data, out, n, block_q5_k);
-    case TensorType::kQ6_K: return each_block(type, data, out, n, block_q6_k);
+    case TensorType::kF32:
+      std::memcpy(out, data, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case TensorType::kF16:
+      for (int64_t i = 0; i < n; ++i) out[i] = f16_at(data, 2 * i);
+      return;
+    case TensorType::kBF16:
+      for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(u16_at(data, 2 * i));
+      return;
+    case TensorType::kQ8_0:
+      return each_block(type, data, out, n, block_q8_0);
+    case TensorType::kQ4_0:
+      return each_block(type, data, out, n, block_q4_0);
+    case TensorType::kQ4_1:
+      return each_block(type, data, out, n, block_q4_1);
+    case TensorType::kQ5_0:
+      return each_block(type, data, out, n, block_q5_0);
+    case TensorType::kQ5_1:
+      return each_block(type, data, out, n, block_q5_1);
+    case TensorType::kQ4_K:
+      return each_block(type, data, out, n, block_q4_k);
+    case TensorType::kQ5_K:
+      return each_block(type, data, out, n, block_q5_k);
+    case TensorType::kQ6_K:
+      return each_block(type, data, out, n, block_q6_k);
   }
 }
 

@@ -1,6 +1,7 @@
 // The number formats a weight may be stored in, and what each block means in f32.
 //
-// Layer: io. Thread-safe: pure functions. Ids are those of GGUF tensor types; safetensors' F32, F16 and BF16 map to the same.
+// Layer: io. Thread-safe: pure functions. Ids are those of GGUF tensor types; safetensors' F32, F16 and BF16 map to the
+// same.
 //
 // A block of n values, little-endian, d and m in f16 (ggml's definitions; q unsigned unless said otherwise):
 //   Q8_0  d, q[32] int8                          x = d q
@@ -22,7 +23,17 @@
 namespace retort {
 
 enum class TensorType : uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kBF16 = 30,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kBF16 = 30,
 };
 
 struct TensorTypeInfo {
@@ -55,7 +66,9 @@ const char* unsupported_type_name(uint32_t id);
 std::string supported_type_names();
 
 // Bytes of a row of n values; n is a multiple of block_values.
-inline int64_t row_bytes(TensorType type, int64_t n) { return n / tensor_type_info(type).block_values * tensor_type_info(type).block_bytes; }
+inline int64_t row_bytes(TensorType type, int64_t n) {
+  return n / tensor_type_info(type).block_values * tensor_type_info(type).block_bytes;
+}
 
 // n values from `data` (any alignment) to `out`. n is a multiple of block_values.
 void dequantise_row(TensorType type, const std::byte* data, float* out, int64_t n);

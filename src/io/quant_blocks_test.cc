@@ -11,7 +11,9 @@ namespace retort {
 namespace {
 
 // Blocks made by hand; random blocks of every type are compared bit for bit in tests/oracles/io_oracle.py.
-std::vector<std::byte> block(TensorType type) { return std::vector<std::byte>(static_cast<size_t>(tensor_type_info(type).block_bytes)); }
+std::vector<std::byte> block(TensorType type) {
+  return std::vector<std::byte>(static_cast<size_t>(tensor_type_info(type).block_bytes));
+}
 
 void put_f16(std::vector<std::byte>& b, size_t at, float value) {
   const uint16_t half = float_to_f16(value);
@@ -38,8 +40,8 @@ TEST(QuantBlocks, Q4_1) {
 TEST(QuantBlocks, Q5_0TakesTheFifthBit) {
   auto b = block(TensorType::kQ5_0);
   put_f16(b, 0, 2.0f);
-  b[2] = std::byte{1};         // value 0
-  b[4] = std::byte{1};         // value 16
+  b[2] = std::byte{1};  // value 0
+  b[4] = std::byte{1};  // value 16
   b[6] = std::byte{0x21};
   const auto x = decode(TensorType::kQ5_0, b);
   EXPECT_EQ(x[0], 2.0f * (1 + 16 - 16));
@@ -51,9 +53,9 @@ TEST(QuantBlocks, Q4_KSplitsTheHighScales) {
   auto b = block(TensorType::kQ4_K);
   put_f16(b, 0, 1.0f);
   put_f16(b, 2, 0.5f);
-  b[4] = std::byte{(2 << 6) | 5};   // scale of group 0 is 5; high bits of group 4's scale are 2
-  b[8] = std::byte{(1 << 6) | 3};   // offset of group 0 is 3; high bits of group 4's offset are 1
-  b[12] = std::byte{0x49};          // low bits of group 4: scale 9, offset 4
+  b[4] = std::byte{(2 << 6) | 5};  // scale of group 0 is 5; high bits of group 4's scale are 2
+  b[8] = std::byte{(1 << 6) | 3};  // offset of group 0 is 3; high bits of group 4's offset are 1
+  b[12] = std::byte{0x49};         // low bits of group 4: scale 9, offset 4
   b[16] = std::byte{7};
   b[16 + 64] = std::byte{6};
   const auto x = decode(TensorType::kQ4_K, b);

@@ -2,8 +2,8 @@
 //
 // Layer: io. Reading is thread-safe after opening. Nothing in the file is trusted.
 //
-//   file = length:u64 header:json data      header = {"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets"}}
-//   Tensors cover the data without overlaps and without holes.
+//   file = length:u64 header:json data      header = {"__metadata__": {text: text}, name: {"dtype", "shape",
+//   "data_offsets"}} Tensors cover the data without overlaps and without holes.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ namespace retort {
 
 struct SafeTensor {
   std::string name;
-  std::string dtype;                  // as in the file: "BF16"
+  std::string dtype;  // as in the file: "BF16"
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
 

@@ -67,8 +67,12 @@ TEST(Safetensors, Lies) {
   EXPECT_REFUSED("data_offsets", one("F32", "[2]", "[0]"));
   EXPECT_REFUSED("belong to no tensor", one("F32", "[1]", "[4,8]"));
   EXPECT_REFUSED("cover 4 of 8", one("F32", "[1]", "[0,4]"));
-  EXPECT_REFUSED("overlaps", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})");
-  EXPECT_REFUSED("appears twice", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})");
+  EXPECT_REFUSED(
+      "overlaps",
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})");
+  EXPECT_REFUSED(
+      "appears twice",
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})");
   EXPECT_REFUSED("expected an object", R"({"a":[1]})");
   EXPECT_REFUSED("expected a JSON object", "[]");
   EXPECT_REFUSED("not valid JSON", "{");
@@ -87,9 +91,11 @@ TEST(Safetensors, WriterRoundTrip) {
   const test::TempFolder folder;
   const std::vector<float> values = {1.0f, -2.5f, 3.14159265f};
   const auto give = [&]() -> Result<std::vector<float>> { return values; };
-  ASSERT_TRUE(write_safetensors(folder / "x.safetensors", {SafeTensorSource::from_f32("b", {3}, TensorType::kBF16, give),
-                                                           SafeTensorSource::from_f32("h", {1, 3}, TensorType::kF16, give),
-                                                           SafeTensorSource::from_f32("f", {3, 1}, TensorType::kF32, give)}).ok());
+  ASSERT_TRUE(
+      write_safetensors(folder / "x.safetensors", {SafeTensorSource::from_f32("b", {3}, TensorType::kBF16, give),
+                                                   SafeTensorSource::from_f32("h", {1, 3}, TensorType::kF16, give),
+                                                   SafeTensorSource::from_f32("f", {3, 1}, TensorType::kF32, give)})
+          .ok());
   const auto file = SafetensorsFile::open(folder / "x.safetensors");
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ(file->metadata().at("format"), "pt");

@@ -56,7 +56,8 @@ Status write_safetensors(const std::string& path, const std::vector<SafeTensorSo
   // Wide elements first, so that every tensor is aligned to its element.
   std::vector<const SafeTensorSource*> order;
   for (const SafeTensorSource& t : tensors) order.push_back(&t);
-  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return element_bytes(a->dtype) > element_bytes(b->dtype); });
+  std::stable_sort(order.begin(), order.end(),
+                   [](auto* a, auto* b) { return element_bytes(a->dtype) > element_bytes(b->dtype); });
   for (const SafeTensorSource* source : order) {
     const SafeTensorSource& t = *source;
     const int64_t element = element_bytes(t.dtype);
@@ -78,7 +79,8 @@ Status write_safetensors(const std::string& path, const std::vector<SafeTensorSo
   for (size_t i = 0; i < order.size(); ++i) {
     RETORT_TRY(const std::vector<std::byte> bytes, order[i]->bytes());
     if (bytes.size() != sizes[i]) {
-      return internal_error("tensor '", order[i]->name, "' has ", bytes.size(), " bytes; its shape and dtype need ", sizes[i]);
+      return internal_error("tensor '", order[i]->name, "' has ", bytes.size(), " bytes; its shape and dtype need ",
+                            sizes[i]);
     }
     RETORT_RETURN_IF_ERROR(file.write(bytes));
   }

@@ -7,17 +7,13 @@ struct NamePair {
   const char* hf;
   const char* gguf;
 };
-constexpr NamePair kModelNames[] = {{"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
-constexpr NamePair kLayerNames[] = {{"input_layernorm", "attn_norm"},
-                                    {"post_attention_layernorm", "ffn_norm"},
-                                    {"self_attn.q_proj", "attn_q"},
-                                    {"self_attn.k_proj", "attn_k"},
-                                    {"self_attn.v_proj", "attn_v"},
-                                    {"self_attn.o_proj", "attn_output"},
-                                    {"self_attn.q_norm", "attn_q_norm"},
-                                    {"self_attn.k_norm", "attn_k_norm"},
-                                    {"mlp.gate_proj", "ffn_gate"},
-                                    {"mlp.up_proj", "ffn_up"},
+constexpr NamePair kModelNames[] = {
+    {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
+constexpr NamePair kLayerNames[] = {{"input_layernorm", "attn_norm"},    {"post_attention_layernorm", "ffn_norm"},
+                                    {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
+                                    {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
+                                    {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+                                    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
                                     {"mlp.down_proj", "ffn_down"}};
 
 // "prefix" "N" "." rest -> N and rest.
@@ -31,7 +27,8 @@ bool split_layer(const std::string& name, const std::string& prefix, std::string
 }
 
 template <size_t N>
-std::string translate(const NamePair (&table)[N], const char* NamePair::*from, const char* NamePair::*to, const std::string& stem) {
+std::string translate(const NamePair (&table)[N], const char* NamePair::*from, const char* NamePair::*to,
+                      const std::string& stem) {
   for (const NamePair& pair : table) {
     if (stem == pair.*from) return pair.*to;
   }
@@ -39,8 +36,8 @@ std::string translate(const NamePair (&table)[N], const char* NamePair::*from, c
 }
 
 // Both directions: the stem before ".weight" or ".bias" is looked up, layers by their own table.
-std::string rename(const std::string& name, const char* NamePair::*from, const char* NamePair::*to, const std::string& layer_from,
-                   const std::string& layer_to) {
+std::string rename(const std::string& name, const char* NamePair::*from, const char* NamePair::*to,
+                   const std::string& layer_from, const std::string& layer_to) {
   const size_t dot = name.rfind('.');
   if (dot == std::string::npos) return "";
   const std::string stem = name.substr(0, dot), suffix = name.substr(dot);
@@ -56,8 +53,12 @@ std::string rename(const std::string& name, const char* NamePair::*from, const c
 
 }  // namespace
 
-std::string gguf_name(const std::string& name) { return rename(name, &NamePair::hf, &NamePair::gguf, "model.layers.", "blk."); }
-std::string hf_name(const std::string& name) { return rename(name, &NamePair::gguf, &NamePair::hf, "blk.", "model.layers."); }
+std::string gguf_name(const std::string& name) {
+  return rename(name, &NamePair::hf, &NamePair::gguf, "model.layers.", "blk.");
+}
+std::string hf_name(const std::string& name) {
+  return rename(name, &NamePair::gguf, &NamePair::hf, "blk.", "model.layers.");
+}
 
 int64_t TensorView::count() const {
   int64_t n = 1;
@@ -68,7 +69,8 @@ int64_t TensorView::count() const {
 Result<std::vector<float>> read_f32(const TensorView& view) {
   const int64_t count = view.count();
   if (count < 0 || count % tensor_type_info(view.type).block_values) {
-    return internal_error("tensor '", view.name, "': ", count, " values do not divide into blocks of ", tensor_type_name(view.type));
+    return internal_error("tensor '", view.name, "': ", count, " values do not divide into blocks of ",
+                          tensor_type_name(view.type));
   }
   std::vector<float> out(static_cast<size_t>(count));
   dequantise_row(view.type, view.data, out.data(), count);

@@ -17,8 +17,8 @@ namespace retort {
 struct TensorView {
   std::string name;
   TensorType type = TensorType::kF32;
-  std::vector<int64_t> shape;         // outermost first: [out, in], [n], ...
-  const std::byte* data = nullptr;    // rows of shape.back() values, contiguous; aligned to an element of F32, F16, BF16
+  std::vector<int64_t> shape;       // outermost first: [out, in], [n], ...
+  const std::byte* data = nullptr;  // rows of shape.back() values, contiguous; aligned to an element of F32, F16, BF16
 
   int64_t count() const;
   int64_t bytes() const { return row_bytes(type, count()); }
@@ -41,7 +41,8 @@ Result<std::vector<float>> read_f32(const TensorView& view);
 // FOLDER/model.safetensors, or the shards that FOLDER/model.safetensors.index.json lists.
 Result<std::shared_ptr<const WeightStore>> open_hf_weights(const std::string& folder);
 
-// Zero-copy but for q and k of families whose rows GGUF interleaves: those are put back into half-split order on first use.
+// Zero-copy but for q and k of families whose rows GGUF interleaves: those are put back into half-split order on first
+// use.
 std::shared_ptr<const WeightStore> gguf_weights(std::shared_ptr<const GgufFile> file, const ModelConfig& config);
 
 // "model.layers.3.self_attn.q_proj.weight" <-> "blk.3.attn_q.weight"; "" when the other side has no such tensor.

@@ -11,7 +11,10 @@ namespace {
 class GgufWeights : public WeightStore {
  public:
   GgufWeights(std::shared_ptr<const GgufFile> file, const ModelConfig& config)
-      : file_(std::move(file)), heads_(config.heads), kv_heads_(config.kv_heads), interleaved_(gguf_interleaves_rope(config.family)) {}
+      : file_(std::move(file)),
+        heads_(config.heads),
+        kv_heads_(config.kv_heads),
+        interleaved_(gguf_interleaves_rope(config.family)) {}
 
   bool has(const std::string& name) const override { return find(name) != nullptr; }
   const std::string& path() const override { return file_->path(); }
@@ -32,7 +35,8 @@ class GgufWeights : public WeightStore {
     if (heads > 0) {
       const int64_t rows = found->shape.front();
       if (rows % (2 * int64_t{heads})) {
-        return invalid(path(), ": tensor '", found->name, "' has ", rows, " rows, which ", heads, " heads of even width do not divide");
+        return invalid(path(), ": tensor '", found->name, "' has ", rows, " rows, which ", heads,
+                       " heads of even width do not divide");
       }
       view.data = half_split(*found, heads);
     }
@@ -62,7 +66,8 @@ class GgufWeights : public WeightStore {
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t head = r / (2 * half), in_head = r % (2 * half);
         const int64_t source = head * 2 * half + 2 * (in_head % half) + in_head / half;
-        std::memcpy(it->second.data() + static_cast<size_t>(r) * row, tensor.bytes.data() + static_cast<size_t>(source) * row, row);
+        std::memcpy(it->second.data() + static_cast<size_t>(r) * row,
+                    tensor.bytes.data() + static_cast<size_t>(source) * row, row);
       }
     }
     return it->second.data();

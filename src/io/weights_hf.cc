@@ -40,7 +40,8 @@ class HfWeights : public WeightStore {
     }
     for (const std::string& name : wanted) {
       const auto it = kept.tensors().find(name);
-      if (it == kept.tensors().end()) return invalid(kept.path(), ": tensor '", name, "' is missing; the index says it is here");
+      if (it == kept.tensors().end())
+        return invalid(kept.path(), ": tensor '", name, "' is missing; the index says it is here");
       tensors_[name] = &it->second;
     }
     return {};
@@ -97,8 +98,9 @@ Result<std::shared_ptr<const WeightStore>> open_hf_weights(const std::string& fo
       RETORT_RETURN_IF_ERROR(store->add(std::move(file), tensors));
     }
   } else {
-    return invalid(folder, ": neither model.safetensors nor model.safetensors.index.json is there",
-                   fs::exists(folder + "/pytorch_model.bin") ? "; pytorch_model.bin is not read, save it as safetensors" : "");
+    return invalid(
+        folder, ": neither model.safetensors nor model.safetensors.index.json is there",
+        fs::exists(folder + "/pytorch_model.bin") ? "; pytorch_model.bin is not read, save it as safetensors" : "");
   }
   return std::shared_ptr<const WeightStore>(std::move(store));
 }

@@ -1,5 +1,5 @@
-// Any text as config.json, and after a zero byte as generation_config.json: read or refused. What is read survives being
-// written and read again.
+// Any text as config.json, and after a zero byte as generation_config.json: read or refused. What is read survives
+// being written and read again.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

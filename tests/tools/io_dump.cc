@@ -22,7 +22,8 @@ Status dump(const std::string& folder, const std::vector<TensorView>& views) {
   for (const TensorView& view : views) {
     RETORT_TRY(const auto values, read_f32(view));
     std::ofstream(folder + "/" + view.name + ".f32", std::ios::binary)
-        .write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+        .write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(float)));
     list[view.name] = {{"type", tensor_type_name(view.type)}, {"shape", view.shape}};
   }
   std::ofstream(folder + "/tensors.json") << list.dump();
@@ -59,11 +60,13 @@ Status run_model(const std::string& path, const std::string& folder) {
 Status run_write(const std::string& path) {
   std::vector<SafeTensorSource> tensors;
   for (const TensorType type : {TensorType::kBF16, TensorType::kF32, TensorType::kF16}) {
-    tensors.push_back(SafeTensorSource::from_f32(std::string("t.") + tensor_type_name(type), {3, 5}, type, []() -> Result<std::vector<float>> {
-      std::vector<float> values(15);
-      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) - 3.3f;
-      return values;
-    }));
+    tensors.push_back(SafeTensorSource::from_f32(std::string("t.") + tensor_type_name(type), {3, 5}, type,
+                                                 []() -> Result<std::vector<float>> {
+                                                   std::vector<float> values(15);
+                                                   for (size_t i = 0; i < values.size(); ++i)
+                                                     values[i] = static_cast<float>(i) - 3.3f;
+                                                   return values;
+                                                 }));
   }
   return write_safetensors(path, tensors, {{"by", "retort"}});
 }
