@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The program that people run starts in milliseconds and links neither torch nor Python.
+set -euo pipefail
+libraries=$(ldd "$1")
+if grep -E -i 'torch|c10|python' <<<"$libraries"; then
+  echo "$1 links a library it must not"
+  exit 1
+fi
+echo "ok: $(wc -l <<<"$libraries") libraries"
