@@ -28,12 +28,19 @@ struct AttentionOver {
     float scale;
   };
 
+  // For caches that keep a token's heads side by side: hardware prefetchers follow such strides badly.
+  static constexpr int kAhead = 32;  // keys
+  static void prefetch(const E* p, int64_t n) {
+    for (int64_t i = 0; i < n; i += int64_t(64 / sizeof(E))) __builtin_prefetch(p + i, 0, 3);
+  }
+
   // scores[r, j] for 16 keys (rows beyond `n` repeat the last one)
   template <int R>
   static void scores16(const Decode& c, const float* q, const E* keys, int n, F (&scores)[R]) {
     F acc[R][16];
     for (int j = 0; j < 16; ++j) {
       const E* key = keys + (j < n ? j : n - 1) * c.key_stride;
+      prefetch(keys + (j + kAhead) * c.key_stride, c.key_dim);
       F sum[R];
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sum[r] = S::zero();
@@ -66,6 +73,7 @@ struct AttentionOver {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] = S::mul(S::load(acc + r * acc_stride + 16 * v), S::set1(factor[r]));
     for (int j = 0; j < n; ++j) {
+      if constexpr (sizeof(E) == 2) prefetch(values + (j + kAhead) * c.value_stride, 16 * V);
       F x[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) x[v] = load(values + j * c.value_stride + 16 * v);
