@@ -251,23 +251,23 @@ DataSpec read_data(RecipeSource& source, const YAML::Node& node) {
   return data;
 }
 
-YAML::Node with_defaults(const YAML::Node& stage, const YAML::Node& defaults) {
-  YAML::Node merged = YAML::Clone(stage);
-  if (!defaults.IsMap()) return merged;
-  // A stage's own budget or schedule replaces the default whole.
-  const bool own_budget = stage["tokens"] || stage["steps"] || stage["minutes"];
+// Adds what the stage does not say itself. The stage's own nodes stay, and with them their places in the file.
+void add_defaults(YAML::Node stage, const YAML::Node& defaults) {
+  const auto is_budget = [](const std::string& name) { return name == "tokens" || name == "steps" || name == "minutes"; };
+  std::vector<std::string> own;
+  for (const auto& entry : stage) own.push_back(entry.first.IsScalar() ? entry.first.Scalar() : "");
+  const bool own_budget = std::any_of(own.begin(), own.end(), is_budget);
   for (const auto& entry : defaults) {
-    if (!entry.first.IsScalar() || merged[entry.first.Scalar()]) continue;
-    const std::string& name = entry.first.Scalar();
-    if (own_budget && (name == "tokens" || name == "steps" || name == "minutes")) continue;
-    merged[entry.first] = entry.second;
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+    if (std::find(own.begin(), own.end(), name) != own.end() || (own_budget && is_budget(name))) continue;
+    stage[name] = entry.second;
   }
-  return merged;
 }
 
 void read_stages(RecipeSource& source, const YAML::Node& root, Recipe& recipe) {
-  const YAML::Node stages = root["stages"], defaults = root["defaults"];
-  if (defaults.IsDefined() && !defaults.IsMap()) return source.fail(defaults, "defaults", "'defaults' must be a mapping of stage keys");
+  const YAML::Node stages = root["stages"];
+  const YAML::Node defaults = root["defaults"].IsDefined() ? root["defaults"] : YAML::Node(YAML::NodeType::Map);
+  if (!defaults.IsMap()) return source.fail(defaults, "defaults", "'defaults' must be a mapping of stage keys");
   if (!stages.IsDefined()) return source.fail(root, "stages", "a recipe needs 'stages', a list");
   if (!stages.IsSequence()) return source.fail(stages, "stages", "'stages' must be a list (each entry starts with '- ')");
   for (const auto& node : stages) {
@@ -282,7 +282,8 @@ void read_stages(RecipeSource& source, const YAML::Node& root, Recipe& recipe) {
     for (const auto& other : recipe.stages) {
       if (other.name == name) return source.fail(node["name"], "stages", "two stages are called '", name, "'");
     }
-    recipe.stages.push_back(read_stage(source, with_defaults(node, defaults), name));
+    add_defaults(node, defaults);
+    recipe.stages.push_back(read_stage(source, node, name));
     if (!source.status.ok()) return;
   }
 }

@@ -149,7 +149,9 @@ void Fields::finish() {
   for (const auto& entry : node_) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-    return source_.fail(entry.first, key_of(name.c_str()), what_, ": unknown key '", name, "'", suggestion(name, known_));
+    // A key that came from the defaults has no place of its own; its value has.
+    const YAML::Node& place = entry.first.Mark().is_null() ? entry.second : entry.first;
+    return source_.fail(place, key_of(name.c_str()), what_, ": unknown key '", name, "'", suggestion(name, known_));
   }
 }
 

@@ -97,8 +97,9 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
 }
 
 std::string resolved_yaml(const Recipe& recipe) {
+  const Json document = recipe_json(recipe);
   std::string out;
-  for (const auto& [key, value] : recipe_json(recipe).items()) {
+  for (const auto& [key, value] : document.items()) {
     if (!value.is_structured() || value.empty()) {
       out += cat(key, ": ", flow(value), "\n");
       continue;

@@ -1,0 +1,37 @@
+// A run as it stood after some step, in one folder: RUN/checkpoints/step-N/{state.json, tensors.safetensors}.
+//
+// Layer: train, torch-free. Not thread-safe. A checkpoint is there whole or not at all; the newest two are kept.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+#include "train/optimizer.h"
+
+namespace retort::train {
+
+struct Checkpoint {
+  std::string folder;                     // for messages
+  nlohmann::json state;
+  std::map<std::string, SafeTensor> tensors;
+  std::shared_ptr<const SafetensorsFile> file;
+
+  // Fills every tensor by its name; one that is missing or of another size is an error.
+  Status load(const std::vector<StateTensor>& into) const;
+};
+
+// `run_step` names it.
+Status save_checkpoint(const std::string& run, int64_t run_step, const nlohmann::json& state, const std::vector<StateTensor>& tensors);
+
+// The newest one that can be read; unset when there is none.
+Result<std::optional<Checkpoint>> newest_checkpoint(const std::string& run);
+
+void remove_checkpoints(const std::string& run);
+
+}  // namespace retort::train

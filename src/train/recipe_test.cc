@@ -1,0 +1,171 @@
+#include "train/recipe.h"
+
+#include <gtest/gtest.h>
+
+namespace retort::train {
+namespace {
+
+const std::string kGood = R"(name: align-kd
+seed: 3
+student: {mixer: slots, window: 64, sinks: 4, config: {slots: 128}, keep: heads:12}
+data: {train: [a.jsonl, b.txt], held_out: 0.05}
+defaults: {seq: 384, batch: 2, betas: [0.9, 0.98], minutes: 7}
+stages:
+- name: align
+  loss: {attn_out: {form: relative}}
+  minutes: 5
+  lr: 6e-4
+  lr_features: 5e-3
+  schedule: {wsd: {warmup_steps: 10, decay: 0.4}}
+- name: kd
+  loss: {logits: {form: kl, temperature: 2}, ce: 0.1}
+  train: [mixers, mlp]
+  tokens: 1.5M
+  lr: 3e-4
+  schedule: cosine
+  clip: 1
+  logit_fraction: 0.25
+)";
+
+Recipe good(const std::vector<Override>& overrides = {}) {
+  auto recipe = parse_recipe(kGood, "a.yaml", overrides);
+  EXPECT_TRUE(recipe.ok()) << recipe.error().message;
+  return *recipe;
+}
+
+// kGood with one text replaced; the error's message.
+std::string error_of(const std::string& from, const std::string& to) {
+  std::string text = kGood;
+  const auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  text.replace(at, from.size(), to);
+  const auto recipe = parse_recipe(text, "a.yaml");
+  EXPECT_FALSE(recipe.ok()) << to;
+  if (recipe.ok()) return "";
+  EXPECT_EQ(recipe.error().code, ErrorCode::kInvalidInput);
+  EXPECT_EQ(recipe.error().message.find('\n'), std::string::npos) << "one line";
+  return recipe.error().message;
+}
+
+void expect_has(const std::string& text, std::initializer_list<const char*> pieces) {
+  for (const char* piece : pieces) EXPECT_NE(text.find(piece), std::string::npos) << "'" << piece << "' in: " << text;
+}
+
+TEST(Recipe, ReadsEveryKind) {
+  const Recipe r = good();
+  EXPECT_EQ(r.seed, 3u);
+  EXPECT_EQ(r.student.config["slots"], 128);
+  EXPECT_EQ(r.student.keep.count, 12);
+  ASSERT_EQ(r.stages.size(), 2u);
+  const auto& align = r.stages[0];
+  EXPECT_EQ(align.seq, 384);
+  EXPECT_EQ(align.budget.minutes, 5);
+  EXPECT_EQ(align.betas[1], 0.98);
+  EXPECT_EQ(align.schedule.warmup_steps, 10);
+  EXPECT_TRUE(align.layer_wise());
+  const auto& kd = r.stages[1];
+  EXPECT_EQ(kd.budget.tokens, 1500000);
+  EXPECT_EQ(kd.budget.minutes, 0) << "a stage's own budget replaces the default one";
+  EXPECT_EQ(kd.schedule.kind, ScheduleKind::kCosine);
+  EXPECT_EQ(kd.find(LossKind::kLogits)->temperature, 2);
+  EXPECT_EQ(kd.find(LossKind::kCe)->weight, 0.1);
+  EXPECT_FALSE(kd.layer_wise());
+}
+
+TEST(Recipe, ResolvedTextGivesTheSameRecipe) {
+  const Recipe r = good();
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(r).dump(1));
+}
+
+TEST(Recipe, FlagsOverride) {
+  const Recipe r = good({{"align.lr", "1e-3", "--set align.lr=1e-3"},
+                         {"kd.loss.logits.temperature", "3", "--set ..."},
+                         {"align.schedule.wsd.decay", "0.5", "--set ..."},
+                         {"student.mixer", "gla", "--mixer gla"},
+                         {"student.config", "{}", "--set ..."},
+                         {"kd.steps", "20", "--set kd.steps=20"},
+                         {"seed", "9", "--seed 9"}});
+  EXPECT_EQ(r.stages[0].lr, 1e-3);
+  EXPECT_EQ(r.stages[0].schedule.decay, 0.5);
+  EXPECT_EQ(r.stages[1].find(LossKind::kLogits)->temperature, 3);
+  EXPECT_EQ(r.stages[1].budget.steps, 20);
+  EXPECT_EQ(r.stages[1].budget.tokens, 0) << "a budget from a flag replaces the recipe's";
+  EXPECT_EQ(r.student.mixer, "gla");
+  EXPECT_EQ(r.seed, 9u);
+}
+
+TEST(Recipe, FlagErrorsNameTheFlag) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kGood, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("align.lr", "fast"), {"--set align.lr=fast", "'lr' is 'fast'", "number"});
+  expect_has(wrong("alinge.lr", "1"), {"unknown stage 'alinge'", "align"});
+  expect_has(wrong("align.lrate", "1"), {"--set align.lrate=1", "unknown key 'lrate'"});
+  expect_has(wrong("align.name.x", "1"), {"--set align.name.x=1"});
+  expect_has(wrong("student.mixer", "mambo"), {"unknown mixer 'mambo'"});
+  expect_has(wrong("align..lr", "1"), {"--set align..lr=1", "stage.key=value"});
+}
+
+TEST(Recipe, BadInputIsOneLineWithFileAndLine) {
+  expect_has(error_of("seed: 3", "sede: 3"), {"a.yaml:2", "unknown key 'sede'", "seed"});
+  expect_has(error_of("seed: 3", "seed: three"), {"a.yaml:2", "'seed' is 'three'"});
+  expect_has(error_of("mixer: slots", "mixer: slot"), {"a.yaml:3", "unknown mixer 'slot'", "slots"});
+  expect_has(error_of("slots: 128", "cells: 128"), {"a.yaml:3", "slots", "cells"});
+  expect_has(error_of("slots: 128", "slots: 0"), {"a.yaml:3", "slots", "0"});
+  expect_has(error_of("keep: heads:12", "keep: some"), {"a.yaml:3", "keep is 'some'", "heads:12"});
+  expect_has(error_of("attn_out: {", "attn_in: {"), {"a.yaml:8", "unknown loss 'attn_in'", "attn_out"});
+  expect_has(error_of("form: relative", "form: kl"), {"a.yaml:8", "'kl'", "relative"});
+  expect_has(error_of("lr: 6e-4", "lr: [1]"), {"a.yaml:10", "'lr' must be a number"});
+  expect_has(error_of("lr: 6e-4", "lr: -1"), {"a.yaml:10", "'-1'"});
+  expect_has(error_of("wsd:", "wds:"), {"a.yaml:12", "unknown schedule 'wds'", "wsd"});
+  expect_has(error_of("decay: 0.4", "decay: 0.4, decay_steps: 3"), {"a.yaml:12", "not both"});
+  expect_has(error_of("tokens: 1.5M", "tokens: 1.5"), {"a.yaml:16", "'tokens' is '1.5'", "1.5M"});
+  expect_has(error_of("  tokens: 1.5M\n", "  accumulate: 2\n  minutes: -1\n"), {"a.yaml:17", "minutes"});
+  expect_has(error_of("name: kd", "name: align"), {"a.yaml:13", "two stages are called 'align'"});
+  expect_has(error_of("{logits: {form: kl, temperature: 2}, ce: 0.1}", "{logits: 1, hidden: 1}"), {"a.yaml:14", "cannot share a stage"});
+  expect_has(error_of("  loss: {attn_out: {form: relative}}\n", ""), {"a.yaml:7", "needs 'loss'"});
+  expect_has(error_of("stages:", "stage:"), {"a.yaml:6", "unknown key 'stage'"});
+  expect_has(error_of("student: {", "student: {{"), {"a.yaml:", "not YAML"});
+  EXPECT_FALSE(parse_recipe("- 1\n- 2\n", "a.yaml").ok());
+  EXPECT_FALSE(parse_recipe("", "a.yaml").ok());
+  EXPECT_FALSE(parse_recipe(std::string("\x00\x01\xff\xfe", 4), "a.yaml").ok());
+}
+
+TEST(Recipe, StageWithoutABudget) {
+  const auto recipe = parse_recipe("name: a\nstages:\n- {name: x, loss: ce, lr: 1}\n", "a.yaml");
+  ASSERT_FALSE(recipe.ok());
+  expect_has(recipe.error().message, {"a.yaml:3", "needs a budget"});
+}
+
+TEST(Recipe, Keep) {
+  for (const char* text : {"none", "heads:12", "layers:6", "0.25", "list:7,18.2,23"}) {
+    const auto keep = parse_keep(text);
+    ASSERT_TRUE(keep.ok()) << text;
+    EXPECT_EQ(keep_text(*keep), text);
+  }
+  for (const char* text : {"", "heads", "heads:", "heads:x", "heads:-1", "1.5", "list:", "list:a", "list:1.", "layers:1.5", "7,14x"}) {
+    EXPECT_FALSE(parse_keep(text).ok()) << text;
+  }
+}
+
+TEST(Recipe, WhatTrains) {
+  StageSpec stage;
+  const std::string q = "model.layers.0.mixer.q_proj.weight", parts = "model.layers.0.mixer.parts.1.write.weight";
+  EXPECT_TRUE(trains(stage, q, TrainGroup::kProjection));
+  EXPECT_TRUE(trains(stage, parts, TrainGroup::kFeature));
+  EXPECT_FALSE(trains(stage, "model.layers.0.self_attn.q_proj.weight", TrainGroup::kProjection));
+  EXPECT_FALSE(trains(stage, "model.layers.0.mlp.up_proj.weight", TrainGroup::kProjection));
+  stage.train = {"features", "norms"};
+  EXPECT_FALSE(trains(stage, q, TrainGroup::kProjection));
+  EXPECT_TRUE(trains(stage, parts, TrainGroup::kFeature));
+  EXPECT_TRUE(trains(stage, "model.norm.weight", TrainGroup::kProjection));
+  stage.train = {"*.3.*"};
+  EXPECT_TRUE(trains(stage, "model.layers.3.mlp.up_proj.weight", TrainGroup::kProjection));
+  EXPECT_FALSE(trains(stage, q, TrainGroup::kProjection));
+}
+
+}  // namespace
+}  // namespace retort::train

@@ -1,0 +1,247 @@
+#include "train/run.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/atomic_file.h"
+#include "base/interrupt.h"
+#include "base/mapped_file.h"
+#include "io/tokenizer_files.h"
+#include "train/stage_loop.h"
+
+namespace retort::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFinished = "train.json";
+constexpr const char* kOwnFiles[] = {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "checkpoints", "student",
+                                     "student-init", kFinished, "results.json", "report.html"};
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+void remove_own_files(const std::string& folder) {
+  std::error_code ignored;
+  for (const char* name : kOwnFiles) fs::remove_all(folder + "/" + name, ignored);
+  std::vector<fs::path> events;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (entry.path().filename().string().rfind("events.out.tfevents.", 0) == 0) events.push_back(entry.path());
+  }
+  for (const auto& path : events) fs::remove(path, ignored);
+}
+
+// Whether RUN may be written to, by the user's wishes.
+Status check_folder(const RunOptions& options) {
+  if (options.out.empty()) return invalid("no folder for the run: name one with --out");
+  std::error_code ignored;
+  if (!exists(options.out)) return {};
+  if (!fs::is_directory(options.out, ignored)) return invalid(options.out, ": a file; --out names a folder");
+  const bool empty = fs::is_empty(options.out, ignored);
+  const bool run = exists(options.out + "/recipe.yaml");
+  if (empty || (options.resume && run) || (options.overwrite && run)) return {};
+  if (run) return invalid(options.out, ": a run is there already; --resume goes on with it, --overwrite starts anew");
+  return invalid(options.out, ": not empty, and no run of retort; name another --out");
+}
+
+nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
+
+// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now.
+nlohmann::json comparable(const Recipe& recipe) {
+  auto json = plain(recipe_json(recipe));
+  json["data"].erase("train");
+  json.erase("checkpoint_minutes");
+  return json;
+}
+
+CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoder encode, int vocab_size) {
+  auto calls = std::make_shared<uint64_t>(0);
+  return [=, seed = recipe.seed](int rows, int seq) {
+    return TokenStream(text, encode, {rows, seq, mix_seed(seed, 2, (*calls)++), 0, vocab_size}).next();
+  };
+}
+
+Json start_json(const RunState& state) {
+  Json out = {{"kept", state.kept}};
+  if (state.start.is_object()) out["details"] = Json::parse(state.start.dump());
+  return out;
+}
+
+Json stages_json(const RunState& state) {
+  Json out = Json::array();
+  for (const auto& stage : state.done) {
+    out.push_back({{"name", stage.name}, {"steps", stage.steps}, {"skipped", stage.skipped}, {"tokens", stage.tokens},
+                   {"seconds", stage.seconds}, {"tokens_per_s", stage.seconds > 0 ? double(stage.tokens) / stage.seconds : 0.0},
+                   {"gemm_share", stage.compute_seconds > 0 ? stage.gemm_seconds / stage.compute_seconds : 0.0},
+                   {"first_loss", stage.first_loss}, {"last_loss", stage.last_loss}});
+  }
+  return out;
+}
+
+class Run {
+ public:
+  Run(const Recipe& recipe, const RunOptions& options, const RunParts& parts)
+      : recipe_(recipe), options_(options), parts_(parts), pool_(options.threads) {}
+
+  Result<Json> run() {
+    RETORT_RETURN_IF_ERROR(check_folder(options_));
+    if (options_.resume && exists(path(kFinished))) return finished_before();
+    RETORT_RETURN_IF_ERROR(open());
+    if (options_.resume) {
+      RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
+    }
+    RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
+    const auto status = train();
+    if (!status.ok()) {
+      // Before the first step there is nothing to go on with: leave no trace.
+      if (made_folder_ && state_.run_step == 0 && status.error().code != ErrorCode::kInterrupted) abandon();
+      return status.error();
+    }
+    return finish();
+  }
+
+ private:
+  std::string path(const std::string& name) const { return options_.out + "/" + name; }
+
+  Result<Json> finished_before() const {
+    RETORT_TRY(const auto text, read_text_file(path(kFinished)));
+    auto document = Json::parse(text, nullptr, false);
+    if (!document.is_object()) return invalid(path(kFinished), ": not JSON; --overwrite starts the run anew");
+    if (document.contains("recipe")) {
+      auto before = plain(document["recipe"]);
+      RETORT_RETURN_IF_ERROR(same_recipe(before));
+    }
+    return document;
+  }
+
+  Status same_recipe(nlohmann::json before) const {
+    if (before.is_object() && before.contains("data") && before["data"].is_object()) before["data"].erase("train");
+    if (before.is_object()) before.erase("checkpoint_minutes");
+    const auto difference = recipe_difference(before, comparable(recipe_));
+    if (difference.empty()) return {};
+    return invalid(options_.out, ": the recipe differs from the one this run began with: ", difference,
+                   "; go on with the old one, or start anew with --overwrite");
+  }
+
+  Status open() {
+    const auto& start = recipe_.student.start;
+    if (start != "teacher" && !exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
+    RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
+    text_ = std::make_shared<const TrainingText>(std::move(text));
+    RETORT_TRY(encode_, parts_.open_encoder(options_.teacher));
+    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
+    return {};
+  }
+
+  Status begin() {
+    const auto& teacher = backend_->teacher();
+    RETORT_TRY(auto report, backend_->start(recipe_.student, calibration_text(recipe_, text_, encode_, teacher.vocab_size), recipe_.seed));
+    if (interrupted()) return interrupted_error();
+    state_.recipe = comparable(recipe_);
+    state_.teacher_hash = backend_->teacher_hash();
+    state_.data_hash = text_->hash();
+    state_.plan = std::move(report.plan);
+    state_.kept = std::move(report.kept);
+    state_.start = std::move(report.details);
+    std::error_code error;
+    made_folder_ = !exists(options_.out);
+    fs::create_directories(options_.out, error);
+    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+    remove_own_files(options_.out);
+    const auto status = write_beginning();
+    if (!status.ok() && made_folder_) abandon();
+    return status;
+  }
+
+  Status write_beginning() {
+    RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
+    RETORT_RETURN_IF_ERROR(text_->write_held_out(path("held_out.jsonl")));
+    if (recipe_.save_init) RETORT_RETURN_IF_ERROR(backend_->write_student(path("student-init"), provenance()));
+    return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_));  // last: it marks the folder as a run
+  }
+
+  void abandon() const {
+    remove_own_files(options_.out);
+    std::error_code ignored;
+    fs::remove(options_.out, ignored);
+  }
+
+  Status resume() {
+    RETORT_TRY(state_, run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json"));
+    RETORT_RETURN_IF_ERROR(same_recipe(state_.recipe));
+    if (state_.teacher_hash != backend_->teacher_hash()) {
+      return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
+    }
+    if (state_.data_hash != text_->hash()) {
+      return invalid("the training text is not the one this run began with (its hash is ", text_->hash(), ", was ", state_.data_hash, ")");
+    }
+    if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
+    RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
+    std::vector<StateTensor> weights;
+    for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
+    return checkpoint_->load(weights);
+  }
+
+  Status train() {
+    RETORT_TRY(auto metrics, MetricsLog::open(options_.out, state_.metrics));
+    RunContext context{recipe_, options_.out, options_.how_to_resume, *backend_, text_, encode_, pool_, metrics, state_};
+    while (state_.stage < int64_t(recipe_.stages.size())) {
+      const bool inside = checkpoint_ && !state_.cursor.is_null();
+      RETORT_TRY(auto loop, StageLoop::create(context, recipe_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
+      checkpoint_.reset();  // unmaps what the next checkpoints replace
+      RETORT_RETURN_IF_ERROR(loop->run());
+      loop.reset();
+      state_.done.push_back(state_.current);
+      ++state_.stage;
+      state_.current = {};
+      state_.cursor = nullptr;
+      if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, nullptr));
+    }
+    return {};
+  }
+
+  nlohmann::json provenance() const {
+    Json out = {{"retort", RETORT_VERSION}, {"recipe", recipe_json(recipe_)},
+                {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
+                {"data_hash", state_.data_hash}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
+                {"stages", stages_json(state_)}, {"kept", state_.kept}};
+    return plain(out);
+  }
+
+  Result<Json> finish() {
+    RETORT_RETURN_IF_ERROR(backend_->write_student(path("student"), provenance()));
+    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(state_)},
+                {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
+                {"recipe", recipe_json(recipe_)}};
+    RETORT_RETURN_IF_ERROR(write_text_file(path(kFinished), out.dump(1) + "\n"));
+    remove_checkpoints(options_.out);
+    return out;
+  }
+
+  const Recipe& recipe_;
+  const RunOptions& options_;
+  const RunParts& parts_;
+  ThreadPool pool_;
+  std::shared_ptr<const TrainingText> text_;
+  Encoder encode_;
+  std::unique_ptr<Backend> backend_;
+  std::optional<Checkpoint> checkpoint_;
+  RunState state_;
+  bool made_folder_ = false;
+};
+
+}  // namespace
+
+Result<Encoder> open_encoder(const std::string& teacher) {
+  RETORT_TRY(auto tokenizer, load_tokenizer(teacher));
+  return Encoder([tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); });
+}
+
+Result<Json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
+  return Run(recipe, options, parts).run();
+}
+
+}  // namespace retort::train

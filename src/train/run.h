@@ -1,0 +1,51 @@
+// One run: a recipe carried out into a folder, from the teacher to the written student; interrupted at any point, it goes on.
+//
+// Layer: train, torch-free (losses and gradients come through stage.h). Not thread-safe.
+//
+//   RUN/recipe.yaml, recipe.json   the recipe as resolved, flags applied
+//   RUN/held_out.jsonl             the documents that were not trained on
+//   RUN/metrics.jsonl, events.*    every step (metrics.h)
+//   RUN/checkpoints/               until the run is finished
+//   RUN/student-init/              the student before training, when the recipe says save_init
+//   RUN/student/                   the result, a model folder
+//   RUN/train.json                 written last: tokens, seconds, stages, kept attention. It marks a finished run
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "train/data.h"
+#include "train/recipe.h"
+#include "train/stage.h"
+
+namespace retort::train {
+
+struct RunOptions {
+  std::string teacher;                 // MODEL
+  std::string out;                     // RUN
+  bool resume = false;                 // go on where a run in RUN stopped; start it when it never did
+  bool overwrite = false;              // a run in RUN is removed first
+  int threads = 0;
+  std::string how_to_resume;           // the command line, for the message after ctrl-C
+};
+
+// What a run is made of; the defaults are the real thing, tests put their own here.
+struct RunParts {
+  std::function<Result<std::unique_ptr<Backend>>(const Recipe&, const BackendOptions&)> open_backend;
+  // The tokenizer of the teacher.
+  std::function<Result<Encoder>(const std::string& teacher)> open_encoder;
+};
+
+Result<Encoder> open_encoder(const std::string& teacher);
+
+// Returns what train.json holds.
+Result<nlohmann::ordered_json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts);
+
+// What would run: stages, what trains, how many tokens, how much memory. Reads the teacher's configuration only.
+Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher);
+std::string description_text(const nlohmann::ordered_json& description);
+
+}  // namespace retort::train

@@ -1,0 +1,250 @@
+#include "train/run.h"
+
+#include <csignal>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "base/interrupt.h"
+#include "support/fake_backend.h"
+#include "test_files.h"
+
+namespace retort::train {
+namespace {
+
+constexpr const char* kRecipe = R"(name: tiny
+seed: 4
+save_init: true
+checkpoint_minutes: 0
+student: {mixer: slots, window: 8}
+data: {held_out: 0.1}
+defaults: {seq: 16, batch: 2, lr: 0.01, clip: 1, ema: 0.9, repeat_every: 3}
+stages:
+- {name: align, loss: attn_out, steps: 20, schedule: {wsd: {warmup_steps: 3, decay: 0.5}}}
+- {name: kd, loss: {logits: 1, ce: 1}, train: all, steps: 9, accumulate: 2, weight_decay: 0.1, schedule: cosine}
+)";
+
+class RunTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    clear_interrupt();
+    std::string lines;
+    for (int d = 0; d < 60; ++d) lines += nlohmann::json{{"text", cat("Text number ", d, ".\n\n", std::string(size_t(200 + d), char('a' + d % 26)))}}.dump() + "\n";
+    test::write_file(folder_ / "corpus.jsonl", lines);
+  }
+  void TearDown() override { clear_interrupt(); }
+
+  Recipe recipe(const std::vector<Override>& overrides = {}) {
+    auto parsed = parse_recipe(kRecipe, "tiny.yaml", overrides);
+    EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+    parsed->data.train = {folder_ / "corpus.jsonl"};
+    return *parsed;
+  }
+  RunParts parts(fake::FakeBehaviour behaviour = {}) {
+    return {[behaviour](const Recipe&, const BackendOptions&) -> Result<std::unique_ptr<Backend>> {
+              return std::unique_ptr<Backend>(new fake::FakeBackend(behaviour));
+            },
+            [](const std::string&) -> Result<Encoder> {
+              return Encoder([](std::string_view text) -> Result<std::vector<int32_t>> {
+                std::vector<int32_t> ids;
+                for (unsigned char c : text) ids.push_back(c);
+                return ids;
+              });
+            }};
+  }
+  Result<nlohmann::ordered_json> go(const std::string& name, bool resume = false, fake::FakeBehaviour behaviour = {},
+                                    const std::vector<Override>& overrides = {}, bool overwrite = false) {
+    RunOptions options;
+    options.teacher = "teacher.gguf";
+    options.out = folder_ / name;
+    options.resume = resume;
+    options.overwrite = overwrite;
+    options.threads = 1;
+    options.how_to_resume = "retort distill ... --resume";
+    return run_recipe(recipe(overrides), options, parts(behaviour));
+  }
+  // The run in `name` is interrupted after each of these many steps, and resumed.
+  void go_in_pieces(const std::string& name, const std::vector<int>& pieces) {
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      clear_interrupt();
+      catch_interrupts();
+      const int64_t last = pieces[i] - 1;
+      const auto result = go(name, i > 0, {-1, [last](int64_t n) { if (n == last) ::raise(SIGINT); }});
+      ASSERT_FALSE(result.ok());
+      ASSERT_EQ(result.error().code, ErrorCode::kInterrupted) << result.error().message;
+      EXPECT_NE(result.error().message.find("--resume"), std::string::npos);
+    }
+    clear_interrupt();
+    const auto result = go(name, true);
+    ASSERT_TRUE(result.ok()) << result.error().message;
+  }
+  std::string student(const std::string& name) { return test::read_file(folder_ / (name + "/student/weights.bin")); }
+  // metrics.jsonl without the columns that the clock writes.
+  std::string steps(const std::string& name) {
+    std::stringstream in(test::read_file(folder_ / (name + "/metrics.jsonl")));
+    std::string out;
+    for (std::string line; std::getline(in, line);) {
+      auto row = nlohmann::json::parse(line);
+      for (const char* key : {"time", "tokens_per_s"}) row.erase(key);
+      out += row.dump() + "\n";
+    }
+    return out;
+  }
+
+  test::TempFolder folder_;
+};
+
+TEST_F(RunTest, LeavesWhatARunFolderHas) {
+  const auto result = go("a");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  for (const char* name : {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "student/config.json", "student-init/config.json", "train.json"}) {
+    EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("a/") + name))) << name;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/checkpoints")) << "a finished run needs none";
+  const auto train = nlohmann::json::parse(test::read_file(folder_ / "a/train.json"));
+  EXPECT_EQ(train["tokens_trained"], 20 * 32 + 9 * 64);
+  EXPECT_EQ(train["stages"].size(), 2u);
+  EXPECT_EQ(train["kept"], nlohmann::json::array({"1.0"}));
+  EXPECT_LT(train["stages"][1]["last_loss"], train["stages"][0]["first_loss"]);
+  const auto resolved = load_recipe(folder_ / "a/recipe.yaml");
+  ASSERT_TRUE(resolved.ok()) << resolved.error().message;
+  EXPECT_NE(student("a"), test::read_file(folder_ / "a/student-init/weights.bin"));
+  const auto config = nlohmann::json::parse(test::read_file(folder_ / "a/student/config.json"));
+  EXPECT_EQ(config["teacher"]["hash"], "00000000deadbeef");
+  EXPECT_EQ(config["recipe"]["stages"][1]["name"], "kd");
+}
+
+TEST_F(RunTest, ResumedBitForBit) {
+  ASSERT_TRUE(go("straight").ok());
+  go_in_pieces("pieces", {7, 6, 7, 1, 5});  // inside stage 1, at its end, at the start of stage 2, inside it
+  EXPECT_EQ(student("pieces"), student("straight"));
+  EXPECT_EQ(steps("pieces"), steps("straight"));
+  go_in_pieces("early", {1});
+  EXPECT_EQ(student("early"), student("straight"));
+}
+
+TEST_F(RunTest, KilledAndResumedBitForBit) {
+  ASSERT_TRUE(go("straight").ok());
+  for (const int64_t death : {0, 6, 13, 24}) {
+    const std::string name = cat("killed", death);
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)go(name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }}, {{"checkpoint_minutes", "1e-9", "--set"}});
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    const auto result = go(name, true);
+    ASSERT_TRUE(result.ok()) << result.error().message;
+    EXPECT_EQ(student(name), student("straight")) << death;
+    EXPECT_EQ(steps(name), steps("straight")) << death;
+  }
+}
+
+TEST_F(RunTest, AFinishedRunIsNotRepeated) {
+  ASSERT_TRUE(go("a").ok());
+  const auto before = std::filesystem::last_write_time(folder_ / "a/train.json");
+  int64_t steps = 0;
+  const auto result = go("a", true, {-1, [&](int64_t) { ++steps; }});
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(steps, 0);
+  EXPECT_EQ(std::filesystem::last_write_time(folder_ / "a/train.json"), before);
+}
+
+TEST_F(RunTest, AnotherRecipeIsNotGoneOnWith) {
+  ASSERT_TRUE(go("a").ok());
+  auto result = go("a", true, {}, {{"align.lr", "0.02", "--set"}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("align.lr: 0.01 -> 0.02"), std::string::npos) << result.error().message;
+  result = go("a");
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("--resume"), std::string::npos);
+  EXPECT_TRUE(go("a", false, {}, {{"align.lr", "0.02", "--set"}}, true).ok()) << "--overwrite";
+}
+
+TEST_F(RunTest, SomebodyElsesFolderIsLeftAlone) {
+  std::filesystem::create_directories(folder_ / "home");
+  test::write_file(folder_ / "home/letter.txt", "dear");
+  for (const bool overwrite : {false, true}) {
+    const auto result = go("home", false, {}, {}, overwrite);
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
+  }
+  EXPECT_EQ(test::read_file(folder_ / "home/letter.txt"), "dear");
+}
+
+TEST_F(RunTest, ChangedTextIsNotGoneOnWith) {
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {-1, [](int64_t n) { if (n == 3) ::raise(SIGINT); }}).ok());
+  clear_interrupt();
+  test::write_file(folder_ / "corpus.jsonl", "{\"text\": \"Something else entirely.\"}\n{\"text\": \"And more.\"}\n");
+  auto result = go("a", true);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("not the one this run began with"), std::string::npos);
+  std::filesystem::remove(folder_ / "corpus.jsonl");
+  result = go("a", true);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("corpus.jsonl"), std::string::npos);
+}
+
+TEST_F(RunTest, LossesThatAreNotFinite) {
+  const auto result = go("a", false, {3, {}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
+  EXPECT_NE(result.error().message.find("not finite in 5 steps in a row"), std::string::npos);
+  EXPECT_NE(result.error().message.find("--set align.lr="), std::string::npos);
+}
+
+TEST_F(RunTest, BadInputLeavesNothing) {
+  const auto expect_nothing = [&](const Recipe& recipe) {
+    RunOptions options;
+    options.teacher = "teacher.gguf";
+    options.out = folder_ / "new";
+    const auto result = run_recipe(recipe, options, parts());
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "new")) << result.error().message;
+  };
+  auto no_text = recipe();
+  no_text.data.train = {};
+  expect_nothing(no_text);
+  auto empty = recipe();
+  test::write_file(folder_ / "empty.txt", "");
+  empty.data.train = {folder_ / "empty.txt"};
+  expect_nothing(empty);
+  auto nobody = recipe();
+  nobody.student.start = folder_ / "nobody";
+  expect_nothing(nobody);
+  auto idle = recipe();
+  idle.stages[0].train = {"*.nothing.*"};
+  expect_nothing(idle);
+}
+
+// A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.
+TEST_F(RunTest, NoRoomForACheckpoint) {
+  ASSERT_TRUE(go("straight").ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    rlimit limit{400000, 400000};  // the student has 280 kB; a checkpoint with moments more than a megabyte
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    const auto result = go("full", false, {}, {{"checkpoint_minutes", "1e-9", "--set"}});
+    const bool right = !result.ok() && result.error().code == ErrorCode::kIo && result.error().message.find('\n') == std::string::npos;
+    _exit(right ? 42 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 42);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "full")) {
+    EXPECT_EQ(entry.path().string().find(".tmp."), std::string::npos) << entry.path();
+  }
+  ASSERT_TRUE(go("full", true).ok());
+  EXPECT_EQ(student("full"), student("straight"));
+}
+
+}  // namespace
+}  // namespace retort::train

@@ -1,0 +1,182 @@
+#include "train/stage_loop.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "base/format.h"
+#include "base/interrupt.h"
+
+namespace retort::train {
+namespace {
+
+constexpr int kMostSkippedInARow = 5;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+AdamSettings settings_of(const StageSpec& stage) {
+  return {stage.betas[0], stage.betas[1], stage.eps, stage.weight_decay, stage.clip, stage.ema};
+}
+
+StreamOptions stream_options(const RunContext& context, const StageSpec& stage) {
+  const auto index = uint64_t(&stage - context.recipe.stages.data());
+  return {stage.batch, stage.seq, mix_seed(context.recipe.seed, 1, index), stage.repeat_every, context.backend.teacher().vocab_size};
+}
+
+}  // namespace
+
+Status save_run(RunContext& context, AdamW* optimizer) {
+  std::vector<StateTensor> tensors;
+  for (const auto& parameter : context.backend.tensors()) tensors.push_back({"w/" + parameter.name, parameter.value});
+  if (optimizer) {
+    for (auto& tensor : optimizer->state()) tensors.push_back(tensor);
+  }
+  context.state.metrics = context.metrics.position();
+  return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors);
+}
+
+StageLoop::StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters)
+    : context_(context),
+      stage_(stage),
+      runner_(std::move(runner)),
+      optimizer_(std::move(parameters), settings_of(stage), context.pool),
+      stream_(context.text, context.encode, stream_options(context, stage)),
+      meter_(stage.budget, int64_t(stage.batch) * stage.seq * stage.accumulate) {}
+
+Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const StageSpec& stage, const Checkpoint* from) {
+  RETORT_TRY(auto runner, context.backend.make_stage(stage));
+  auto parameters = runner->parameters();
+  if (parameters.empty()) {
+    std::string patterns;
+    for (const auto& pattern : stage.train) patterns += (patterns.empty() ? "" : ", ") + pattern;
+    return invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns);
+  }
+  std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, std::move(runner), std::move(parameters)));
+  if (from) RETORT_RETURN_IF_ERROR(loop->resume(*from));
+  else context.state.current = StageReport{stage.name};
+  return loop;
+}
+
+Status StageLoop::resume(const Checkpoint& from) {
+  const RunState& state = context_.state;
+  RETORT_RETURN_IF_ERROR(from.load(optimizer_.state()));
+  optimizer_.set_steps(state.optimizer_steps);
+  meter_.resume(state.current.steps, state.current.seconds, state.pace);
+  return stream_.restore(state.cursor);
+}
+
+Result<bool> StageLoop::gradients(MetricsRow& row) {
+  StepResult sum;
+  for (int micro = 0; micro < stage_.accumulate; ++micro) {
+    RETORT_TRY(const Batch batch, stream_.next());
+    StepContext step;
+    step.step = meter_.steps();
+    step.seed = mix_seed(context_.recipe.seed, uint64_t(context_.state.run_step), uint64_t(micro) + 7);
+    step.scale = 1.0 / stage_.accumulate;
+    RETORT_TRY(const StepResult result, runner_->step(batch, step));
+    sum.loss += result.loss * step.scale;
+    sum.gemm_seconds += result.gemm_seconds;
+    sum.compute_seconds += result.compute_seconds;
+    for (size_t i = 0; i < result.parts.size(); ++i) {
+      if (micro == 0) sum.parts.push_back({result.parts[i].name, 0});
+      sum.parts[i].value += result.parts[i].value * step.scale;
+    }
+  }
+  auto& report = context_.state.current;
+  report.gemm_seconds += sum.gemm_seconds;
+  report.compute_seconds += sum.compute_seconds;
+  row.loss = sum.loss;
+  for (const auto& part : sum.parts) row.parts.emplace_back(part.name, part.value);
+  row.gemm_share = sum.compute_seconds > 0 ? sum.gemm_seconds / sum.compute_seconds : 0;
+  return std::isfinite(sum.loss);
+}
+
+Status StageLoop::step() {
+  const double begin = now();
+  auto& state = context_.state;
+  auto& report = state.current;
+  MetricsRow row;
+  RETORT_TRY(const bool finite, gradients(row));
+  const double factor = schedule_factor(stage_.schedule, stage_.lr, meter_.middle_of_next_step());
+  const auto rate = [&](double own) { return (own > 0 ? own : stage_.lr) * factor; };
+  row.lr = stage_.lr * factor;
+  if (finite) row.grad_norm = optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)});
+  else optimizer_.drop_gradients();
+  const bool good = finite && std::isfinite(row.grad_norm);
+  skipped_in_a_row_ = good ? 0 : skipped_in_a_row_ + 1;
+  if (!good) ++report.skipped;
+  else if (report.steps == report.skipped) report.first_loss = row.loss;
+  if (good) report.last_loss = row.loss;
+
+  const int64_t tokens = int64_t(stage_.batch) * stage_.seq * stage_.accumulate;
+  const double seconds = now() - begin;
+  meter_.step(seconds);
+  ++report.steps;
+  report.tokens += tokens;
+  report.seconds = meter_.seconds();
+  ++state.run_step;
+  state.tokens += tokens;
+  state.seconds += seconds;
+  since_checkpoint_ += seconds;
+
+  row.stage = stage_.name;
+  row.step = report.steps;
+  row.steps = int64_t(meter_.total_steps());
+  row.run_step = state.run_step;
+  row.tokens = state.tokens;
+  row.tokens_per_s = seconds > 0 ? double(tokens) / seconds : 0;
+  row.time = state.seconds;
+  last_ = row;
+  RETORT_RETURN_IF_ERROR(context_.metrics.add(row));
+  return skipped_in_a_row_ >= kMostSkippedInARow ? too_many_skipped() : Status();
+}
+
+Status StageLoop::too_many_skipped() const {
+  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", kMostSkippedInARow, " steps in a row, the last one step ",
+                 context_.state.current.steps, "; a lower lr or a clip usually helps: --set ", stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
+}
+
+Status StageLoop::checkpoint() {
+  const double begin = now();
+  auto& state = context_.state;
+  state.cursor = stream_.cursor();
+  state.pace = meter_.seconds_per_step();
+  state.optimizer_steps = optimizer_.steps();
+  RETORT_RETURN_IF_ERROR(save_run(context_, &optimizer_));
+  meter_.pass(now() - begin);
+  since_checkpoint_ = 0;
+  return {};
+}
+
+Status StageLoop::saved_interruption() {
+  RETORT_RETURN_IF_ERROR(checkpoint());
+  return Error{ErrorCode::kInterrupted, cat("interrupted; saved after step ", meter_.steps(), " of stage '", stage_.name, "'. Go on with: ",
+                                            context_.how_to_resume)};
+}
+
+void StageLoop::show(Progress& progress, const MetricsRow& row) const {
+  std::string note = cat("loss ", format_significant(row.loss, 4), "  ", format_significant(row.tokens_per_s, 3), " tok/s");
+  const auto skipped = context_.state.current.skipped;
+  if (skipped > 0) note += cat("  ", skipped, " skipped");
+  const bool clock = stage_.budget.minutes > 0;
+  progress.update(clock ? int64_t(meter_.seconds()) : meter_.steps(), note);
+}
+
+Status StageLoop::run() {
+  const bool clock = stage_.budget.minutes > 0;
+  const auto total = clock ? int64_t(stage_.budget.minutes * 60) : int64_t(meter_.total_steps());
+  Progress progress(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
+  while (!meter_.done()) {
+    if (interrupted()) return saved_interruption();
+    RETORT_RETURN_IF_ERROR(step());
+    show(progress, last_);
+    const double interval = context_.recipe.checkpoint_minutes * 60;
+    if (interval > 0 && since_checkpoint_ >= interval && !meter_.done()) RETORT_RETURN_IF_ERROR(checkpoint());
+  }
+  optimizer_.take_average();
+  const auto& report = context_.state.current;
+  progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
+                      format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
+  return {};
+}
+
+}  // namespace retort::train

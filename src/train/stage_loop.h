@@ -1,0 +1,64 @@
+// One stage, step by step: batches in, gradients, optimiser, log, checkpoints.
+//
+// Layer: train, torch-free. Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/progress.h"
+#include "base/threads.h"
+#include "train/checkpoint.h"
+#include "train/data.h"
+#include "train/optimizer.h"
+#include "train/run_state.h"
+#include "train/schedule.h"
+
+namespace retort::train {
+
+// What all stages of a run share.
+struct RunContext {
+  const Recipe& recipe;
+  const std::string& folder;
+  const std::string& how_to_resume;
+  Backend& backend;
+  std::shared_ptr<const TrainingText> text;
+  Encoder encode;
+  ThreadPool& pool;
+  MetricsLog& metrics;
+  RunState& state;
+};
+
+// Writes context.state and every tensor, with the optimiser's when there is one.
+Status save_run(RunContext& context, AdamW* optimizer);
+
+class StageLoop {
+ public:
+  // `from` is the checkpoint to go on from, or null.
+  static Result<std::unique_ptr<StageLoop>> create(RunContext& context, const StageSpec& stage, const Checkpoint* from);
+
+  // To the end of the budget. Ctrl-C: a checkpoint, and an error that says how to go on.
+  Status run();
+
+ private:
+  StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
+  Status resume(const Checkpoint& from);
+  Status step();
+  Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
+  Status saved_interruption();
+  Status checkpoint();
+  Status too_many_skipped() const;
+  void show(Progress& progress, const MetricsRow& row) const;
+
+  RunContext& context_;
+  const StageSpec& stage_;
+  std::unique_ptr<StageRunner> runner_;
+  AdamW optimizer_;
+  TokenStream stream_;
+  BudgetMeter meter_;
+  MetricsRow last_;
+  int skipped_in_a_row_ = 0;
+  double since_checkpoint_ = 0;
+};
+
+}  // namespace retort::train

@@ -1,0 +1,127 @@
+// A backend without a model: every "tensor" is pulled towards a value that depends on the batch, so that data order, sampling seeds,
+// optimiser state and schedules all leave their mark on the bits. For tests of the loop.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "base/atomic_file.h"
+#include "train/stage.h"
+
+namespace retort::train::fake {
+
+inline ModelConfig fake_config() {
+  ModelConfig c;
+  c.name = "fake";
+  c.layers = 2, c.width = 8, c.heads = 2, c.kv_heads = 1, c.head_dim = 4, c.mlp_width = 16, c.vocab_size = 256, c.context_length = 512;
+  c.plan = attention_plan(c);
+  return c;
+}
+
+struct FakeTensor {
+  std::string name;
+  TrainGroup group;
+  std::vector<float> value, gradient;
+};
+
+struct FakeBehaviour {
+  int64_t nan_from = -1;                // losses are not finite from this step of the backend on
+  std::function<void(int64_t)> on_step; // told the number of every step
+};
+
+class FakeRunner : public StageRunner {
+ public:
+  FakeRunner(std::vector<FakeTensor>& tensors, const StageSpec& stage, const FakeBehaviour& behaviour, int64_t& steps)
+      : tensors_(tensors), stage_(stage), behaviour_(behaviour), steps_(steps) {}
+
+  std::vector<Parameter> parameters() override {
+    std::vector<Parameter> out;
+    int layer = 0;
+    for (auto& t : tensors_) {
+      if (trains(stage_, t.name, t.group)) out.push_back({t.name, t.group, true, stage_.layer_wise() ? layer : 0, t.value, t.gradient});
+      ++layer;
+    }
+    return out;
+  }
+
+  Result<StepResult> step(const Batch& batch, const StepContext& context) override {
+    const int64_t number = steps_++;
+    if (behaviour_.on_step) behaviour_.on_step(number);
+    double loss = 0;
+    uint64_t noise = context.seed;
+    for (auto& p : parameters()) {
+      for (size_t i = 0; i < p.value.size(); ++i) {
+        noise = noise * 6364136223846793005ull + 1442695040888963407ull;
+        const float target = float(batch.tokens[(i * 7) % batch.tokens.size()]) / 128.0f + float(noise >> 40) * 1e-9f + float(batch.starts.size()) * 0.01f;
+        const float difference = p.value[i] - target;
+        loss += double(difference) * double(difference);
+        p.gradient[i] += float(context.scale) * 2 * difference;
+      }
+    }
+    if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from) loss = std::numeric_limits<double>::quiet_NaN();
+    return StepResult{loss, {{loss_name(stage_.losses[0].kind), loss}}, 0.001, 0.002};
+  }
+
+ private:
+  std::vector<FakeTensor>& tensors_;
+  const StageSpec& stage_;
+  const FakeBehaviour& behaviour_;
+  int64_t& steps_;
+};
+
+class FakeBackend : public Backend {
+ public:
+  explicit FakeBackend(FakeBehaviour behaviour = {}) : behaviour_(std::move(behaviour)), config_(fake_config()) {}
+
+  const ModelConfig& teacher() const override { return config_; }
+  std::string teacher_hash() const override { return "00000000deadbeef"; }
+
+  Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
+    RETORT_TRY(const Batch batch, text(1, 16));
+    make();
+    for (auto& t : tensors_) {
+      for (size_t i = 0; i < t.value.size(); ++i) t.value[i] = float((seed * 31 + i * 17 + size_t(batch.tokens[i % 16])) % 97) / 97.0f;
+    }
+    return StartReport{config_.plan, {"1.0"}, {{"seconds", 0.25}}};
+  }
+  Status restore(const StudentSpec&, const std::vector<LayerPlan>& plan) override {
+    if (plan != config_.plan) return internal_error("another plan");
+    make();
+    return {};
+  }
+  std::vector<Parameter> tensors() override {
+    std::vector<Parameter> out;
+    for (auto& t : tensors_) out.push_back({t.name, t.group, false, 0, t.value, {}});
+    return out;
+  }
+  Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
+    return std::unique_ptr<StageRunner>(new FakeRunner(tensors_, stage, behaviour_, steps_));
+  }
+  Status write_student(const std::string& folder, const nlohmann::json& provenance) override {
+    RETORT_TRY(auto out, AtomicFolder::create(folder));
+    std::string bytes;
+    for (const auto& t : tensors_) bytes.append(reinterpret_cast<const char*>(t.value.data()), t.value.size() * sizeof(float));
+    RETORT_RETURN_IF_ERROR(write_text_file(out.path() + "/weights.bin", bytes));
+    RETORT_RETURN_IF_ERROR(write_text_file(out.path() + "/config.json", provenance.dump(1)));
+    return out.commit();
+  }
+
+ private:
+  void make() {
+    tensors_.clear();
+    const auto add = [&](const char* name, TrainGroup group, size_t size) {
+      tensors_.push_back({name, group, std::vector<float>(size), std::vector<float>(size)});
+    };
+    add("model.layers.0.mixer.q_proj.weight", TrainGroup::kProjection, 70000);  // more than one chunk of the optimiser
+    add("model.layers.0.mixer.write.weight", TrainGroup::kFeature, 100);
+    add("model.layers.1.mixer.join.gate.bias", TrainGroup::kGate, 13);
+    add("model.layers.1.mlp.up_proj.weight", TrainGroup::kProjection, 65);
+  }
+
+  FakeBehaviour behaviour_;
+  ModelConfig config_;
+  std::vector<FakeTensor> tensors_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace retort::train::fake
