@@ -22,6 +22,8 @@ struct StateSlot {
   int64_t rows = 0;
   int64_t columns = 0;         // kCache: key columns + value columns
   RecurrenceSpec recurrence;   // kRecurrence
+  int kv_heads = 0;            // kCache
+  int64_t key_columns = 0;     // kCache
 
   // Numbers held after `tokens` tokens.
   int64_t numbers(int64_t tokens) const {
@@ -56,11 +58,11 @@ class ProbeOps {
     return {heads * static_cast<int>(w.spec->shape[1])};
   }
   Tensor short_conv(Tensor x, Weight w, Weight) {
-    states.push_back({StateSlot::Kind::kConv, w.spec->shape[1] - 1, x.columns, {}});
+    states.push_back({StateSlot::Kind::kConv, w.spec->shape[1] - 1, x.columns});
     return x;
   }
   Tensor leaving(Tensor x) {
-    if (shape_.window.size > 0) states.push_back({StateSlot::Kind::kLeaving, shape_.window.size, x.columns, {}});
+    if (shape_.window.size > 0) states.push_back({StateSlot::Kind::kLeaving, shape_.window.size, x.columns});
     return x;
   }
   Tensor rope(Tensor x, int) { return x; }
@@ -78,9 +80,9 @@ class ProbeOps {
   Tensor scale(Tensor x, double) { return x; }
   Tensor mul_heads(Tensor x, Tensor, int) { return x; }
   Tensor columns(Tensor, int, int count) { return {count}; }
-  Normalised<Tensor> attention(Tensor q, Tensor k, Tensor v, int heads, int, WindowConfig window) {
+  Normalised<Tensor> attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
     const int64_t rows = window.size > 0 ? window.size + window.sinks : -1;
-    states.push_back({StateSlot::Kind::kCache, rows, k.columns + v.columns, {}});
+    states.push_back({StateSlot::Kind::kCache, rows, k.columns + v.columns, {}, kv_heads, k.columns});
     return {q, {heads}};
   }
   Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<ProbeOps>&) {

@@ -73,8 +73,8 @@ struct Model::Loader {
   // Which weights are applied to the layer's input: asked of the equations themselves, in a pass without rows.
   void find_fused(LoadedLayer& layer) {
     Arena arena;
-    Activations activations;
-    RuntimeOps ops(pool, arena, activations, {}, 0);
+    OpsScratch scratch;
+    RuntimeOps ops(pool, arena, scratch, {}, 0);
     const auto input = ops.allocate(model.config_.width);
     ops.set_rope(model.frequencies_);
     ops.begin_layer(input, {});
@@ -108,7 +108,7 @@ struct Model::Loader {
     RETORT_TRY(model.head_, load(head, Precision::kQuantised, head_format(format)));
     char text[17];
     std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    model.identity_ = fingerprint(model.config_) + "-" + text;
+    model.identity_ = cat(fingerprint(model.config_), "-", text, model.layout_->cache_type() == CacheType::kF32 ? "-f32" : "-bf16");
     return {};
   }
 };
@@ -119,7 +119,7 @@ Result<std::shared_ptr<const Model>> Model::load(const ModelFiles& files, Weight
   RETORT_RETURN_IF_ERROR(validate_plan(model->config_));
   model->store_ = files.weights;
   model->frequencies_ = model->config_.rope.frequencies(model->config_.head_dim);
-  model->layout_ = std::make_shared<const StateLayout>(model->config_);
+  model->layout_ = std::make_shared<const StateLayout>(model->config_, format == WeightFormat::kF32 ? CacheType::kF32 : CacheType::kBf16);
   Loader loader{files, format, pool, *model};
   RETORT_RETURN_IF_ERROR(loader.load_all());
   return std::shared_ptr<const Model>(std::move(model));
@@ -145,7 +145,7 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
   }
   if (rows == 0) return {};
   arena_.release({});
-  RuntimeOps ops(pool_, arena_, activations_, segments_, rows);
+  RuntimeOps ops(pool_, arena_, scratch_, segments_, rows);
   const auto hidden = ops.allocate(config.width);
   for (size_t i = 0; i < items.size(); ++i) {
     for (int64_t t = 0; t < segments_[i].count; ++t) model_->embed(items[i].tokens[t], hidden.row(segments_[i].first + t));
@@ -183,7 +183,7 @@ void Engine::run_head(std::span<const BatchItem> items, RuntimeOps::Tensor hidde
   for (int64_t first = 0; first < int64_t(wanted_.size()); first += kHeadRows) {
     const Arena::Mark mark = arena_.mark();
     const int64_t count = std::min<int64_t>(kHeadRows, int64_t(wanted_.size()) - first);
-    RuntimeOps ops(pool_, arena_, activations_, {}, count);
+    RuntimeOps ops(pool_, arena_, scratch_, {}, count);
     const auto rows = ops.allocate(hidden.columns);
     for (int64_t r = 0; r < count; ++r) std::copy_n(hidden.row(wanted_[first + r]), hidden.columns, rows.row(r));
     const auto normed = ops.rms_norm_heads(rows, model_->final_norm_, 1, model_->config_.norm_eps);

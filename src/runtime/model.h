@@ -97,7 +97,7 @@ class Engine {
   std::shared_ptr<const Model> model_;
   ThreadPool& pool_;
   Arena arena_;
-  Activations activations_;
+  OpsScratch scratch_;
   std::vector<RowSegment> segments_;
   std::vector<int64_t> wanted_;
 };

@@ -4,20 +4,9 @@
 #include <cstring>
 
 namespace retort {
-namespace {
-
-// The last `count` rows of a sequence's stream of rows, for delay lines: row p lives at p % count.
-struct Ring {
-  float* data;
-  int64_t count, columns;
-  float* row(int64_t position) const { return data + position % count * columns; }
-};
-
-}  // namespace
-
-RuntimeOps::RuntimeOps(ThreadPool& pool, Arena& arena, Activations& activations, std::span<const RowSegment> segments,
+RuntimeOps::RuntimeOps(ThreadPool& pool, Arena& arena, OpsScratch& scratch, std::span<const RowSegment> segments,
                        int64_t rows)
-    : pool_(pool), arena_(arena), activations_(activations), kernels_(elementwise()), segments_(segments), rows_(rows) {}
+    : pool_(pool), arena_(arena), scratch_(scratch), kernels_(elementwise()), segments_(segments), rows_(rows) {}
 
 void RuntimeOps::begin_layer(Tensor input, std::span<const Weight> fused) {
   input_ = input;
@@ -42,8 +31,8 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
     jobs[i] = {&w, outputs[i].data, outputs[i].stride};
   }
   if (rows_ == 0) return;
-  activations_.set(x.data, rows_, x.columns, x.stride);
-  matmul(pool_, activations_, std::span(jobs, weights.size()));
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, scratch_.activations, std::span(jobs, weights.size()));
 }
 
 Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
@@ -51,14 +40,14 @@ Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
   const Tensor out = allocate(int(w->shape[0] / 2));
   MatmulJob job{&matrix, out.data, out.stride, nullptr, Epilogue::kSiluPairs};
   job.outputs = out.columns;
-  activations_.set(x.data, rows_, x.columns, x.stride);
-  matmul(pool_, activations_, job);
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, scratch_.activations, job);
   return out;
 }
 
 void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
-  activations_.set(x.data, rows_, x.columns, x.stride);
-  matmul(pool_, activations_, MatmulJob{&w->matrices.front(), sum.data, sum.stride, nullptr, Epilogue::kAdd});
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  matmul(pool_, scratch_.activations, MatmulJob{&w->matrices.front(), sum.data, sum.stride, nullptr, Epilogue::kAdd});
 }
 
 Tensor RuntimeOps::linear(Tensor x, Weight w, Weight bias) {
@@ -81,55 +70,11 @@ Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
   const int in = x.columns / heads, out_columns = int(w->matrices.front().rows());
   const Tensor out = allocate(heads * out_columns);
   for (int h = 0; h < heads && rows_ > 0; ++h) {
-    activations_.set(x.data + h * in, rows_, in, x.stride);
+    scratch_.activations.set(x.data + h * in, rows_, in, x.stride);
     MatmulJob job{&w->matrices[h], out.data + h * out_columns, out.stride};
     if (bias) job.bias = bias->values.data() + h * out_columns;
-    matmul(pool_, activations_, job);
+    matmul(pool_, scratch_.activations, job);
   }
-  return out;
-}
-
-Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
-  const int64_t taps = w->shape[1], channels = x.columns;
-  const Tensor out = allocate(x.columns);
-  for (const RowSegment& s : segments_) {
-    const int64_t position = s.sequence->position();
-    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), taps - 1, channels};
-    for (int64_t t = 0; t < s.count; ++t) {
-      float* to = out.row(s.first + t);
-      for (int64_t c = 0; c < channels; ++c) to[c] = bias ? bias->values[c] : 0.0f;
-      for (int64_t j = 0; j < taps; ++j) {
-        const int64_t back = taps - 1 - j;
-        if (position + t < back) continue;
-        const float* in = t >= back ? x.row(s.first + t - back) : ring.row(position + t - back);
-        for (int64_t c = 0; c < channels; ++c) to[c] += w->values[c * taps + j] * in[c];
-      }
-    }
-    for (int64_t t = std::max<int64_t>(0, s.count - ring.count); t < s.count; ++t) {
-      std::memcpy(ring.row(position + t), x.row(s.first + t), channels * sizeof(float));
-    }
-  }
-  ++slot_;
-  return out;
-}
-
-Tensor RuntimeOps::leaving(Tensor x) {
-  const int64_t window = shape_->window.size;
-  if (window == 0) return x;
-  const Tensor out = allocate(x.columns);
-  const size_t bytes = x.columns * sizeof(float);
-  for (const RowSegment& s : segments_) {
-    const int64_t position = s.sequence->position();
-    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), window, x.columns};
-    for (int64_t t = 0; t < s.count; ++t) {
-      const float* from = t >= window ? x.row(s.first + t - window) : ring.row(position + t);  // zeros at the start
-      std::memcpy(out.row(s.first + t), from, bytes);
-    }
-    for (int64_t t = std::max<int64_t>(0, s.count - window); t < s.count; ++t) {
-      std::memcpy(ring.row(position + t), x.row(s.first + t), bytes);
-    }
-  }
-  ++slot_;
   return out;
 }
 

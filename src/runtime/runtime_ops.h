@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "mixers/list.h"
@@ -24,6 +25,14 @@ namespace retort {
 struct RowSegment {
   Sequence* sequence = nullptr;
   int64_t first = 0, count = 0;
+};
+
+// Buffers of the kernels that outlive a pass, so that decoding allocates nothing.
+struct OpsScratch {
+  Activations activations;
+  AttentionScratch attention;
+  std::vector<AttentionArgs> tasks;
+  std::vector<CacheSpan> spans;
 };
 
 class RuntimeOps {
@@ -41,8 +50,7 @@ class RuntimeOps {
     Tensor values, maximum;
   };
 
-  RuntimeOps(ThreadPool& pool, Arena& arena, Activations& activations, std::span<const RowSegment> segments,
-             int64_t rows);
+  RuntimeOps(ThreadPool& pool, Arena& arena, OpsScratch& scratch, std::span<const RowSegment> segments, int64_t rows);
 
   // The layer's input, and the weights of all its parts that are applied to it and therefore run as one parallel section.
   void begin_layer(Tensor input, std::span<const Weight> fused);
@@ -106,12 +114,16 @@ class RuntimeOps {
     each_row(x.columns, [&](int64_t r) { fn(x.row(r), out.row(r), r); });
     return out;
   }
+  void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
+  void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
+  // Rows side by side, as the recurrence kernels read them.
+  Tensor dense(Tensor x);
   const StateLayout::Slot& next_slot(const Sequence& sequence) const { return sequence.layout().slots()[slot_]; }
   static constexpr int64_t kParallelNumbers = 1 << 15;  // elementwise work below this is quicker on one thread
 
   ThreadPool& pool_;
   Arena& arena_;
-  Activations& activations_;
+  OpsScratch& scratch_;
   const ElementwiseKernels& kernels_;
   std::span<const RowSegment> segments_;
   int64_t rows_;

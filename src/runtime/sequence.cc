@@ -4,7 +4,7 @@
 
 namespace retort {
 
-StateLayout::StateLayout(const ModelConfig& config) {
+StateLayout::StateLayout(const ModelConfig& config, CacheType cache_type) : cache_type_(cache_type) {
   for (const LayerPlan& layer : config.plan) {
     auto& first = first_.emplace_back();
     for (const Part& part : layer.parts) {
@@ -24,7 +24,7 @@ StateLayout::StateLayout(const ModelConfig& config) {
 }
 
 Sequence::Sequence(std::shared_ptr<const StateLayout> layout) : layout_(std::move(layout)), fixed_(layout_->fixed_numbers()) {
-  for (const auto& slot : layout_->growing()) caches_.emplace_back(slot.shape);
+  for (const auto& slot : layout_->growing()) caches_.emplace_back(slot.shape, layout_->cache_type());
 }
 
 int64_t Sequence::bytes() const {

@@ -22,18 +22,20 @@ class StateLayout {
     int64_t offset = 0;  // into the fixed block
     int cache = -1;      // index among the growing slots
   };
-  explicit StateLayout(const ModelConfig& config);
+  StateLayout(const ModelConfig& config, CacheType cache_type);
 
   const std::vector<Slot>& slots() const { return slots_; }
   // The first slot of a layer's part; part_forward uses the following ones in order.
   int first_slot(int layer, int part) const { return first_[layer][part]; }
   int64_t fixed_numbers() const { return fixed_numbers_; }
   const std::vector<Slot>& growing() const { return growing_; }
+  CacheType cache_type() const { return cache_type_; }
 
  private:
   std::vector<Slot> slots_, growing_;
   std::vector<std::vector<int>> first_;
   int64_t fixed_numbers_ = 0;
+  CacheType cache_type_;
 };
 
 class Sequence {

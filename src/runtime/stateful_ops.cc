@@ -2,128 +2,207 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/recurrence.h"
 #include "runtime/runtime_ops.h"
 
 namespace retort {
 
 using Tensor = RuntimeOps::Tensor;
 
-Normalised<Tensor> RuntimeOps::attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
-  const int d = k.columns / kv_heads, dv = v.columns / kv_heads, group = heads / kv_heads;
-  const Normalised<Tensor> y{allocate(heads * dv), allocate(heads)};
-  const float scale = 1.0f / std::sqrt(float(d));
-  for (const RowSegment& s : segments_) {
-    const StateLayout::Slot& slot = next_slot(*s.sequence);
-    const int64_t position = s.sequence->position(), columns = k.columns + v.columns;
-    std::vector<float> history;  // all rows up to the end of the segment
-    const auto copy = [&](float* to, int64_t t) {
-      std::memcpy(to, k.row(s.first + t), k.columns * sizeof(float));
-      std::memcpy(to + k.columns, v.row(s.first + t), v.columns * sizeof(float));
-    };
-    float* fixed = window.size ? s.sequence->fixed(slot) : nullptr;
-    const int64_t sinks = window.sinks, size = window.size;
-    if (!window.size) {
-      KvCache& cache = s.sequence->cache(slot);
-      float* to = cache.append(s.count);
-      for (int64_t t = 0; t < s.count; ++t) copy(to + t * columns, t);
+namespace {
+
+// The last `count` rows of a sequence's stream of rows: row p lives at p % count.
+struct Ring {
+  float* data;
+  int64_t count, columns;
+  float* row(int64_t position) const { return data + position % count * columns; }
+};
+
+// A window's keys and values: the sinks first, then a ring of the last `size` positions that are not sinks. Rows are
+// [key columns | value columns].
+struct WindowRows {
+  float* data;
+  int64_t sinks, size, key_columns, columns, kv_heads;
+
+  float* row(int64_t position) const {
+    return data + (position < sinks ? position : sinks + (position - sinks) % size) * columns;
+  }
+  CacheSpan span(int64_t position, int64_t count) const {
+    return make_span(row(position), row(position) + key_columns, columns, columns, position, count);
+  }
+  CacheSpan make_span(const float* keys, const float* values, int64_t key_stride, int64_t value_stride, int64_t position,
+                      int64_t count) const {
+    return {keys, values, key_stride, key_columns / kv_heads, value_stride, (columns - key_columns) / kv_heads, position, count};
+  }
+  // What is held of the tokens before `position`, oldest first: at most three spans.
+  int spans(int64_t position, CacheSpan* out) const {
+    int n = 0;
+    if (const int64_t held = std::min(sinks, position); held > 0) out[n++] = span(0, held);
+    const int64_t first = std::max(sinks, position - size);
+    for (int64_t p = first; p < position;) {
+      const int64_t until_wrap = size - (p - sinks) % size;
+      out[n++] = span(p, std::min(until_wrap, position - p));
+      p += until_wrap;
     }
-    const auto at = [&](int64_t p) -> std::pair<const float*, const float*> {
-      if (p >= position) return {k.row(s.first + p - position), v.row(s.first + p - position)};
-      const float* row = !window.size ? s.sequence->cache(slot).row(p)
-                         : p < sinks  ? fixed + p * columns
-                                      : fixed + (sinks + (p - sinks) % size) * columns;
-      return {row, row + k.columns};
-    };
-    pool_.parallel_for(s.count * heads, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> scores;
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t t = i / heads, h = i % heads, g = h / group, p = position + t;
-        const float* query = q.row(s.first + t) + h * d;
-        float* out = y.out.row(s.first + t) + h * dv;
-        scores.clear();
-        const auto seen = [&](int64_t j) { return !size || j < sinks || j > p - size; };
-        float most = -INFINITY;
-        for (int64_t j = 0; j <= p; ++j) {
-          float dot = -INFINITY;
-          if (seen(j)) {
-            const float* key = at(j).first + g * d;
-            dot = 0;
-            for (int c = 0; c < d; ++c) dot += query[c] * key[c];
-            dot *= scale;
-          }
-          scores.push_back(dot);
-          most = std::max(most, dot);
-        }
-        float sum = 0;
-        std::fill(out, out + dv, 0.0f);
-        for (int64_t j = 0; j <= p; ++j) {
-          if (!seen(j)) continue;
-          const float w = std::exp(scores[j] - most);
-          sum += w;
-          const float* value = at(j).second + g * dv;
-          for (int c = 0; c < dv; ++c) out[c] += w * value[c];
-        }
-        for (int c = 0; c < dv; ++c) out[c] /= sum;
-        y.log_norm.row(s.first + t)[h] = most + std::log(sum);
+    return n;
+  }
+};
+
+KernelDecay kernel_decay(Decay decay) {
+  switch (decay) {
+    case Decay::kNone: return KernelDecay::kNone;
+    case Decay::kScalar: return KernelDecay::kScalar;
+    case Decay::kPerKey: return KernelDecay::kPerKey;
+  }
+  return KernelDecay::kNone;
+}
+
+// Up to here tokens go one by one: the chunked form pays off later.
+constexpr int64_t kStepTokens = 4;
+
+}  // namespace
+
+Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
+  const int64_t taps = w->shape[1], channels = x.columns;
+  const Tensor out = allocate(x.columns);
+  for (const RowSegment& s : segments_) {
+    const int64_t position = s.sequence->position();
+    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), taps - 1, channels};
+    for (int64_t t = 0; t < s.count; ++t) {
+      float* to = out.row(s.first + t);
+      for (int64_t c = 0; c < channels; ++c) to[c] = bias ? bias->values[c] : 0.0f;
+      for (int64_t j = 0; j < taps; ++j) {
+        const int64_t back = taps - 1 - j;
+        if (position + t < back) continue;
+        const float* in = t >= back ? x.row(s.first + t - back) : ring.row(position + t - back);
+        for (int64_t c = 0; c < channels; ++c) to[c] += w->values[c * taps + j] * in[c];
       }
-    });
-    if (window.size) {
-      for (int64_t t = 0; t < s.count; ++t) {
-        const int64_t p = position + t;
-        copy(fixed + (p < sinks ? p : sinks + (p - sinks) % size) * columns, t);
-      }
+    }
+    for (int64_t t = std::max<int64_t>(0, s.count - ring.count); t < s.count; ++t) {
+      std::memcpy(ring.row(position + t), x.row(s.first + t), size_t(channels) * sizeof(float));
     }
   }
   ++slot_;
+  return out;
+}
+
+Tensor RuntimeOps::leaving(Tensor x) {
+  const int64_t window = shape_->window.size;
+  if (window == 0) return x;
+  const Tensor out = allocate(x.columns);
+  const size_t bytes = size_t(x.columns) * sizeof(float);
+  for (const RowSegment& s : segments_) {
+    const int64_t position = s.sequence->position();
+    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), window, x.columns};
+    for (int64_t t = 0; t < s.count; ++t) {
+      const float* from = t >= window ? x.row(s.first + t - window) : ring.row(position + t);  // zeros at the start
+      std::memcpy(out.row(s.first + t), from, bytes);
+    }
+    for (int64_t t = std::max<int64_t>(0, s.count - window); t < s.count; ++t) {
+      std::memcpy(ring.row(position + t), x.row(s.first + t), bytes);
+    }
+  }
+  ++slot_;
+  return out;
+}
+
+Normalised<Tensor> RuntimeOps::attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
+  const int key_dim = k.columns / kv_heads, value_dim = v.columns / kv_heads;
+  const Normalised<Tensor> y{allocate(heads * value_dim), allocate(heads)};
+  if (segments_.empty()) {
+    ++slot_;
+    return y;
+  }
+  scratch_.tasks.clear();
+  scratch_.spans.resize(segments_.size() * 4);
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    const RowSegment& s = segments_[i];
+    const int64_t position = s.sequence->position();
+    const StateLayout::Slot& slot = next_slot(*s.sequence);
+    AttentionArgs args{q.row(s.first), q.stride, s.count, position, heads, kv_heads, key_dim, value_dim};
+    args.scale = 1.0f / std::sqrt(float(key_dim));
+    args.out = y.out.row(s.first);
+    args.out_stride = y.out.stride;
+    args.log_norm = y.log_norm.row(s.first);
+    args.log_norm_stride = heads;
+    if (window.size == 0) {
+      KvCache& cache = s.sequence->cache(slot);
+      cache.append(k.row(s.first), k.stride, v.row(s.first), v.stride, s.count);
+      args.type = cache.type();
+      args.cache = cache.spans();
+    } else {
+      const WindowRows rows{s.sequence->fixed(slot), window.sinks, window.size, k.columns, k.columns + v.columns, kv_heads};
+      CacheSpan* spans = scratch_.spans.data() + 4 * i;
+      int count = rows.spans(position, spans);
+      spans[count++] = rows.make_span(k.row(s.first), v.row(s.first), k.stride, v.stride, position, s.count);
+      args.type = CacheType::kF32;
+      args.cache = {spans, size_t(count)};
+      args.window = window.size;
+      args.sinks = window.sinks;
+    }
+    scratch_.tasks.push_back(args);
+  }
+  ::retort::attention(pool_, scratch_.tasks, scratch_.attention);
+  if (window.size > 0) remember_window(k, v, kv_heads, window);
+  ++slot_;
   return y;
+}
+
+void RuntimeOps::remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window) {
+  for (const RowSegment& s : segments_) {
+    const int64_t position = s.sequence->position(), end = position + s.count;
+    const WindowRows rows{s.sequence->fixed(next_slot(*s.sequence)), window.sinks, window.size, k.columns, k.columns + v.columns,
+                          kv_heads};
+    for (int64_t p = position; p < end; ++p) {
+      if (p >= window.sinks && p < end - window.size) continue;
+      std::memcpy(rows.row(p), k.row(s.first + p - position), size_t(k.columns) * sizeof(float));
+      std::memcpy(rows.row(p) + k.columns, v.row(s.first + p - position), size_t(v.columns) * sizeof(float));
+    }
+  }
+}
+
+Tensor RuntimeOps::dense(Tensor x) {
+  if (!x || x.stride == x.columns || rows_ <= 1) return x;
+  return map_rows(x, [&](const float* in, float* out, int64_t) { std::memcpy(out, in, size_t(x.columns) * sizeof(float)); });
 }
 
 Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
   Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
   if (spec.normalised) y.log_norm = allocate(spec.heads);
-  const int K = spec.key_dim, V = spec.value_dim, columns = spec.state_columns(), group = spec.heads / spec.kv_heads;
-  for (const RowSegment& s : segments_) {
-    float* state = s.sequence->fixed(next_slot(*s.sequence));
-    pool_.parallel_for(spec.kv_heads, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> acc(columns);
-      for (int64_t g = begin; g < end; ++g) {
-        float* S = state + g * K * columns;
-        for (int64_t t = 0; t < s.count; ++t) {
-          const int64_t r = s.first + t;
-          const float* k = in.k.row(r) + g * K;
-          const float* v = in.v.row(r) + g * V;
-          if (s.sequence->position() + t >= spec.first_position) {
-            for (int i = 0; i < K; ++i) {
-              float* row = S + i * columns;
-              const float keep = spec.decay == Decay::kNone     ? 1.0f
-                                 : spec.decay == Decay::kScalar ? std::exp(in.log_decay.row(r)[g])
-                                                                : std::exp(in.log_decay.row(r)[g * K + i]);
-              for (int c = 0; c < V; ++c) row[c] = keep * row[c] + k[i] * v[c];
-              if (spec.normalised) row[V] = keep * row[V] + k[i];
-            }
-          }
-          for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-            const float* q = in.q.row(r) + h * K;
-            std::fill(acc.begin(), acc.end(), 0.0f);
-            for (int i = 0; i < K; ++i) {
-              const float* row = S + i * columns;
-              for (int c = 0; c < columns; ++c) acc[c] += q[i] * row[c];
-            }
-            float* out = y.out.row(r) + h * V;
-            const float skip = in.skip ? in.skip->values[h] : 0.0f;
-            const bool written = !spec.normalised || acc[V] > 0;
-            for (int c = 0; c < V; ++c) out[c] = !written ? 0.0f : (spec.normalised ? acc[c] / acc[V] : acc[c]) + skip * v[c];
-            if (spec.normalised) {
-              const float offset = in.q_log_offset ? in.q_log_offset.row(r)[h] : 0.0f;
-              y.log_norm.row(r)[h] = written ? std::log(acc[V]) + offset : float(kNothingWritten);
-            }
-          }
-        }
-      }
-    });
-  }
+  const KernelRecurrence kernel{kernel_decay(spec.decay), spec.heads,     spec.kv_heads,       spec.key_dim,
+                                spec.value_dim,           spec.normalised, spec.first_position};
+  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
+  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
+    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
+    const int g = int(chunk % spec.kv_heads);
+    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * kernel.state_size();
+    const auto row = [](Tensor x, int64_t r) { return x ? x.row(r) : nullptr; };
+    const auto tokens = [&](int64_t r) {
+      return RecurrenceTokens<float>{q.row(r), k.row(r), v.row(r), row(decay, r), row(offset, r)};
+    };
+    const int64_t position = s.sequence->position();
+    if (s.count > kStepTokens) {
+      recurrence_forward(kernel, g, s.count, position, tokens(s.first), state, y.out.row(s.first), row(y.log_norm, s.first));
+      return;
+    }
+    for (int64_t t = 0; t < s.count; ++t) {
+      const int64_t r = s.first + t;
+      recurrence_step(kernel, g, position + t, tokens(r), state, y.out.row(r), row(y.log_norm, r));
+    }
+  });
   ++slot_;
+  if (in.skip) add_skip(y.out, in.v, in.skip, spec);
   return y;
+}
+
+// y_h += skip_h v of its kv head.
+void RuntimeOps::add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec) {
+  const int group = spec.heads / spec.kv_heads, width = spec.value_dim;
+  each_row(y.columns, [&](int64_t r) {
+    for (int h = 0; h < spec.heads; ++h) {
+      kernels_.add_scaled(v.row(r) + h / group * width, skip->values[h], width, y.row(r) + h * width);
+    }
+  });
 }
 
 Tensor RuntimeOps::join(Normalised<Tensor> a, Normalised<Tensor> b, int heads) {

@@ -1,0 +1,54 @@
+// From logits to a token: repetition penalty, top-k, top-p, min-p, temperature, in llama.cpp's order and with its defaults.
+//
+// Layer: runtime. A Sampler belongs to one sequence. The same seed, logits and history give the same tokens.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "runtime/random.h"
+
+namespace retort {
+
+struct SamplingOptions {
+  double temperature = 0.8;   // 0: the likeliest token, the first of equals
+  int top_k = 40;             // 0: off
+  double top_p = 0.95;        // 1: off
+  double min_p = 0.05;        // 0: off
+  double repeat_penalty = 1;  // 1: off
+  int repeat_last_n = 64;     // 0: off
+};
+Status validate(const SamplingOptions& options);
+
+struct Candidate {
+  int token;
+  float logit;
+  double probability;
+};
+
+class Sampler {
+ public:
+  Sampler(const SamplingOptions& options, uint64_t seed) : options_(options), random_(seed) {}
+
+  // `history`: the sequence's tokens so far, for the penalty.
+  int sample(std::span<const float> logits, std::span<const int> history);
+  // What sample() draws from, likeliest first; probabilities sum to 1. Valid until the next call.
+  std::span<const Candidate> distribution(std::span<const float> logits, std::span<const int> history);
+
+  const SamplingOptions& options() const { return options_; }
+
+ private:
+  void penalise(std::span<const float> logits, std::span<const int> history);
+  void keep_most_likely(size_t count);
+  void normalise(double temperature);
+  void keep_top_p();
+  void keep_min_p();
+
+  SamplingOptions options_;
+  Random random_;
+  std::vector<float> logits_;
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace retort

@@ -1,0 +1,43 @@
+#include "runtime/session.h"
+
+#include "runtime/state_file.h"
+
+namespace retort {
+
+Status Session::consume(const std::function<bool(int64_t)>& progress, int64_t chunk) {
+  const int64_t total = pending();
+  while (pending() > 0) {
+    const int64_t count = std::min(pending(), chunk);
+    const BatchItem item{&sequence_, std::span(tokens_).subspan(size_t(sequence_.position()), size_t(count)),
+                         count == pending() ? WantLogits::kLast : WantLogits::kNone};
+    RETORT_RETURN_IF_ERROR(engine_->forward({&item, 1}, [&](const LogitsRows& rows) {
+      logits_.assign(rows.data, rows.data + engine_->model().config().vocab_size);
+    }));
+    if (progress && pending() > 0 && !progress(total - pending())) return Error{ErrorCode::kInterrupted, "interrupted"};
+  }
+  return {};
+}
+
+void Session::reset() {
+  sequence_.reset();
+  tokens_.clear();
+  logits_.clear();
+}
+
+Status Session::save(const std::string& path) const {
+  return write_state_file(path, engine_->model().identity(), tokens_, sequence_);
+}
+
+Status Session::load(const std::string& path) {
+  RETORT_TRY(SavedState state, read_state_file(path, engine_->model().identity(), engine_->model().layout()));
+  const int vocabulary = engine_->model().config().vocab_size;
+  for (const int token : state.tokens) {
+    if (token < 0 || token >= vocabulary) return invalid(path, ": token ", token, " is outside the vocabulary of ", vocabulary);
+  }
+  tokens_ = std::move(state.tokens);
+  sequence_ = std::move(state.sequence);
+  logits_.clear();
+  return {};
+}
+
+}  // namespace retort

@@ -1,0 +1,165 @@
+#include "runtime/state_file.h"
+
+#include <cstring>
+
+#include "base/atomic_file.h"
+#include "base/mapped_file.h"
+
+namespace retort {
+namespace {
+
+constexpr char kMagic[8] = {'R', 'E', 'T', 'O', 'R', 'T', 'S', 'T'};
+constexpr uint32_t kVersion = 1;
+
+class Checksum {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte b : bytes) {
+      word_ |= uint64_t(b) << (8 * filled_);
+      if (++filled_ == 8) flush();
+    }
+  }
+  uint64_t value() {
+    flush();
+    return hash_;
+  }
+
+ private:
+  void flush() {
+    hash_ = (hash_ ^ word_) * 0x100000001b3ull;
+    hash_ ^= hash_ >> 29;
+    word_ = 0;
+    filled_ = 0;
+  }
+  uint64_t hash_ = 0xcbf29ce484222325ull, word_ = 0;
+  int filled_ = 0;
+};
+
+class Writer {
+ public:
+  explicit Writer(AtomicFile& file) : file_(file) {}
+  Status bytes(std::span<const std::byte> data) {
+    checksum_.add(data);
+    return file_.write(data);
+  }
+  template <class T>
+  Status numbers(std::span<const T> values) { return bytes(std::as_bytes(values)); }
+  template <class T>
+  Status number(T value) { return numbers(std::span<const T>(&value, 1)); }
+  Status finish() {
+    const uint64_t sum = checksum_.value();
+    return file_.write(std::as_bytes(std::span(&sum, 1)));
+  }
+
+ private:
+  AtomicFile& file_;
+  Checksum checksum_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const MappedFile& file) : file_(file) {}
+
+  // The next `count` values, or an error when the file ends before.
+  template <class T>
+  Status read(T* out, uint64_t count) {
+    const uint64_t left = file_.size() - offset_;
+    if (count > left / sizeof(T)) {
+      return invalid(file_.path(), ": cut at byte ", file_.size(), ": ", count * sizeof(T), " bytes are expected at byte ", offset_);
+    }
+    if (count > 0) std::memcpy(out, file_.bytes().data() + offset_, count * sizeof(T));
+    offset_ += count * sizeof(T);
+    return {};
+  }
+  uint64_t offset() const { return offset_; }
+
+ private:
+  const MappedFile& file_;
+  uint64_t offset_ = 0;
+};
+
+struct Header {
+  uint64_t tokens = 0, position = 0, fixed = 0, caches = 0;
+};
+
+Status check_identity(Reader& in, const std::string& path, const std::string& identity) {
+  char magic[8];
+  uint32_t version = 0, length = 0;
+  if (!in.read(magic, 8).ok() || std::memcmp(magic, kMagic, 8) != 0) return invalid(path, ": not a state file of Retort");
+  RETORT_RETURN_IF_ERROR(in.read(&version, 1));
+  if (version != kVersion) return invalid(path, ": state file version ", version, "; this program reads version ", kVersion);
+  RETORT_RETURN_IF_ERROR(in.read(&length, 1));
+  if (length > 256) return invalid(path, ": byte 12: an identity of ", length, " bytes; expected at most 256");
+  std::string saved(length, '\0');
+  RETORT_RETURN_IF_ERROR(in.read(saved.data(), length));
+  if (saved != identity) return invalid(path, ": the state belongs to model ", saved, ", not to this one (", identity, ")");
+  return {};
+}
+
+Status read_caches(Reader& in, int64_t position, Sequence& sequence) {
+  std::vector<std::byte> row;
+  for (KvCache& cache : sequence.caches()) {
+    row.resize(size_t(cache.row_bytes()));
+    for (int64_t r = 0; r < position; ++r) {
+      RETORT_RETURN_IF_ERROR(in.read(row.data(), row.size()));
+      cache.append_row(row.data());
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status write_state_file(const std::string& path, const std::string& identity, std::span<const int> tokens,
+                        const Sequence& sequence) {
+  RETORT_TRY(AtomicFile file, AtomicFile::create(path, uint64_t(sequence.bytes()) + tokens.size_bytes()));
+  Writer out(file);
+  RETORT_RETURN_IF_ERROR(out.numbers(std::span<const char>(kMagic)));
+  RETORT_RETURN_IF_ERROR(out.number(kVersion));
+  RETORT_RETURN_IF_ERROR(out.number(uint32_t(identity.size())));
+  RETORT_RETURN_IF_ERROR(out.numbers(std::span<const char>(identity)));
+  const Header header{tokens.size(), uint64_t(sequence.position()), sequence.fixed_numbers().size(), sequence.caches().size()};
+  RETORT_RETURN_IF_ERROR(out.number(header));
+  RETORT_RETURN_IF_ERROR(out.numbers(tokens));
+  RETORT_RETURN_IF_ERROR(out.numbers(std::span<const float>(sequence.fixed_numbers())));
+  std::vector<std::byte> row;
+  for (const KvCache& cache : sequence.caches()) {
+    row.resize(size_t(cache.row_bytes()));
+    for (int64_t r = 0; r < cache.rows(); ++r) {
+      cache.read_row(r, row.data());
+      RETORT_RETURN_IF_ERROR(out.bytes(row));
+    }
+  }
+  RETORT_RETURN_IF_ERROR(out.finish());
+  return file.commit();
+}
+
+Result<SavedState> read_state_file(const std::string& path, const std::string& identity,
+                                   const std::shared_ptr<const StateLayout>& layout) {
+  RETORT_TRY(const std::shared_ptr<const MappedFile> file, MappedFile::open(path));
+  Reader in(*file);
+  RETORT_RETURN_IF_ERROR(check_identity(in, path, identity));
+  Header header;
+  RETORT_RETURN_IF_ERROR(in.read(&header, 1));
+  SavedState state{{}, Sequence(layout)};
+  // Sizes are checked against the file before anything is allocated for them.
+  const uint64_t left = file->size() - in.offset();
+  if (header.position > header.tokens || header.tokens > left / sizeof(int) || header.fixed != uint64_t(layout->fixed_numbers()) ||
+      header.caches != layout->growing().size()) {
+    return invalid(path, ": byte ", in.offset() - sizeof(Header), ": the state's sizes do not fit the model or the file (cut file?)");
+  }
+  state.tokens.resize(header.tokens);
+  RETORT_RETURN_IF_ERROR(in.read(state.tokens.data(), header.tokens));
+  RETORT_RETURN_IF_ERROR(in.read(state.sequence.fixed_numbers().data(), header.fixed));
+  RETORT_RETURN_IF_ERROR(read_caches(in, int64_t(header.position), state.sequence));
+  Checksum checksum;
+  checksum.add(file->bytes().first(in.offset()));
+  uint64_t saved = 0;
+  RETORT_RETURN_IF_ERROR(in.read(&saved, 1));
+  if (saved != checksum.value()) return invalid(path, ": damaged: the checksum does not fit the content");
+  if (in.offset() != file->size()) return invalid(path, ": ", file->size() - in.offset(), " bytes follow the end of the state");
+  state.sequence.set_position(int64_t(header.position));
+  return state;
+}
+
+}  // namespace retort

@@ -1,0 +1,29 @@
+// A sequence's state in a file: written whole or not at all, bound to the model that it belongs to.
+//
+// Layer: runtime. Thread-safe: pure functions.
+//
+//   "RETORTST" version:u32 identity_length:u32 identity  tokens:u64 position:u64 fixed_numbers:u64 caches:u64
+//   token ids i32 [tokens]   fixed f32 [fixed_numbers]   per cache its rows   checksum:u64 (FNV-1a over 8-byte words of all before)
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "runtime/sequence.h"
+
+namespace retort {
+
+struct SavedState {
+  std::vector<int> tokens;
+  Sequence sequence;
+};
+
+Status write_state_file(const std::string& path, const std::string& identity, std::span<const int> tokens,
+                        const Sequence& sequence);
+Result<SavedState> read_state_file(const std::string& path, const std::string& identity,
+                                   const std::shared_ptr<const StateLayout>& layout);
+
+}  // namespace retort
