@@ -4,7 +4,9 @@
 namespace retort::cli {
 
 std::unique_ptr<Command> make_convert();
+std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_perplexity();
 std::unique_ptr<Command> make_report();
 
 const std::vector<CommandEntry>& command_list() {
@@ -12,6 +14,8 @@ const std::vector<CommandEntry>& command_list() {
       {"inspect", "layers, mixers, sizes, bytes of state per sequence and per token", make_inspect},
       {"distill", "turn a teacher into a recurrent student, by a recipe", nullptr},
       {"pretrain", "train a small model from scratch, by a recipe", nullptr},
+      {"generate", "continue a text", make_generate},
+      {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"convert", "write a model as a Hugging Face folder", make_convert},
       {"report", "one self-contained HTML page about a run, with plots", make_report},
   };

@@ -1,0 +1,147 @@
+// retort generate MODEL -p "...": the text streams to standard output as it is made.
+#include <chrono>
+#include <cstdio>
+
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/mapped_file.h"
+#include "cli/flags.h"
+#include "cli/open_model.h"
+#include "cli/output.h"
+#include "runtime/session.h"
+
+namespace retort::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+class Generate : public Command {
+ public:
+  void add_flags(CLI::App& app) override {
+    add_runtime_flags(app, model_);
+    app.add_option("-p,--prompt", prompt_, "the text to continue");
+    app.add_option("-f,--file", file_, "read the prompt from a file");
+    app.add_option("-n,--n-predict", count_, "tokens to make at most")->check(CLI::Range(0, 1 << 30))->capture_default_str();
+    add_sampling_flags(app, sampling_);
+    app.add_flag("--ignore-eos", ignore_eos_, "go on after the end-of-text token");
+    app.add_flag("--no-display-prompt", hide_prompt_, "print only what was made");
+    app.add_option("--state-in", state_in_, "continue from a saved state");
+    app.add_option("--state-out", state_out_, "save the state at the end");
+  }
+
+  Status run(const Context& context) override {
+    RETORT_RETURN_IF_ERROR(require_model(model_.path));
+    if (!prompt_.empty() && !file_.empty()) return invalid("generate: give either -p or -f, not both");
+    RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
+    const uint64_t seed = choose_seed(context);
+    RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
+    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    Engine engine(opened.model, *opened.pool);
+    Session session(engine);
+    RETORT_RETURN_IF_ERROR(prepare(tokenizer, session));
+    catch_interrupts();
+    Sampler sampler(options, seed);
+    RETORT_RETURN_IF_ERROR(generate(tokenizer, session, sampler, !context.json));
+    if (!state_out_.empty()) RETORT_RETURN_IF_ERROR(session.save(state_out_));
+    if (context.json) print_json(document(opened, session, seed));
+    else std::fprintf(stderr, "%s\n", timing_line().c_str());
+    return interrupted() ? Status(interrupted_error()) : Status();
+  }
+
+ private:
+  // Commits the saved tokens and the prompt.
+  Status prepare(const Tokenizer& tokenizer, Session& session) {
+    if (!state_in_.empty()) RETORT_RETURN_IF_ERROR(session.load(state_in_));
+    if (!file_.empty()) {
+      RETORT_TRY(prompt_, read_text_file(file_));
+    }
+    const bool fresh = session.tokens().empty();
+    auto ids = tokenizer.encode(prompt_, {.add_special = fresh, .parse_special = true});
+    if (!ids.ok()) return invalid("the prompt: ", ids.error().message);
+    if (ids->empty() && fresh) {
+      if (tokenizer.bos_id() < 0) return invalid("generate: an empty prompt, and the model has no start token: give -p or -f");
+      ids->push_back(tokenizer.bos_id());
+    }
+    if (ids->empty() && session.pending() == 0) return invalid(state_in_, ": the state has no pending token: give -p or -f");
+    session.commit(std::vector<int>(ids->begin(), ids->end()));
+    return {};
+  }
+
+  Status generate(const Tokenizer& tokenizer, Session& session, Sampler& sampler, bool stream) {
+    auto write = [&](const std::string& text) {
+      if (!stream || text.empty()) return;
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+    };
+    if (!hide_prompt_) write(prompt_);
+    prompt_tokens_ = session.pending();
+    auto started = Clock::now();
+    if (auto status = session.consume([](int64_t) { return !interrupted(); }); !status.ok()) {
+      return interrupted() ? Status() : status;
+    }
+    prompt_seconds_ = seconds_since(started);
+    started = Clock::now();
+    TextStream text;
+    while (int64_t(made_.size()) < count_ && !interrupted()) {
+      if (session.pending() > 0) RETORT_RETURN_IF_ERROR(session.consume());
+      const int token = sampler.sample(session.logits(), session.tokens());
+      session.commit(token);
+      made_.push_back(token);
+      if (tokenizer.is_eog(token) && !ignore_eos_) {
+        stop_ = "eos";
+        break;
+      }
+      const std::string piece = text.push(tokenizer.is_special(token) ? "" : tokenizer.token_bytes(token));
+      text_ += piece;
+      write(piece);
+    }
+    if (interrupted()) stop_ = "interrupted";
+    decode_seconds_ = seconds_since(started);
+    const std::string rest = text.finish();
+    text_ += rest;
+    write(rest);
+    write("\n");
+    return {};
+  }
+
+  std::string timing_line() const {
+    return cat(prompt_tokens_, " prompt tokens at ", format_significant(double(prompt_tokens_) / std::max(prompt_seconds_, 1e-9), 3),
+               " tok/s, ", made_.size(), " new at ", format_significant(double(made_.size()) / std::max(decode_seconds_, 1e-9), 3),
+               " tok/s");
+  }
+
+  nlohmann::ordered_json document(const OpenedModel& opened, const Session& session, uint64_t seed) const {
+    nlohmann::ordered_json out;
+    out["model"] = model_.path;
+    out["prompt"] = prompt_;
+    out["text"] = text_;
+    out["tokens"] = made_;
+    out["stop"] = stop_;
+    out["seed"] = seed;
+    out["prompt_tokens"] = prompt_tokens_;
+    out["state_bytes"] = session.sequence().bytes();
+    out["timings"] = {{"load_seconds", opened.load_seconds},
+                      {"prompt_seconds", prompt_seconds_},
+                      {"prompt_tokens_per_second", double(prompt_tokens_) / std::max(prompt_seconds_, 1e-9)},
+                      {"decode_seconds", decode_seconds_},
+                      {"decode_tokens_per_second", double(made_.size()) / std::max(decode_seconds_, 1e-9)}};
+    return out;
+  }
+
+  ModelFlags model_;
+  SamplingFlags sampling_;
+  std::string prompt_, file_, state_in_, state_out_;
+  int64_t count_ = 128;
+  bool ignore_eos_ = false, hide_prompt_ = false;
+  std::vector<int> made_;
+  std::string text_, stop_ = "length";
+  int64_t prompt_tokens_ = 0;
+  double prompt_seconds_ = 0, decode_seconds_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_generate() { return std::make_unique<Generate>(); }
+
+}  // namespace retort::cli

@@ -1,0 +1,55 @@
+#include "cli/open_model.h"
+
+#include <chrono>
+#include <random>
+
+#include "base/cpu.h"
+#include "cli/flags.h"
+#include "io/tokenizer_files.h"
+
+namespace retort::cli {
+
+void add_runtime_flags(CLI::App& app, ModelFlags& flags) {
+  add_model_flag(app, flags.path);
+  app.add_option("--weights", flags.weights, cat("how weights are held: ", weight_format_names()))->capture_default_str();
+}
+
+Result<OpenedModel> open_for_running(const std::string& path, const std::string& weights, const Context& context) {
+  RETORT_TRY(const WeightFormat format, parse_weight_format(weights));
+  if (auto isa = isa_from_environment(); !isa.ok()) return isa.error();
+  const auto started = std::chrono::steady_clock::now();
+  OpenedModel opened;
+  opened.pool = std::make_unique<ThreadPool>(context.threads);
+  RETORT_TRY(opened.files, open_model(path));
+  RETORT_TRY(opened.model, Model::load(opened.files, format, *opened.pool));
+  opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return opened;
+}
+
+Result<Tokenizer> open_tokenizer(const ModelFiles& files) {
+  RETORT_TRY(Tokenizer tokenizer, files.gguf ? tokenizer_from_gguf(*files.gguf) : load_tokenizer(files.path));
+  if (int64_t(tokenizer.size()) > files.config.vocab_size) {
+    return invalid(files.path, ": the tokenizer has ", tokenizer.size(), " ids, the embedding ", files.config.vocab_size, " rows");
+  }
+  return tokenizer;
+}
+
+Result<SamplingOptions> sampling_options(const SamplingFlags& flags) {
+  SamplingOptions o;
+  o.temperature = flags.temperature.value_or(o.temperature);
+  o.top_k = flags.top_k.value_or(o.top_k);
+  o.top_p = flags.top_p.value_or(o.top_p);
+  o.min_p = flags.min_p.value_or(o.min_p);
+  o.repeat_penalty = flags.repeat_penalty.value_or(o.repeat_penalty);
+  o.repeat_last_n = flags.repeat_last_n.value_or(o.repeat_last_n);
+  RETORT_RETURN_IF_ERROR(validate(o));
+  return o;
+}
+
+uint64_t choose_seed(const Context& context) {
+  if (context.seed) return *context.seed;
+  std::random_device device;
+  return uint64_t(device()) << 32 | device();
+}
+
+}  // namespace retort::cli

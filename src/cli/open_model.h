@@ -1,0 +1,39 @@
+// What the commands that run a model share: flags for how its weights are held, and the whole of it opened.
+//
+// Layer: cli.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/flags.h"
+#include "io/tokenizer.h"
+#include "runtime/model.h"
+#include "runtime/sampling.h"
+
+namespace retort::cli {
+
+struct ModelFlags {
+  std::string path;
+  std::string weights = "auto";
+};
+void add_runtime_flags(CLI::App& app, ModelFlags& flags);
+
+// The pool first: it must outlive the engine.
+struct OpenedModel {
+  std::unique_ptr<ThreadPool> pool;
+  ModelFiles files;
+  std::shared_ptr<const Model> model;
+  double load_seconds = 0;
+};
+Result<OpenedModel> open_for_running(const std::string& path, const std::string& weights, const Context& context);
+
+// Fits the embedding.
+Result<Tokenizer> open_tokenizer(const ModelFiles& files);
+
+// What was not set takes llama.cpp's default.
+Result<SamplingOptions> sampling_options(const SamplingFlags& flags);
+uint64_t choose_seed(const Context& context);
+
+}  // namespace retort::cli
