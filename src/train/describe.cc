@@ -1,0 +1,99 @@
+// What a run would do, before it does it: `retort distill RECIPE --dry-run`.
+#include <algorithm>
+
+#include "base/format.h"
+#include "io/model_files.h"
+#include "mixers/list.h"
+#include "train/run.h"
+#include "train/schedule.h"
+
+namespace retort::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, average
+constexpr int kBytesPerWeight = 4;
+
+// The student with every layer replaced; which heads stay attention is only known after measuring.
+Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student) {
+  ModelConfig config = teacher;
+  for (auto& layer : config.plan) {
+    Part part{student.mixer, {}, student.window, student.config};
+    if (student.mixer == "attention") part.window = {};
+    for (int g = 0; g < config.kv_heads; ++g) part.kv_heads.push_back(g);
+    layer.parts = {part};
+  }
+  RETORT_RETURN_IF_ERROR(validate_plan(config));
+  return config;
+}
+
+Json describe_stage(const StageSpec& stage, const std::vector<TensorSpec>& tensors) {
+  int64_t trained = 0, count = 0;
+  for (const auto& spec : tensors) {
+    if (!trains(stage, spec.name, spec.group)) continue;
+    trained += spec.count();
+    ++count;
+  }
+  Json losses = Json::array();
+  for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")"));
+  const int64_t per_step = int64_t(stage.batch) * stage.seq * stage.accumulate;
+  const BudgetMeter meter(stage.budget, per_step);
+  Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
+              {"tensors_trained", count}, {"parameters_trained", trained}, {"tokens_per_step", per_step}};
+  if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
+  if (const auto steps = int64_t(meter.total_steps()); steps > 0) {
+    out["steps"] = steps;
+    out["tokens"] = steps * per_step;
+  }
+  out["optimizer_bytes"] = trained * kBytesPerTrained;
+  return out;
+}
+
+}  // namespace
+
+Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher) {
+  RETORT_TRY(const auto files, open_model(teacher));
+  RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
+  const auto tensors = model_tensors(student);
+  int64_t parameters = 0, teacher_parameters = 0;
+  for (const auto& spec : tensors) parameters += spec.count();
+  for (const auto& spec : model_tensors(files.config)) teacher_parameters += spec.count();
+  Json stages = Json::array();
+  int64_t most = 0;
+  for (const auto& stage : recipe.stages) {
+    stages.push_back(describe_stage(stage, tensors));
+    most = std::max(most, stages.back()["optimizer_bytes"].get<int64_t>());
+  }
+  return Json{{"name", recipe.name},
+              {"teacher", {{"path", teacher}, {"layers", files.config.layers}, {"kv_heads", files.config.kv_heads}, {"parameters", teacher_parameters}}},
+              {"student", {{"mixer", recipe.student.mixer}, {"window", recipe.student.window.size}, {"sinks", recipe.student.window.sinks},
+                           {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start}, {"parameters_all_layers_replaced", parameters}}},
+              {"stages", stages},
+              // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
+              {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
+              {"recipe", recipe_json(recipe)}};
+}
+
+std::string description_text(const nlohmann::ordered_json& d) {
+  const auto count = [](const Json& value) { return format_count(value.get<int64_t>()); };
+  const auto text = [](const Json& value) { return value.get<std::string>(); };
+  const auto& teacher = d["teacher"];
+  const auto& student = d["student"];
+  std::string out = cat("recipe   ", text(d["name"]), "\nteacher  ", text(teacher["path"]), ": ", teacher["layers"], " layers of ", teacher["kv_heads"],
+                        " kv heads, ", count(teacher["parameters"]), " parameters\nstudent  ", text(student["mixer"]), ", window ", student["window"],
+                        " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]), "; ",
+                        count(student["parameters_all_layers_replaced"]), " parameters with every layer replaced\n");
+  for (const auto& stage : d["stages"]) {
+    std::string losses;
+    for (const auto& loss : stage["losses"]) losses += (losses.empty() ? "" : " + ") + text(loss);
+    out += cat("stage    ", text(stage["name"]), ": ", losses, stage["layer_wise"].get<bool>() ? ", layer by layer" : ", end to end", "; trains ",
+               count(stage["parameters_trained"]), " parameters in ", count(stage["tensors_trained"]), " tensors; ");
+    if (stage.contains("steps")) out += cat(count(stage["steps"]), " steps, ", count(stage["tokens"]), " tokens");
+    if (stage.contains("minutes")) out += cat(stage.contains("steps") ? ", at most " : "", format_duration(60 * stage["minutes"].get<double>()));
+    out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");
+  }
+  return out + cat("memory   at least ", format_bytes(d["memory_bytes_at_least"].get<double>()), "\n");
+}
+
+}  // namespace retort::train
