@@ -8,36 +8,40 @@
 #include "cli/output.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
-#include "runtime/sequence.h"
+#include "mixers/probe_ops.h"
 
 namespace retort::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kStateNumberBytes = sizeof(float);  // states are kept in fp32
+// As the runtime keeps them: what has a fixed size in fp32, the growing cache of full attention in bf16.
+int64_t number_bytes(const StateSlot& slot) { return slot.kind == StateSlot::Kind::kCache && slot.rows < 0 ? 2 : 4; }
 
 struct Growth {
   int64_t fixed = 0, per_token = 0;  // bytes
+  int64_t at(int64_t context) const { return fixed + per_token * context; }
 };
 
 Growth part_growth(const ModelConfig& config, const Part& part) {
   Growth growth;
   for (const auto& slot : part_states(config, part)) {
     const bool grows = slot.kind == StateSlot::Kind::kCache && slot.rows < 0;
-    (grows ? growth.per_token : growth.fixed) += kStateNumberBytes * (grows ? slot.columns : slot.numbers(slot.rows));
+    (grows ? growth.per_token : growth.fixed) += number_bytes(slot) * (grows ? slot.columns : slot.numbers(slot.rows));
   }
   return growth;
 }
 
-int64_t state_bytes(const ModelConfig& config, int64_t context) {
-  int64_t bytes = 0;
+Growth model_growth(const ModelConfig& config) {
+  Growth sum;
   for (const auto& layer : config.plan) {
     for (const auto& part : layer.parts) {
-      for (const auto& slot : part_states(config, part)) bytes += kStateNumberBytes * slot.numbers(context);
+      const auto growth = part_growth(config, part);
+      sum.fixed += growth.fixed;
+      sum.per_token += growth.per_token;
     }
   }
-  return bytes;
+  return sum;
 }
 
 int64_t parameter_count(const std::vector<TensorSpec>& table) {
@@ -114,8 +118,8 @@ class Inspect : public Command {
       for (const auto& part : c.plan[i].parts) parts.push_back(part_json(c, part));
       layers.push_back({{"layer", i}, {"parts", parts}});
     }
-    for (int64_t n : contexts_) states.push_back({{"context", n}, {"bytes", state_bytes(c, n)}});
-    const auto growth = total(c);
+    const auto growth = model_growth(c);
+    for (int64_t n : contexts_) states.push_back({{"context", n}, {"bytes", growth.at(n)}});
     return {{"model", model_},
             {"format", files.kind == ModelFiles::Kind::kGguf ? "gguf" : "hf"},
             {"name", c.name},
@@ -140,18 +144,6 @@ class Inspect : public Command {
             {"distill_config", c.provenance}};
   }
 
-  static Growth total(const ModelConfig& config) {
-    Growth sum;
-    for (const auto& layer : config.plan) {
-      for (const auto& part : layer.parts) {
-        const auto growth = part_growth(config, part);
-        sum.fixed += growth.fixed;
-        sum.per_token += growth.per_token;
-      }
-    }
-    return sum;
-  }
-
   void print(const ModelFiles& files, const Weights& weights) const {
     const auto& c = files.config;
     const auto line = [](const char* name, const std::string& value) { std::printf("%-12s %s\n", name, value.c_str()); };
@@ -163,9 +155,9 @@ class Inspect : public Command {
     line("parameters", cat(format_count(weights.parameters), ", ", format_bytes(double(weights.bytes)), " (", types, ")"));
     line("layout", layout_string(c));
     line("fingerprint", fingerprint(c));
-    const auto growth = total(c);
+    const auto growth = model_growth(c);
     line("state", cat(format_bytes(double(growth.fixed)), " a sequence + ", format_bytes(double(growth.per_token)), " a token"));
-    for (int64_t n : contexts_) line("", cat("at ", format_count(n), " tokens: ", format_bytes(double(state_bytes(c, n)))));
+    for (int64_t n : contexts_) line("", cat("at ", format_count(n), " tokens: ", format_bytes(double(growth.at(n)))));
     std::puts("");
     layer_table(c).print();
   }
