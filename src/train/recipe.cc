@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <fnmatch.h>
-#include <fstream>
+#include <span>
+#include <sstream>
 
 #include "base/mapped_file.h"
 #include "base/suggest.h"
+#include "io/yaml_fields.h"
 #include "mixers/list.h"
-#include "train/recipe_fields.h"
 
 namespace retort::train {
 namespace {
@@ -28,7 +29,7 @@ constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"li
 
 // The value of a name, or the first error of the source.
 template <class Enum>
-void choose(RecipeSource& source, const YAML::Node& node, const std::string& key, const char* what, std::span<const Named> known,
+void choose(YamlSource& source, const YAML::Node& node, const std::string& key, const char* what, std::span<const Named> known,
             const std::string& name, Enum& value) {
   std::vector<std::string> names;
   for (const auto& entry : known) {
@@ -51,7 +52,7 @@ const char* name_of(std::span<const Named> known, Enum value) {
 
 bool is_layer_loss(LossKind kind) { return kind == LossKind::kAttnOut || kind == LossKind::kHidden; }
 
-LossSpec read_loss(RecipeSource& source, const YAML::Node& name_node, const YAML::Node& node, const std::string& key) {
+LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::Node& node, const std::string& key) {
   LossSpec loss;
   const std::string name = name_node.IsScalar() ? name_node.Scalar() : "?";
   choose(source, name_node, key, "loss", kLosses, name, loss.kind);
@@ -86,7 +87,7 @@ LossSpec read_loss(RecipeSource& source, const YAML::Node& name_node, const YAML
   return loss;
 }
 
-void read_losses(RecipeSource& source, Fields& stage, std::vector<LossSpec>& losses) {
+void read_losses(YamlSource& source, Fields& stage, std::vector<LossSpec>& losses) {
   if (!stage.has("loss")) return source.fail(stage.node(), stage.key_of("loss"), "a stage needs 'loss', such as loss: {attn_out: 1}");
   const YAML::Node node = stage.take("loss");
   if (node.IsScalar()) {  // loss: attn_out
@@ -107,14 +108,14 @@ void read_losses(RecipeSource& source, Fields& stage, std::vector<LossSpec>& los
 }
 
 // A share of the stage or, under NAME_steps, a number of steps.
-void read_extent(RecipeSource& source, Fields& fields, const char* name, const char* steps_name, double& share, int64_t& steps) {
+void read_extent(YamlSource& source, Fields& fields, const char* name, const char* steps_name, double& share, int64_t& steps) {
   fields.number(name, share, 0, 1);
   if (!fields.has(steps_name)) return;
   fields.count(steps_name, steps, 0);
   if (fields.has(name)) source.fail(fields.take(name), fields.key_of(name), "give '", name, "' or '", steps_name, "', not both");
 }
 
-void read_schedule(RecipeSource& source, Fields& stage, ScheduleSpec& schedule) {
+void read_schedule(YamlSource& source, Fields& stage, ScheduleSpec& schedule) {
   if (!stage.has("schedule")) return;
   const YAML::Node node = stage.take("schedule");
   const std::string key = stage.key_of("schedule");
@@ -133,7 +134,7 @@ void read_schedule(RecipeSource& source, Fields& stage, ScheduleSpec& schedule) 
   fields.finish();
 }
 
-void read_betas(RecipeSource& source, Fields& stage, std::array<double, 2>& betas) {
+void read_betas(YamlSource& source, Fields& stage, std::array<double, 2>& betas) {
   if (!stage.has("betas")) return;
   const YAML::Node node = stage.take("betas");
   bool good = node.IsSequence() && node.size() == 2;
@@ -143,7 +144,7 @@ void read_betas(RecipeSource& source, Fields& stage, std::array<double, 2>& beta
   if (!good) source.fail(node, stage.key_of("betas"), "'betas' must be two numbers from 0 to 1, such as [0.9, 0.95]");
 }
 
-StageSpec read_stage(RecipeSource& source, const YAML::Node& node, const std::string& name) {
+StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
   StageSpec stage;
   stage.name = name;
   Fields fields(source, node, name, "stage '" + name + "'");
@@ -176,7 +177,7 @@ StageSpec read_stage(RecipeSource& source, const YAML::Node& node, const std::st
   return stage;
 }
 
-void check_mixer(RecipeSource& source, Fields& fields, const StudentSpec& student) {
+void check_mixer(YamlSource& source, Fields& fields, const StudentSpec& student) {
   if (!source.status.ok()) return;
   std::vector<std::string> names;
   for_each_mixer([&](auto tag) { names.emplace_back(decltype(tag)::type::kName); });
@@ -200,7 +201,7 @@ Result<nlohmann::json> scalar_json(const std::string& text) {
   return nlohmann::json(text);
 }
 
-void read_keep(RecipeSource& source, Fields& fields, KeepSpec& keep) {
+void read_keep(YamlSource& source, Fields& fields, KeepSpec& keep) {
   if (!fields.has("keep")) return;
   const YAML::Node node = fields.take("keep");
   std::string text;
@@ -214,7 +215,7 @@ void read_keep(RecipeSource& source, Fields& fields, KeepSpec& keep) {
   keep = *parsed;
 }
 
-StudentSpec read_student(RecipeSource& source, const YAML::Node& node) {
+StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   StudentSpec student;
   Fields fields(source, node, "student", "student");
   fields.text("mixer", student.mixer);
@@ -241,7 +242,7 @@ StudentSpec read_student(RecipeSource& source, const YAML::Node& node) {
   return student;
 }
 
-DataSpec read_data(RecipeSource& source, const YAML::Node& node) {
+DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   DataSpec data;
   Fields fields(source, node, "data", "data");
   fields.texts("train", data.train);
@@ -264,7 +265,7 @@ void add_defaults(YAML::Node stage, const YAML::Node& defaults) {
   }
 }
 
-void read_stages(RecipeSource& source, const YAML::Node& root, Recipe& recipe) {
+void read_stages(YamlSource& source, const YAML::Node& root, Recipe& recipe) {
   const YAML::Node stages = root["stages"];
   const YAML::Node defaults = root["defaults"].IsDefined() ? root["defaults"] : YAML::Node(YAML::NodeType::Map);
   if (!defaults.IsMap()) return source.fail(defaults, "defaults", "'defaults' must be a mapping of stage keys");
@@ -336,7 +337,7 @@ Status apply(YAML::Node& root, const Override& change) {
 Result<Recipe> read_recipe(const std::string& text, const std::string& path, const std::vector<Override>& overrides) {
   YAML::Node root = YAML::Load(text);
   if (!root.IsMap()) return invalid(path, ":1: a recipe is a mapping with 'name', 'student', 'data' and 'stages'");
-  RecipeSource source{path, {}, {}};
+  YamlSource source{path, {}, {}};
   for (const auto& change : overrides) {
     RETORT_RETURN_IF_ERROR(apply(root, change));
     source.overridden.emplace_back(change.key, change.flag);

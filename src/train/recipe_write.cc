@@ -3,8 +3,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "io/yaml_fields.h"
 #include "train/recipe.h"
-#include "train/recipe_fields.h"
 
 namespace retort::train {
 namespace {

@@ -97,6 +97,7 @@ class FakeBackend : public Backend {
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
     return std::unique_ptr<StageRunner>(new FakeRunner(tensors_, stage, behaviour_, steps_));
   }
+  Result<std::vector<float>> token_losses(const Batch& batch, bool) override { return std::vector<float>(batch.tokens.size(), 1.0f); }
   Status write_student(const std::string& folder, const nlohmann::json& provenance) override {
     RETORT_TRY(auto out, AtomicFolder::create(folder));
     std::string bytes;

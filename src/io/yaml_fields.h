@@ -1,6 +1,6 @@
 // Strict reading of YAML mappings: every key asked for is known, everything else is an error with file, line and a suggestion.
 //
-// Layer: train, torch-free. Not thread-safe. The first error sticks: later reads do nothing, so a reader asks for all its fields and
+// Layer: io. Not thread-safe. The first error sticks: later reads do nothing, so a reader asks for all its fields and
 // looks at the error once. yaml-cpp throws; nothing here lets an exception out.
 #pragma once
 
@@ -13,15 +13,15 @@
 
 #include "base/error.h"
 
-namespace retort::train {
+namespace retort {
 
 // What all readers of one file share.
-struct RecipeSource {
+struct YamlSource {
   std::string path;
   std::vector<std::pair<std::string, std::string>> overridden;  // dotted key -> the flag that set it
   Status status;                                                // the first error
 
-  // "recipes/a.yaml:12" or "--set align.lr=x" for a value that a flag gave.
+  // "recipes/a.yaml:12", or the flag that gave the value.
   std::string where(const YAML::Node& node, const std::string& key) const;
   template <class... Args>
   void fail(const YAML::Node& node, const std::string& key, const Args&... args) {
@@ -32,7 +32,7 @@ struct RecipeSource {
 class Fields {
  public:
   // `key` is the dotted name of the mapping ("" for the whole file), `what` names it in messages: "stage 'align'".
-  Fields(RecipeSource& source, YAML::Node node, std::string key, std::string what);
+  Fields(YamlSource& source, YAML::Node node, std::string key, std::string what);
 
   bool has(const char* name);
   // Each leaves `value` alone when the key is absent.
@@ -53,7 +53,7 @@ class Fields {
  private:
   bool scalar(const char* name, YAML::Node& node, const char* expected);
 
-  RecipeSource& source_;
+  YamlSource& source_;
   YAML::Node node_;
   std::string key_, what_;
   std::vector<std::string> known_;
@@ -63,4 +63,4 @@ class Fields {
 bool parse_count(const std::string& text, int64_t& value);
 bool parse_number(const std::string& text, double& value);
 
-}  // namespace retort::train
+}  // namespace retort

@@ -1,4 +1,4 @@
-#include "train/recipe_fields.h"
+#include "io/yaml_fields.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -7,7 +7,7 @@
 
 #include "base/suggest.h"
 
-namespace retort::train {
+namespace retort {
 
 bool parse_number(const std::string& text, double& value) {
   if (text.empty() || std::isspace(static_cast<unsigned char>(text[0]))) return false;
@@ -38,7 +38,7 @@ bool parse_count(const std::string& text, int64_t& value) {
   return true;
 }
 
-std::string RecipeSource::where(const YAML::Node& node, const std::string& key) const {
+std::string YamlSource::where(const YAML::Node& node, const std::string& key) const {
   for (const auto& [name, flag] : overridden) {
     if (key == name || key.rfind(name + ".", 0) == 0) return flag;
   }
@@ -46,7 +46,7 @@ std::string RecipeSource::where(const YAML::Node& node, const std::string& key) 
   return cat(path, ":", line);
 }
 
-Fields::Fields(RecipeSource& source, YAML::Node node, std::string key, std::string what)
+Fields::Fields(YamlSource& source, YAML::Node node, std::string key, std::string what)
     : source_(source), node_(std::move(node)), key_(std::move(key)), what_(std::move(what)) {
   if (!source_.status.ok() || node_.IsMap()) return;
   if (!node_.IsNull()) source_.fail(node_, key_, what_, " must be a mapping of keys to values");
@@ -155,4 +155,4 @@ void Fields::finish() {
   }
 }
 
-}  // namespace retort::train
+}  // namespace retort
