@@ -19,9 +19,11 @@ fail() {
 run_step() {
   local label=$1 log=build/logs/$2.log start=$SECONDS next=15 child status=0
   shift 2
+  set -m  # a process group of its own, so that ctrl-C ends all of it
   "$@" >"$log" 2>&1 </dev/null &
   child=$!
-  trap 'kill '"$child"' 2>/dev/null; wait '"$child"' 2>/dev/null; say ""; say "interrupted; run the same command to go on"; exit 130' INT TERM
+  set +m
+  trap 'kill -- -'"$child"' 2>/dev/null; wait '"$child"' 2>/dev/null || true; say ""; say "interrupted; run the same command to go on"; exit 130' INT TERM
   while kill -0 "$child" 2>/dev/null; do
     if [ -t 2 ]; then
       printf '\r\033[K%s  %ds  %s' "$label" "$((SECONDS - start))" "$(tail -c 300 "$log" | tr '\r\033' '\n ' | tail -n 1 | cut -c 1-70)" >&2
@@ -42,8 +44,9 @@ run_step() {
   say "$label: done in $((SECONDS - start)) s"
 }
 
+# Not for root: `sudo -v` has asked for the password before, in the foreground.
 as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@" 2>/dev/null || sudo "$@"; fi
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = "ii " ]; }
@@ -94,6 +97,7 @@ setup_packages() {
   if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
     fail "these packages are missing and there is neither root nor sudo: $(echo $missing)"
   fi
+  if [ "$(id -u)" != 0 ]; then sudo -v || fail "sudo is needed to install: $(echo $missing)"; fi
   run_step "package lists" apt-update update_package_lists || fail "apt-get update failed; without a network, install by hand: $(echo $missing)"
   missing=$(missing_packages "${1:-}")
   run_step "packages: $(echo $missing | wc -w) to install" apt-install install_packages $missing || fail "apt-get install failed"
