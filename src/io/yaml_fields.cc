@@ -46,25 +46,25 @@ std::string YamlSource::where(const YAML::Node& node, const std::string& key) co
   return cat(path, ":", line);
 }
 
-Fields::Fields(YamlSource& source, YAML::Node node, std::string key, std::string what)
+YamlFields::YamlFields(YamlSource& source, YAML::Node node, std::string key, std::string what)
     : source_(source), node_(std::move(node)), key_(std::move(key)), what_(std::move(what)) {
   if (!source_.status.ok() || node_.IsMap()) return;
   if (!node_.IsNull()) source_.fail(node_, key_, what_, " must be a mapping of keys to values");
   node_ = YAML::Node(YAML::NodeType::Map);
 }
 
-bool Fields::has(const char* name) {
+bool YamlFields::has(const char* name) {
   if (std::find(known_.begin(), known_.end(), name) == known_.end()) known_.push_back(name);
   const YAML::Node& node = node_;
   return source_.status.ok() && node[name].IsDefined();
 }
 
-YAML::Node Fields::take(const char* name) {
+YAML::Node YamlFields::take(const char* name) {
   if (!has(name)) return YAML::Node(YAML::NodeType::Undefined);
   return node_[name];
 }
 
-bool Fields::scalar(const char* name, YAML::Node& node, const char* expected) {
+bool YamlFields::scalar(const char* name, YAML::Node& node, const char* expected) {
   if (!has(name)) return false;
   node.reset(node_[name]);
   if (node.IsScalar()) return true;
@@ -72,12 +72,12 @@ bool Fields::scalar(const char* name, YAML::Node& node, const char* expected) {
   return false;
 }
 
-void Fields::text(const char* name, std::string& value) {
+void YamlFields::text(const char* name, std::string& value) {
   YAML::Node node;
   if (scalar(name, node, "text")) value = node.Scalar();
 }
 
-void Fields::texts(const char* name, std::vector<std::string>& value) {
+void YamlFields::texts(const char* name, std::vector<std::string>& value) {
   if (!has(name)) return;
   const YAML::Node node = node_[name];
   if (node.IsScalar()) {
@@ -92,7 +92,7 @@ void Fields::texts(const char* name, std::vector<std::string>& value) {
   }
 }
 
-void Fields::flag(const char* name, bool& value) {
+void YamlFields::flag(const char* name, bool& value) {
   YAML::Node node;
   if (!scalar(name, node, "true or false")) return;
   if (node.Scalar() == "true") value = true;
@@ -100,7 +100,7 @@ void Fields::flag(const char* name, bool& value) {
   else source_.fail(node, key_of(name), what_, ": '", name, "' is '", node.Scalar(), "'; expected true or false");
 }
 
-void Fields::number(const char* name, double& value, double least, double most) {
+void YamlFields::number(const char* name, double& value, double least, double most) {
   YAML::Node node;
   if (!scalar(name, node, "a number")) return;
   double parsed = 0;
@@ -110,7 +110,7 @@ void Fields::number(const char* name, double& value, double least, double most) 
   value = parsed;
 }
 
-void Fields::whole(const char* name, int& value, int64_t least, int64_t most) {
+void YamlFields::whole(const char* name, int& value, int64_t least, int64_t most) {
   YAML::Node node;
   if (!scalar(name, node, "a whole number")) return;
   int64_t parsed = 0;
@@ -120,7 +120,7 @@ void Fields::whole(const char* name, int& value, int64_t least, int64_t most) {
   value = static_cast<int>(parsed);
 }
 
-void Fields::count(const char* name, int64_t& value, int64_t least) {
+void YamlFields::count(const char* name, int64_t& value, int64_t least) {
   YAML::Node node;
   if (!scalar(name, node, "a count")) return;
   int64_t parsed = 0;
@@ -131,7 +131,7 @@ void Fields::count(const char* name, int64_t& value, int64_t least) {
   value = parsed;
 }
 
-void Fields::seed(const char* name, uint64_t& value) {
+void YamlFields::seed(const char* name, uint64_t& value) {
   YAML::Node node;
   if (!scalar(name, node, "a whole number")) return;
   const std::string& text = node.Scalar();
@@ -144,7 +144,7 @@ void Fields::seed(const char* name, uint64_t& value) {
   value = parsed;
 }
 
-void Fields::finish() {
+void YamlFields::finish() {
   if (!source_.status.ok()) return;
   for (const auto& entry : node_) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";

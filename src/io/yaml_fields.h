@@ -29,10 +29,10 @@ struct YamlSource {
   }
 };
 
-class Fields {
+class YamlFields {
  public:
   // `key` is the dotted name of the mapping ("" for the whole file), `what` names it in messages: "stage 'align'".
-  Fields(YamlSource& source, YAML::Node node, std::string key, std::string what);
+  YamlFields(YamlSource& source, YAML::Node node, std::string key, std::string what);
 
   bool has(const char* name);
   // Each leaves `value` alone when the key is absent.

@@ -67,7 +67,7 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
     }
     return loss;
   }
-  Fields fields(source, node, key, what);
+  YamlFields fields(source, node, key, what);
   fields.number("weight", loss.weight, 0, 1e9);
   if (loss.kind != LossKind::kCe) {
     std::string form;
@@ -87,7 +87,7 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   return loss;
 }
 
-void read_losses(YamlSource& source, Fields& stage, std::vector<LossSpec>& losses) {
+void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& losses) {
   if (!stage.has("loss")) return source.fail(stage.node(), stage.key_of("loss"), "a stage needs 'loss', such as loss: {attn_out: 1}");
   const YAML::Node node = stage.take("loss");
   if (node.IsScalar()) {  // loss: attn_out
@@ -108,14 +108,14 @@ void read_losses(YamlSource& source, Fields& stage, std::vector<LossSpec>& losse
 }
 
 // A share of the stage or, under NAME_steps, a number of steps.
-void read_extent(YamlSource& source, Fields& fields, const char* name, const char* steps_name, double& share, int64_t& steps) {
+void read_extent(YamlSource& source, YamlFields& fields, const char* name, const char* steps_name, double& share, int64_t& steps) {
   fields.number(name, share, 0, 1);
   if (!fields.has(steps_name)) return;
   fields.count(steps_name, steps, 0);
   if (fields.has(name)) source.fail(fields.take(name), fields.key_of(name), "give '", name, "' or '", steps_name, "', not both");
 }
 
-void read_schedule(YamlSource& source, Fields& stage, ScheduleSpec& schedule) {
+void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule) {
   if (!stage.has("schedule")) return;
   const YAML::Node node = stage.take("schedule");
   const std::string key = stage.key_of("schedule");
@@ -127,14 +127,14 @@ void read_schedule(YamlSource& source, Fields& stage, ScheduleSpec& schedule) {
   const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
   choose(source, entry.first, key, "schedule", kSchedules, name, schedule.kind);
   if (!source.status.ok()) return;
-  Fields fields(source, entry.second, key + "." + name, "schedule '" + name + "'");
+  YamlFields fields(source, entry.second, key + "." + name, "schedule '" + name + "'");
   read_extent(source, fields, "warmup", "warmup_steps", schedule.warmup, schedule.warmup_steps);
   if (schedule.kind == ScheduleKind::kWsd) read_extent(source, fields, "decay", "decay_steps", schedule.decay, schedule.decay_steps);
   if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, 1);
   fields.finish();
 }
 
-void read_betas(YamlSource& source, Fields& stage, std::array<double, 2>& betas) {
+void read_betas(YamlSource& source, YamlFields& stage, std::array<double, 2>& betas) {
   if (!stage.has("betas")) return;
   const YAML::Node node = stage.take("betas");
   bool good = node.IsSequence() && node.size() == 2;
@@ -147,7 +147,7 @@ void read_betas(YamlSource& source, Fields& stage, std::array<double, 2>& betas)
 StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
   StageSpec stage;
   stage.name = name;
-  Fields fields(source, node, name, "stage '" + name + "'");
+  YamlFields fields(source, node, name, "stage '" + name + "'");
   fields.take("name");
   read_losses(source, fields, stage.losses);
   fields.texts("train", stage.train);
@@ -177,7 +177,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   return stage;
 }
 
-void check_mixer(YamlSource& source, Fields& fields, const StudentSpec& student) {
+void check_mixer(YamlSource& source, YamlFields& fields, const StudentSpec& student) {
   if (!source.status.ok()) return;
   std::vector<std::string> names;
   for_each_mixer([&](auto tag) { names.emplace_back(decltype(tag)::type::kName); });
@@ -201,7 +201,7 @@ Result<nlohmann::json> scalar_json(const std::string& text) {
   return nlohmann::json(text);
 }
 
-void read_keep(YamlSource& source, Fields& fields, KeepSpec& keep) {
+void read_keep(YamlSource& source, YamlFields& fields, KeepSpec& keep) {
   if (!fields.has("keep")) return;
   const YAML::Node node = fields.take("keep");
   std::string text;
@@ -217,7 +217,7 @@ void read_keep(YamlSource& source, Fields& fields, KeepSpec& keep) {
 
 StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   StudentSpec student;
-  Fields fields(source, node, "student", "student");
+  YamlFields fields(source, node, "student", "student");
   fields.text("mixer", student.mixer);
   fields.whole("window", student.window.size, 0, 1 << 20);
   fields.whole("sinks", student.window.sinks, 0, 1 << 16);
@@ -244,7 +244,7 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
 
 DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   DataSpec data;
-  Fields fields(source, node, "data", "data");
+  YamlFields fields(source, node, "data", "data");
   fields.texts("train", data.train);
   fields.number("held_out", data.held_out, 0, 0.9);
   fields.count("calibration_tokens", data.calibration_tokens, 256);
@@ -344,7 +344,7 @@ Result<Recipe> read_recipe(const std::string& text, const std::string& path, con
   }
   Recipe recipe;
   recipe.path = path;
-  Fields fields(source, root, "", "recipe");
+  YamlFields fields(source, root, "", "recipe");
   fields.text("name", recipe.name);
   fields.seed("seed", recipe.seed);
   fields.flag("save_init", recipe.save_init);
