@@ -3,6 +3,7 @@
 
 namespace retort::cli {
 
+std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_convert();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
@@ -16,6 +17,7 @@ const std::vector<CommandEntry>& command_list() {
       {"pretrain", "train a small model from scratch, by a recipe", nullptr},
       {"generate", "continue a text", make_generate},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
+      {"bench", "speed, state and memory at several context lengths", make_bench},
       {"convert", "write a model as a Hugging Face folder", make_convert},
       {"report", "one self-contained HTML page about a run, with plots", make_report},
   };
