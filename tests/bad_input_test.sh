@@ -59,6 +59,10 @@ done
 refused "a run that is none" "$retort" report no_config
 refused "results that are not JSON" "$retort" report run
 refused "a device this build has not" "$retort" inspect cut.gguf --device cuda
+mkdir alone
+cp "$retort" alone/retort
+refused "training where it was not built" alone/retort distill recipe.yaml --teacher nowhere --out out
+rm -r alone
 "$retort" --help >/dev/full 2>err.txt
 [ $? = 2 ] || { echo "FAILED: full standard output is not an error"; failures=$((failures + 1)); }
 rm -f err.txt
