@@ -5,6 +5,7 @@ namespace retort::cli {
 
 std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_convert();
+std::unique_ptr<Command> make_distill();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
@@ -13,7 +14,7 @@ std::unique_ptr<Command> make_report();
 const std::vector<CommandEntry>& command_list() {
   static const std::vector<CommandEntry> list = {
       {"inspect", "layers, mixers, sizes, bytes of state per sequence and per token", make_inspect},
-      {"distill", "turn a teacher into a recurrent student, by a recipe", nullptr},
+      {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
       {"pretrain", "train a small model from scratch, by a recipe", nullptr},
       {"generate", "continue a text", make_generate},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},

@@ -1,0 +1,161 @@
+#include "cli/distill/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "base/interrupt.h"
+#include "base/mapped_file.h"
+#include "cli/open_model.h"
+#include "eval/perplexity.h"
+#include "runtime/session.h"
+
+namespace retort::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+Result<std::vector<int>> read_tokens(const Tokenizer& tokenizer, const std::string& file) {
+  RETORT_TRY(const std::string text, read_text_file(file));
+  auto ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
+  if (!ids.ok()) return invalid(file, ": ", ids.error().message);
+  if (ids->size() < 2) return invalid(file, ": fewer than two tokens to measure on");
+  return std::vector<int>(ids->begin(), ids->end());
+}
+
+std::span<const int> first_of(const std::vector<int>& tokens, int64_t count) {
+  return std::span(tokens).first(std::min(tokens.size(), size_t(count)));
+}
+
+Result<double> perplexity_of(Engine& engine, std::span<const int> tokens, int64_t window, int64_t score_from = 0) {
+  PerplexityOptions options;
+  options.context = window;
+  options.score_from = score_from;
+  RETORT_TRY(const auto result, perplexity(engine, tokens, options));
+  if (interrupted()) return interrupted_error();
+  return result.perplexity();
+}
+
+// Passages A A: the perplexity of the second A. What recalls has hardly any surprise there.
+Result<double> copy_perplexity(Engine& engine, const std::vector<int>& tokens, const EvaluationPlan& plan) {
+  std::vector<int> repeated;
+  const auto length = size_t(plan.copy_length);
+  const size_t passages = std::min(size_t(plan.copy_passages), tokens.size() / length);
+  const size_t stride = passages > 0 ? tokens.size() / passages : 0;
+  for (size_t p = 0; p < passages; ++p) {
+    for (int copy = 0; copy < 2; ++copy) {
+      repeated.insert(repeated.end(), tokens.begin() + std::ptrdiff_t(p * stride), tokens.begin() + std::ptrdiff_t(p * stride + length));
+    }
+  }
+  if (repeated.empty()) return invalid("too little text for the copy probe: ", tokens.size(), " tokens, ", length, " are needed");
+  return perplexity_of(engine, repeated, 2 * plan.copy_length, plan.copy_length);
+}
+
+Result<Json> throughput(Engine& engine, const std::vector<int>& tokens, const EvaluationPlan& plan) {
+  Json rows = Json::array();
+  Session session(engine);
+  size_t at = 0;
+  const auto feed = [&](int64_t count) {
+    for (int64_t i = 0; i < count; ++i) session.commit(tokens[at++ % tokens.size()]);
+    return session.consume([](int64_t) { return !interrupted(); });
+  };
+  auto contexts = plan.contexts;
+  std::sort(contexts.begin(), contexts.end());
+  for (const int64_t context : contexts) {
+    const int64_t missing = context - session.sequence().position();
+    if (missing > 0) RETORT_RETURN_IF_ERROR(feed(missing));
+    RETORT_RETURN_IF_ERROR(feed(1));  // the first single step touches buffers for the first time
+    const auto start = Clock::now();
+    for (int64_t i = 0; i < plan.decode_tokens; ++i) RETORT_RETURN_IF_ERROR(feed(1));
+    const double seconds = seconds_since(start);
+    rows.push_back({{"context", context}, {"tokens_per_second", double(plan.decode_tokens) / std::max(seconds, 1e-9)},
+                    {"state_bytes", session.sequence().bytes()}});
+  }
+  return rows;
+}
+
+Result<std::string> sample_text(Engine& engine, const Tokenizer& tokenizer, const EvaluationPlan& plan) {
+  RETORT_TRY(const auto prompt, tokenizer.encode(plan.prompt, {.add_special = true, .parse_special = false}));
+  Session session(engine);
+  session.commit(std::vector<int>(prompt.begin(), prompt.end()));
+  SamplingOptions options;
+  options.temperature = 0;
+  options.repeat_penalty = 1.1;  // greedy text of small models turns in circles
+  Sampler sampler(options, 0);
+  std::vector<int32_t> made(prompt.begin(), prompt.end());
+  for (int64_t i = 0; i < plan.sample_tokens; ++i) {
+    RETORT_RETURN_IF_ERROR(session.consume());
+    const int token = sampler.sample(session.logits(), session.tokens());
+    if (tokenizer.is_eog(token)) break;
+    session.commit(token);
+    made.push_back(token);
+  }
+  return tokenizer.decode(made, true);
+}
+
+// {"kept": "12 of 90 kv heads", "kept_heads": ["7.2", ...]}; "none" and "all" where they fit.
+void describe_layers(const ModelConfig& config, Json& out) {
+  Json heads = Json::array();
+  for (size_t l = 0; l < config.plan.size(); ++l) {
+    for (const auto& part : config.plan[l].parts) {
+      if (part.mixer != "attention") continue;
+      for (const int head : part.kv_heads) heads.push_back(cat(l, ".", head));
+    }
+  }
+  const size_t all = size_t(config.layers) * size_t(config.kv_heads);
+  out["mixers"] = layout_string(config);
+  out["kept"] = heads.empty() ? "none" : heads.size() == all ? "all" : cat(heads.size(), " of ", all, " kv heads");
+  if (heads.size() < all) out["kept_heads"] = heads;
+}
+
+}  // namespace
+
+Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, const std::vector<EvaluationText>& texts, const Context& context,
+                           const Say& say) {
+  Json out;
+  std::vector<std::vector<int>> tokens;
+  {
+    RETORT_TRY(OpenedModel opened, open_for_running(path, "auto", context));
+    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    Engine engine(opened.model, *opened.pool);
+    for (const auto& text : texts) {
+      RETORT_TRY(tokens.emplace_back(), read_tokens(tokenizer, text.file));
+    }
+    describe_layers(opened.files.config, out);
+    Json perplexities = Json::array();
+    for (size_t t = 0; t < texts.size(); ++t) {
+      for (const int64_t window : plan.windows) {
+        say(cat("perplexity on ", texts[t].name, ", window ", window));
+        const auto part = first_of(tokens[t], window == plan.windows[0] ? plan.tokens : std::max(window, plan.window_tokens / window * window));
+        RETORT_TRY(const double value, perplexity_of(engine, part, window));
+        perplexities.push_back({{"corpus", texts[t].name}, {"window", window}, {"perplexity", value}, {"tokens", part.size()}});
+      }
+    }
+    out["perplexity"] = perplexities[0]["perplexity"];
+    say("copy probe");
+    RETORT_TRY(const double copy, copy_perplexity(engine, tokens[0], plan));
+    out["copy_perplexity"] = copy;
+    out["perplexities"] = perplexities;
+    say("a sample");
+    RETORT_TRY(out["sample"], sample_text(engine, tokenizer, plan));
+  }
+  say("decoding speed");
+  RETORT_TRY(OpenedModel opened, open_for_running(path, plan.speed_weights, context));
+  Engine engine(opened.model, *opened.pool);
+  RETORT_TRY(out["throughput"], throughput(engine, tokens[0], plan));
+  out["speed_weights"] = plan.speed_weights;
+  return out;
+}
+
+Result<double> measure_perplexity(const std::string& path, const EvaluationPlan& plan, const EvaluationText& text, const Context& context) {
+  RETORT_TRY(OpenedModel opened, open_for_running(path, "auto", context));
+  RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+  RETORT_TRY(const auto tokens, read_tokens(tokenizer, text.file));
+  Engine engine(opened.model, *opened.pool);
+  return perplexity_of(engine, first_of(tokens, plan.tokens), plan.windows[0]);
+}
+
+}  // namespace retort::cli

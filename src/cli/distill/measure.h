@@ -1,0 +1,33 @@
+// What a plan measures of one model: perplexities, the copy probe, decoding speed and state, a sample of its text.
+//
+// Layer: cli. Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/command.h"
+#include "cli/distill/plan.h"
+
+namespace retort::cli {
+
+// Text to measure on: a name and a file that `retort perplexity --text` gives the same numbers for.
+struct EvaluationText {
+  std::string name;
+  std::string file;
+};
+
+using Say = std::function<void(const std::string& what)>;  // progress
+
+// {"mixers", "kept", "perplexity", "copy_perplexity", "perplexities": [{corpus, window, perplexity, tokens}], "throughput":
+// [{context, tokens_per_second, state_bytes}], "sample", "weights"}. The first text is the kind that was trained on.
+Result<nlohmann::ordered_json> measure_model(const std::string& model, const EvaluationPlan& plan, const std::vector<EvaluationText>& texts,
+                                             const Context& context, const Say& say);
+
+// Only the perplexity at the first window of the first text.
+Result<double> measure_perplexity(const std::string& model, const EvaluationPlan& plan, const EvaluationText& text, const Context& context);
+
+}  // namespace retort::cli
