@@ -93,6 +93,8 @@ class Backend {
   // Every tensor that some stage of the recipe may change or that start() made: what a checkpoint must hold.
   virtual std::vector<Parameter> tensors() = 0;
   virtual Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) = 0;
+  // -log p of every token of the batch given those before it in its sequence, in nats; -1 for the first of each sequence.
+  virtual Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) = 0;
   // A Hugging Face folder, atomically, with `provenance` as distill_config.
   virtual Status write_student(const std::string& folder, const nlohmann::json& provenance) = 0;
 };

@@ -1,0 +1,183 @@
+// Layer-wise stages: every student layer is fed the teacher's input of that layer and must give the teacher's output. Layers are
+// independent, so each is one task: forward, backward, graph freed.
+#include <chrono>
+#include <cmath>
+
+#include "train/stages.h"
+
+namespace retort::train {
+namespace {
+
+struct LayerLoss {
+  double value = 0;
+  bool computed = false;
+};
+
+// Loss and its gradient with respect to `y`. [T, D]
+struct Compared {
+  double loss = 0;
+  at::Tensor gradient;
+};
+
+Compared compare(LossForm form, const at::Tensor& y, const at::Tensor& target) {
+  const at::Tensor difference = y - target;
+  const double tokens = double(y.size(0)), width = double(y.size(1));
+  switch (form) {
+    case LossForm::kMse:
+      return {difference.square().mean().item<double>(), difference * (2.0 / (tokens * width))};
+    case LossForm::kL2: {  // mean norm over D, divided by sqrt(D)
+      const at::Tensor norm = difference.norm(2, 1, true);
+      return {norm.mean().item<double>() / std::sqrt(width), difference / norm.clamp_min(1e-20) / (tokens * std::sqrt(width))};
+    }
+    default: {
+      const double scale = 1.0 / std::max(target.square().sum().item<double>(), 1e-30);
+      return {difference.square().sum().item<double>() * scale, difference * (2.0 * scale)};
+    }
+  }
+}
+
+class AlignStage : public StageRunner {
+ public:
+  AlignStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)), by_layer_(context_.student.config.layers) {
+    for (Leaf* leaf : context_.leaves) {
+      if (leaf->layer >= 0) by_layer_[leaf->layer].push_back(leaf);
+    }
+  }
+
+  std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, true); }
+
+  Result<StepResult> step(const Batch& batch, const StepContext& step) override {
+    const auto begin = std::chrono::steady_clock::now();
+    take_gemm_seconds();
+    watch_teacher(batch);
+    const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
+    const int layers = context_.student.config.layers;
+    std::vector<std::vector<double>> losses(layers);
+    context_.pool.run_chunks(layers, [&](int64_t l) {
+      if (!by_layer_[l].empty()) losses[l] = layer_step(int(l), rows, step.scale);
+    });
+    inputs_.clear();
+    StepResult result = collect(losses);
+    result.gemm_seconds = take_gemm_seconds();
+    result.compute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return result;
+  }
+
+ private:
+  struct LayerRecord {
+    std::vector<at::Tensor> residual, input, output;  // one entry per row of the batch
+  };
+
+  void watch_teacher(const Batch& batch) {
+    const bool block = stage_.find(LossKind::kHidden) != nullptr;
+    inputs_.assign(context_.student.config.layers, {});
+    for (LayerRecord& record : inputs_) {
+      record.residual.resize(block ? batch.rows : 0);
+      record.input.resize(batch.rows);
+      record.output.resize(batch.rows);
+    }
+    context_.pool.run_chunks(batch.rows, [&](int64_t r) {
+      at::set_num_threads(1);
+      const at::NoGradGuard no_grad;
+      const Rows rows = batch_rows(context_.teacher, batch, int(r), 1);
+      run_model(context_.teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
+        LayerRecord& record = inputs_[view.layer];
+        if (block) record.residual[r] = view.residual;
+        record.input[r] = view.input;
+        record.output[r] = view.output;
+      });
+    });
+  }
+
+  // One value per loss of the stage, not weighted.
+  std::vector<double> layer_step(int l, const Rows& rows, double scale) {
+    at::set_num_threads(1);
+    const LayerRecord& record = inputs_[l];
+    const at::Tensor x = at::cat(record.input), target = at::cat(record.output);
+    const at::Tensor residual = record.residual.empty() ? at::Tensor() : at::cat(record.residual);
+    const at::Tensor y = run_mixers(context_.student, l, x, rows);
+    std::vector<double> losses;
+    at::Tensor gradient = at::zeros_like(y), block_out, block_gradient;
+    for (const LossSpec& loss : stage_.losses) {
+      Compared compared;
+      if (loss.kind == LossKind::kHidden) {
+        compared = block_loss(l, loss, residual, y, target, block_out);
+        block_gradient = compared.gradient * (loss.weight * scale);
+      } else {
+        compared = compare(loss.form, y.detach(), target);
+        gradient.add_(compared.gradient, loss.weight * scale);
+      }
+      losses.push_back(compared.loss);
+    }
+    std::vector<at::Tensor> values;
+    for (Leaf* leaf : by_layer_[l]) values.push_back(leaf->value);
+    torch::autograd::variable_list outputs = {y}, seeds = {gradient};
+    if (block_out.defined()) outputs.push_back(block_out), seeds.push_back(block_gradient);
+    const auto gradients = torch::autograd::grad(outputs, values, seeds, std::nullopt, false, true);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (gradients[i].defined()) by_layer_[l][i]->gradient.add_(gradients[i]);
+    }
+    return losses;
+  }
+
+  Compared block_loss(int l, const LossSpec& loss, const at::Tensor& residual, const at::Tensor& y, const at::Tensor& target,
+                      at::Tensor& block_out) {
+    at::Tensor wanted;
+    {
+      const at::NoGradGuard no_grad;
+      wanted = run_mlp(context_.teacher, l, residual + target);
+    }
+    block_out = run_mlp(context_.student, l, residual + y);
+    if (loss.form != LossForm::kRelative) return compare(loss.form, block_out.detach(), wanted);
+    // Relative to what the block adds, not to the residual stream that it passes on.
+    Compared compared = compare(LossForm::kRelative, block_out.detach() - residual, wanted - residual);
+    return compared;
+  }
+
+  StepResult collect(const std::vector<std::vector<double>>& losses) const {
+    StepResult result;
+    for (size_t i = 0; i < stage_.losses.size(); ++i) {
+      double sum = 0;
+      int count = 0;
+      for (const auto& layer : losses) {
+        if (layer.empty()) continue;
+        sum += layer[i];
+        ++count;
+      }
+      const double mean = count ? sum / count : 0;
+      result.parts.push_back({loss_name(stage_.losses[i].kind), mean});
+      result.loss += stage_.losses[i].weight * mean;
+    }
+    for (size_t l = 0; l < losses.size(); ++l) {
+      if (!losses[l].empty()) result.parts.push_back({cat("layer", l), losses[l][0]});
+    }
+    return result;
+  }
+
+  StageSpec stage_;
+  StageContext context_;
+  std::vector<std::vector<Leaf*>> by_layer_;
+  std::vector<LayerRecord> inputs_;
+};
+
+}  // namespace
+
+std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise) {
+  std::vector<Parameter> out;
+  for (Leaf* leaf : leaves) {
+    if (!leaf->gradient.defined()) leaf->gradient = at::zeros_like(leaf->value);
+    for (const Leaf::Slice& s : leaf->slices) {
+      if (!trains(stage, s.name, s.group) && !leaf->mixer) continue;
+      const size_t count = size_t(s.count);
+      out.push_back({s.name, s.group, s.decays, layer_wise ? std::max(leaf->layer, 0) : 0, {leaf->value.data_ptr<float>() + s.offset, count},
+                     {leaf->gradient.data_ptr<float>() + s.offset, count}});
+    }
+  }
+  return out;
+}
+
+std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context) {
+  return std::make_unique<AlignStage>(stage, std::move(context));
+}
+
+}  // namespace retort::train

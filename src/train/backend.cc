@@ -1,0 +1,344 @@
+// The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
+#include <algorithm>
+#include <chrono>
+
+#include "io/hf_writer.h"
+#include "io/model_files.h"
+#include "io/tokenizer_files.h"
+#include "mixers/list.h"
+#include "train/rank.h"
+#include "train/stages.h"
+#include "train/student_start.h"
+
+namespace retort::train {
+namespace {
+
+constexpr int kCalibrationRow = 512;
+constexpr int kRankingRows = 2;
+
+bool listed(const StageSpec& stage, const char* pattern) {
+  return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
+}
+
+// Hash of all weights' bytes, in the order of their names.
+Result<std::string> hash_weights(const WeightStore& store) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  auto names = store.names();
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    RETORT_TRY(auto view, store.tensor(name));
+    const auto* bytes = view.data;
+    const int64_t size = view.bytes();
+    for (char c : name) hash = (hash ^ uint8_t(c)) * 0x100000001b3ull;
+    int64_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+      uint64_t word;
+      std::memcpy(&word, bytes + i, 8);
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+      hash ^= hash >> 29;
+    }
+    for (; i < size; ++i) hash = (hash ^ uint8_t(bytes[i])) * 0x100000001b3ull;
+  }
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return std::string(text);
+}
+
+class TorchBackend : public Backend {
+ public:
+  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, int threads)
+      : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(threads) {
+    at::set_num_threads(1);
+  }
+
+  const ModelConfig& teacher() const override { return teacher_.config; }
+  std::string teacher_hash() const override { return hash_; }
+
+  Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
+    const auto begin = std::chrono::steady_clock::now();
+    StartReport report;
+    RETORT_TRY(ModelConfig pure, pure_config(spec));
+    auto parts = empty_parts(pure);
+    RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
+    const double started = seconds_since(begin);
+    student_ = teacher_;
+    student_.config = pure;
+    if (spec.keep.kind == KeepSpec::Kind::kNone) {
+      student_.layers = std::move(parts);
+    } else {
+      RETORT_RETURN_IF_ERROR(keep_attention(spec.keep, text, parts, report));
+    }
+    report.plan = student_.config.plan;
+    report.details["start_seconds"] = started;
+    report.details["rank_seconds"] = seconds_since(begin) - started;
+    own_trained();
+    return report;
+  }
+
+  Status restore(const StudentSpec& spec, const std::vector<LayerPlan>& plan) override {
+    (void)spec;
+    student_ = teacher_;
+    student_.config.plan = plan;
+    RETORT_RETURN_IF_ERROR(validate_plan(student_.config));
+    student_.layers = empty_parts(student_.config);
+    for (int l = 0; l < student_.config.layers; ++l) {
+      for (PartWeights& part : student_.layers[l]) {
+        if (part.part.mixer == Attention::kName) {
+          RETORT_RETURN_IF_ERROR(fill_attention(l, part));
+          continue;
+        }
+        for (size_t i = 0; i < part.table.size(); ++i) {
+          if (part.table[i].present()) part.values[i] = at::zeros(part.table[i].shape);
+        }
+      }
+    }
+    own_trained();
+    return {};
+  }
+
+  std::vector<Parameter> tensors() override {
+    std::vector<Parameter> out;
+    for (Leaf& leaf : leaves_) {
+      for (const Leaf::Slice& s : leaf.slices) {
+        out.push_back({s.name, s.group, s.decays, 0, {leaf.value.data_ptr<float>() + s.offset, size_t(s.count)}, {}});
+      }
+    }
+    return out;
+  }
+
+  Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
+    StageContext context{teacher_, student_, pool_, {}};
+    for (Leaf& leaf : leaves_) {
+      const bool trained = trains_leaf(stage, leaf);
+      leaf.value.set_requires_grad(trained);
+      if (trained) context.leaves.push_back(&leaf);
+    }
+    if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student");
+    return stage.layer_wise() ? make_align_stage(stage, std::move(context)) : make_logit_stage(stage, std::move(context));
+  }
+
+  Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) override {
+    const TorchModel& model = of_teacher ? teacher_ : student_;
+    std::vector<float> out(batch.tokens.size());
+    pool_.run_chunks(batch.rows, [&](int64_t r) {
+      at::set_num_threads(1);
+      const std::span<const int32_t> tokens(batch.tokens.data() + r * batch.seq, size_t(batch.seq));
+      const auto losses = train::token_losses(model, tokens, batch_rows(model, batch, int(r), 1));
+      std::copy(losses.begin(), losses.end(), out.begin() + r * batch.seq);
+    });
+    return out;
+  }
+
+  Status write_student(const std::string& path, const nlohmann::json& provenance) override {
+    HfFolder folder;
+    folder.config = student_.config;
+    folder.config.provenance = provenance;
+    folder.matrices = TensorType::kBF16;
+    folder.values = [&](const TensorSpec& spec) { return student_values(spec); };
+    RETORT_TRY(folder.extra_files, tokenizer_files());
+    return write_hf_folder(path, folder);
+  }
+
+ private:
+  static double seconds_since(std::chrono::steady_clock::time_point begin) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+  Result<ModelConfig> pure_config(const StudentSpec& spec) const {
+    ModelConfig config = teacher_.config;
+    for (LayerPlan& layer : config.plan) {
+      layer.parts.resize(1);
+      layer.parts[0].mixer = spec.mixer;
+      layer.parts[0].window = spec.window;
+      layer.parts[0].config = spec.config;
+    }
+    RETORT_RETURN_IF_ERROR(validate_plan(config));
+    return config;
+  }
+
+  Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
+                      std::vector<std::vector<PartWeights>>& parts) {
+    if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
+    for (int l = 0; l < config.layers; ++l) RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, config, l, seed, parts[l][0]));
+    const int rows = std::max<int>(1, int(recipe_.data.calibration_tokens / kCalibrationRow));
+    RETORT_TRY(Batch batch, text(rows, kCalibrationRow));
+    return start_from_data(teacher_, batch, seed, pool_, parts);
+  }
+
+  Status values_from_folder(const std::string& path, const ModelConfig& config, std::vector<std::vector<PartWeights>>& parts) {
+    RETORT_TRY(auto files, open_model(path));
+    if (files.config.layers != config.layers || files.config.width != config.width) {
+      return invalid(path, ": ", files.config.layers, " layers of width ", files.config.width, "; the teacher has ", config.layers, " of width ",
+                     config.width);
+    }
+    RETORT_TRY(auto source, load_model(files, Numeric::kExact));
+    for (int l = 0; l < config.layers; ++l) {
+      const PartWeights& from = source.layers[l][0];
+      PartWeights& to = parts[l][0];
+      if (source.layers[l].size() != 1 || from.part != to.part) {
+        return invalid(path, ": layer ", l, " is not mixer '", to.part.mixer, "' with window ", to.part.window.size, " and ",
+                       to.part.config.dump(), " over all heads, which the recipe's student is");
+      }
+      RETORT_RETURN_IF_ERROR(fill_from(from, to));
+    }
+    return {};
+  }
+
+  Status fill_attention(int layer, PartWeights& part) {
+    RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, teacher_.config, layer, 0, part));
+    for (size_t i = 0; i < part.table.size(); ++i) {
+      if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised && !attention_trains()) {
+        part.values[i] = part.values[i].to(at::kBFloat16);
+      }
+    }
+    return {};
+  }
+
+  bool attention_trains() const {
+    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention"); });
+  }
+
+  Status keep_attention(const KeepSpec& keep, const CalibrationText& text, std::vector<std::vector<PartWeights>>& pure, StartReport& report) {
+    RankedErrors errors;
+    if (keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers) {
+      RETORT_TRY(Batch batch, text(kRankingRows, kCalibrationRow));
+      errors = measure_errors(teacher_, pure, batch, pool_);
+      report.details["layer_errors"] = errors.layers;
+      report.details["head_errors"] = errors.heads;
+    }
+    const auto kept = choose_kept(keep, student_.config, errors);
+    RETORT_RETURN_IF_ERROR(plan_kept(kept, report));
+    student_.layers = empty_parts(student_.config);
+    for (int l = 0; l < student_.config.layers; ++l) {
+      for (PartWeights& part : student_.layers[l]) {
+        if (part.part.mixer == Attention::kName) {
+          RETORT_RETURN_IF_ERROR(fill_attention(l, part));
+        } else {
+          RETORT_RETURN_IF_ERROR(fill_from(pure[l][0], part));
+        }
+      }
+    }
+    return {};
+  }
+
+  // The mixer keeps what attention does not.
+  Status plan_kept(const std::vector<std::pair<int, int>>& kept, StartReport& report) {
+    ModelConfig& config = student_.config;
+    std::vector<std::vector<bool>> exact(config.layers, std::vector<bool>(config.kv_heads, false));
+    for (const auto& [l, g] : kept) {
+      if (l < 0 || l >= config.layers || g >= config.kv_heads) {
+        return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", config.layers - 1,
+                       " with kv heads 0 to ", config.kv_heads - 1);
+      }
+      for (int h = 0; h < config.kv_heads; ++h) {
+        if (g < 0 || g == h) exact[l][h] = true;
+      }
+      report.kept.push_back(g < 0 ? cat(l) : cat(l, ".", g));
+    }
+    for (int l = 0; l < config.layers; ++l) {
+      Part mixer = config.plan[l].parts[0], attention;
+      mixer.kv_heads.clear();
+      for (int h = 0; h < config.kv_heads; ++h) (exact[l][h] ? attention : mixer).kv_heads.push_back(h);
+      config.plan[l].parts.clear();
+      if (!mixer.kv_heads.empty()) config.plan[l].parts.push_back(mixer);
+      if (!attention.kv_heads.empty()) config.plan[l].parts.push_back(attention);
+    }
+    return validate_plan(config);
+  }
+
+  bool trains_leaf(const StageSpec& stage, const Leaf& leaf) const {
+    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group); });
+  }
+
+  // Gives the student tensors of its own wherever a stage may change them, and lists them.
+  void own_trained() {
+    leaves_.clear();
+    const auto any_trains = [&](const std::string& name) {
+      return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
+    };
+    const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
+      if (std::none_of(names.begin(), names.end(), any_trains)) return;
+      tensor = tensor.to(at::kFloat, false, true).contiguous();
+      Leaf leaf{tensor, {}, layer, false, {}};
+      const int64_t count = tensor.numel() / int64_t(names.size());
+      for (size_t i = 0; i < names.size(); ++i) leaf.slices.push_back({names[i], TrainGroup::kProjection, decays, int64_t(i) * count, count});
+      leaves_.push_back(std::move(leaf));
+    };
+    for (int l = 0; l < student_.config.layers; ++l) {
+      for (PartWeights& part : student_.layers[l]) own_part(l, part);
+      const std::string base = cat("model.layers.", l, ".");
+      Body::Layer& body = student_.body.layers[l];
+      own(body.input_norm, l, {base + "input_layernorm.weight"}, false);
+      own(body.post_norm, l, {base + "post_attention_layernorm.weight"}, false);
+      own(body.gate_up, l, {base + "mlp.gate_proj.weight", base + "mlp.up_proj.weight"}, true);
+      own(body.down, l, {base + "mlp.down_proj.weight"}, true);
+    }
+    const bool tied = student_.config.tie_embeddings;
+    own(student_.body.embedding, -1, {"model.embed_tokens.weight"}, true);
+    if (tied) student_.body.head = student_.body.embedding;
+    if (!tied) own(student_.body.head, -1, {"lm_head.weight"}, true);
+    own(student_.body.final_norm, -1, {"model.norm.weight"}, false);
+  }
+
+  void own_part(int layer, PartWeights& part) {
+    const bool attention = part.part.mixer == Attention::kName;
+    if (attention && !attention_trains()) return;
+    for (size_t i = 0; i < part.table.size(); ++i) {
+      if (!part.values[i].defined()) continue;
+      const TensorSpec& spec = part.table[i];
+      const bool decays = spec.group == TrainGroup::kProjection && spec.shape.size() > 1;
+      part.values[i] = part.values[i].to(at::kFloat).contiguous();
+      leaves_.push_back({part.values[i], {}, layer, true, {{part.prefix + spec.name, spec.group, decays, 0, spec.count()}}});
+    }
+  }
+
+  Result<std::vector<float>> student_values(const TensorSpec& spec) const {
+    for (const Leaf& leaf : leaves_) {
+      for (const Leaf::Slice& s : leaf.slices) {
+        if (s.name != spec.name) continue;
+        const float* first = leaf.value.data_ptr<float>() + s.offset;
+        return std::vector<float>(first, first + s.count);
+      }
+    }
+    for (const auto& layer : student_.layers) {
+      for (const PartWeights& part : layer) {
+        for (size_t i = 0; i < part.table.size(); ++i) {
+          if (!part.values[i].defined() || part.prefix + part.table[i].name != spec.name) continue;
+          const at::Tensor value = part.values[i].to(at::kFloat).contiguous();
+          return std::vector<float>(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+        }
+      }
+    }
+    RETORT_TRY(auto view, files_.weights->tensor(spec.name));
+    return read_f32(view);
+  }
+
+  Result<std::map<std::string, std::string>> tokenizer_files() const {
+    if (files_.kind == ModelFiles::Kind::kHuggingFace) return read_tokenizer_files(files_.path);
+    RETORT_TRY(auto tokenizer, load_tokenizer(files_.path));
+    const TokenizerFiles texts = tokenizer.to_json();
+    return std::map<std::string, std::string>{{"tokenizer.json", texts.tokenizer_json}, {"tokenizer_config.json", texts.tokenizer_config_json}};
+  }
+
+  Recipe recipe_;
+  ModelFiles files_;
+  TorchModel teacher_, student_;
+  std::string hash_;
+  ThreadPool pool_;
+  std::vector<Leaf> leaves_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const BackendOptions& options) {
+  RETORT_TRY(auto files, open_model(options.teacher));
+  if (!is_plain_transformer(files.config)) {
+    return invalid(options.teacher, ": a student; the teacher must be a softmax-attention model in every layer");
+  }
+  RETORT_TRY(auto teacher, load_model(files, Numeric::kFast));
+  RETORT_TRY(auto hash, hash_weights(*files.weights));
+  return std::unique_ptr<Backend>(
+      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options.threads));
+}
+
+}  // namespace retort::train

@@ -1,0 +1,196 @@
+// End-to-end stages: teacher and student read the same rows; their distributions meet at a sample of the positions. Rows are
+// independent tasks; their gradients are added in order.
+#include <chrono>
+#include <cmath>
+#include <random>
+
+#include "train/stages.h"
+
+namespace retort::train {
+namespace {
+
+constexpr int64_t kPositions = 128;  // whose logits exist at the same time
+
+// Positions of one row that are compared, and the token after each: -1 where a sequence ends.
+struct Sample {
+  at::Tensor positions;              // [n]
+  std::vector<int64_t> targets;      // [n]
+  int64_t labelled = 0;
+};
+
+struct RowResult {
+  double kl = 0, soft = 0, ce = 0;   // sums over the sample
+  std::vector<at::Tensor> gradients;
+  at::Tensor head_gradient;
+};
+
+struct Totals {
+  double positions = 0, labelled = 0;
+};
+
+class LogitStage : public StageRunner {
+ public:
+  LogitStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)) {
+    const LossSpec* logits = stage_.find(LossKind::kLogits);
+    needs_teacher_ = logits != nullptr;
+  }
+
+  std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
+
+  Result<StepResult> step(const Batch& batch, const StepContext& step) override {
+    const auto begin = std::chrono::steady_clock::now();
+    take_gemm_seconds();
+    std::vector<Sample> samples;
+    Totals totals;
+    for (int r = 0; r < batch.rows; ++r) {
+      samples.push_back(choose(batch, r, step.seed));
+      totals.positions += double(samples.back().targets.size());
+      totals.labelled += double(samples.back().labelled);
+    }
+    RowResult sum;
+    // As many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
+    for (int first = 0; first < batch.rows; first += context_.pool.size()) {
+      const int count = std::min(context_.pool.size(), batch.rows - first);
+      std::vector<RowResult> results(count);
+      context_.pool.run_chunks(count, [&](int64_t i) {
+        at::set_num_threads(1);
+        results[i] = row_step(batch, first + int(i), samples[first + i], totals, step.scale);
+      });
+      for (RowResult& result : results) add(result, sum);
+    }
+    return report(sum, totals, begin);
+  }
+
+ private:
+  Sample choose(const Batch& batch, int row, uint64_t seed) const {
+    std::vector<int64_t> all(batch.seq);
+    for (int t = 0; t < batch.seq; ++t) all[t] = t;
+    const int64_t count = std::clamp<int64_t>(std::llround(stage_.logit_fraction * batch.seq), 1, batch.seq);
+    std::mt19937_64 random(seed * 0x9e3779b97f4a7c15ull + uint64_t(row));
+    for (int64_t i = 0; i < count; ++i) std::swap(all[i], all[i + int64_t(random() % uint64_t(batch.seq - i))]);
+    all.resize(count);
+    std::sort(all.begin(), all.end());
+    Sample sample;
+    const int64_t base = int64_t(row) * batch.seq;
+    for (int64_t t : all) {
+      const bool ends = t + 1 == batch.seq || std::binary_search(batch.starts.begin(), batch.starts.end(), int32_t(base + t + 1));
+      sample.targets.push_back(ends ? -1 : batch.tokens[base + t + 1]);
+      sample.labelled += !ends;
+    }
+    sample.positions = torch::tensor(all, at::kLong);
+    return sample;
+  }
+
+  RowResult row_step(const Batch& batch, int row, const Sample& sample, const Totals& totals, double scale) const {
+    const std::span<const int32_t> tokens(batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq));
+    const Rows rows = batch_rows(context_.student, batch, row, 1);
+    at::Tensor wanted;
+    if (needs_teacher_) {
+      const at::NoGradGuard no_grad;
+      wanted = run_model(context_.teacher, tokens, rows).index_select(0, sample.positions);
+    }
+    const at::Tensor hidden = run_model(context_.student, tokens, rows).index_select(0, sample.positions);
+    RowResult result;
+    at::Tensor gradient = at::zeros(hidden.sizes(), at::kFloat);
+    {
+      const at::NoGradGuard no_grad;
+      for (int64_t i = 0; i < hidden.size(0); i += kPositions) {
+        const int64_t n = std::min(kPositions, hidden.size(0) - i);
+        gradient.narrow(0, i, n).copy_(
+            compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? wanted.narrow(0, i, n) : wanted, sample, i, totals, batch, result));
+      }
+    }
+    std::vector<at::Tensor> values;
+    for (const Leaf* leaf : context_.leaves) values.push_back(leaf->value);
+    result.gradients = torch::autograd::grad({hidden}, values, {(gradient * scale).to(hidden.scalar_type())}, std::nullopt, false, true);
+    if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
+    return result;
+  }
+
+  // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
+  at::Tensor compare(const at::Tensor& hidden, const at::Tensor& wanted, const Sample& sample, int64_t first, const Totals& totals,
+                     const Batch& batch, RowResult& result) const {
+    const at::Tensor& head = context_.student.body.head;
+    const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
+    const at::Tensor logits = product(hidden, narrow_head.t()).to(at::kFloat);
+    at::Tensor d_logits;
+    for (const LossSpec& loss : stage_.losses) {
+      at::Tensor d = loss.kind == LossKind::kCe
+                         ? hard_loss(logits, sample, first, totals, loss, result)
+                         : soft_loss(logits, product(wanted, context_.teacher.body.head.t()).to(at::kFloat), totals, batch, loss, result);
+      d_logits = d_logits.defined() ? d_logits.add_(d) : d;
+    }
+    const at::Tensor low = d_logits.to(hidden.scalar_type());
+    if (head.requires_grad()) {
+      const at::Tensor d_head = product(low.t(), hidden).to(at::kFloat);
+      result.head_gradient = result.head_gradient.defined() ? result.head_gradient.add_(d_head) : d_head;
+    }
+    return product(low, narrow_head).to(at::kFloat);
+  }
+
+  at::Tensor soft_loss(const at::Tensor& logits, const at::Tensor& teacher, const Totals& totals, const Batch& batch, const LossSpec& loss,
+                       RowResult& result) const {
+    const double t = loss.temperature;
+    const at::Tensor log_student = at::log_softmax(t == 1 ? logits : logits / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
+    const at::Tensor p = log_teacher.exp();
+    const double soft = -(p * log_student).sum().item<double>(), entropy = -(p * log_teacher).sum().item<double>();
+    const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / totals.positions;
+    // kl carries the factor t^2; its gradient by the logits has 1/t.
+    const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
+    result.kl += (soft - entropy) * factor;
+    result.soft += soft * factor;
+    return log_student.exp_().sub_(p).mul_(loss.weight * share * factor / t);
+  }
+
+  at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
+                       RowResult& result) const {
+    const at::Tensor log_p = at::log_softmax(logits, 1);
+    std::vector<int64_t> target(sample.targets.begin() + first, sample.targets.begin() + first + logits.size(0));
+    std::vector<float> weight;
+    for (int64_t& id : target) {
+      weight.push_back(id < 0 ? 0.0f : 1.0f);
+      id = std::max<int64_t>(id, 0);
+    }
+    const at::Tensor index = torch::tensor(target, at::kLong).unsqueeze(1), mask = torch::tensor(weight).unsqueeze(1);
+    result.ce -= (log_p.gather(1, index) * mask).sum().item<double>();
+    at::Tensor d = log_p.exp();
+    d.scatter_add_(1, index, -at::ones_like(mask));
+    return d.mul_(mask).mul_(loss.weight / std::max(totals.labelled, 1.0));
+  }
+
+  void add(RowResult& row, RowResult& sum) const {
+    sum.kl += row.kl, sum.soft += row.soft, sum.ce += row.ce;
+    for (size_t i = 0; i < row.gradients.size(); ++i) {
+      if (row.gradients[i].defined()) context_.leaves[i]->gradient.add_(row.gradients[i]);
+      if (row.head_gradient.defined() && context_.leaves[i]->value.is_same(context_.student.body.head)) {
+        context_.leaves[i]->gradient.add_(row.head_gradient);
+      }
+    }
+    row = {};
+  }
+
+  StepResult report(const RowResult& sum, const Totals& totals, std::chrono::steady_clock::time_point begin) const {
+    StepResult result;
+    for (const LossSpec& loss : stage_.losses) {
+      const bool hard = loss.kind == LossKind::kCe;
+      const double value = hard ? sum.ce / std::max(totals.labelled, 1.0) : (loss.form == LossForm::kKl ? sum.kl : sum.soft) / totals.positions;
+      result.parts.push_back({loss_name(loss.kind), value});
+      result.loss += loss.weight * value;
+    }
+    result.gemm_seconds = take_gemm_seconds();
+    result.compute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return result;
+  }
+
+  StageSpec stage_;
+  StageContext context_;
+  bool needs_teacher_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context) {
+  return std::make_unique<LogitStage>(stage, std::move(context));
+}
+
+}  // namespace retort::train

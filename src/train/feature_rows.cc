@@ -1,0 +1,214 @@
+#include "train/feature_rows.h"
+
+#include <bit>
+#include <cmath>
+
+// Compiled for several instruction sets, chosen when the program is loaded. The loops are written so that compilers vectorise them.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define RETORT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-trapping-math")))
+#else
+#define RETORT_CLONES
+#endif
+#define RETORT_INLINE inline __attribute__((always_inline))
+
+namespace retort::train::rows {
+namespace {
+
+RETORT_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
+RETORT_INLINE uint16_t narrow(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// exp, relative error below 2e-7 within [-87, 88]; clamped outside.
+RETORT_INLINE float fast_exp(float x) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float clamped = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  const float shifted = clamped * 1.44269504f + kMagic;
+  const float n = shifted - kMagic;
+  const float f = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  p = p * f * f + f + 1.0f;
+  const int32_t exponent = std::bit_cast<int32_t>(shifted) << 23;
+  return std::bit_cast<float>(std::bit_cast<int32_t>(p) + exponent);
+}
+
+// Sums and maxima in 16 lanes, so that the order does not depend on the instruction set.
+constexpr int kLanes = 16;
+
+RETORT_INLINE float add_bias(uint16_t* z, const float* b, float* wide, int64_t n) {
+  float top[kLanes];
+  for (int i = 0; i < kLanes; ++i) top[i] = -3e38f;
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float value = widen(z[c + i]) + (b ? b[c + i] : 0.0f);
+      wide[c + i] = value;
+      top[i] = top[i] > value ? top[i] : value;
+    }
+  }
+  float most = -3e38f;
+  for (int i = 0; i < kLanes; ++i) most = most > top[i] ? most : top[i];
+  for (; c < n; ++c) {
+    wide[c] = widen(z[c]) + (b ? b[c] : 0.0f);
+    most = most > wide[c] ? most : wide[c];
+  }
+  return most;
+}
+
+constexpr int64_t kBlock = 4096;  // columns handled in stack memory; feature maps have at most this many (mixers' limits)
+
+RETORT_INLINE float lane_sum(const float* lanes) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+RETORT_INLINE float dot(const uint16_t* a, const uint16_t* b, int64_t n) {
+  float lanes[kLanes] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) {
+    for (int i = 0; i < kLanes; ++i) lanes[i] += widen(a[c + i]) * widen(b[c + i]);
+  }
+  float sum = lane_sum(lanes);
+  for (; c < n; ++c) sum += widen(a[c]) * widen(b[c]);
+  return sum;
+}
+
+}  // namespace
+
+RETORT_CLONES void exp_forward(uint16_t* z, const float* b, float* maximum, int64_t rows, int64_t columns) {
+  float wide[kBlock];
+  for (int64_t r = 0; r < rows; ++r, z += columns) {
+    const float most = add_bias(z, b, wide, columns);
+    maximum[r] = most;
+    for (int64_t c = 0; c < columns; ++c) z[c] = narrow(fast_exp(wide[c] - most));
+  }
+}
+
+RETORT_CLONES void softmax_forward(uint16_t* z, const float* b, int64_t rows, int64_t columns) {
+  float wide[kBlock];
+  for (int64_t r = 0; r < rows; ++r, z += columns) {
+    const float most = add_bias(z, b, wide, columns);
+    float lanes[kLanes] = {};
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      for (int i = 0; i < kLanes; ++i) {
+        wide[c + i] = fast_exp(wide[c + i] - most);
+        lanes[i] += wide[c + i];
+      }
+    }
+    float sum = lane_sum(lanes);
+    for (; c < columns; ++c) sum += wide[c] = fast_exp(wide[c] - most);
+    const float scale = 1.0f / sum;
+    for (c = 0; c < columns; ++c) z[c] = narrow(wide[c] * scale);
+  }
+}
+
+RETORT_CLONES void exp_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz_out, float* db, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, dy += columns, y += columns, dz_out += columns) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float dz = widen(dy[c]) * widen(y[c]);
+      db[c] += dz;
+      dz_out[c] = narrow(dz);
+    }
+  }
+}
+
+RETORT_CLONES void softmax_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz_out, float* db, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, dy += columns, y += columns, dz_out += columns) {
+    const float sum = dot(dy, y, columns);
+    for (int64_t c = 0; c < columns; ++c) {
+      const float dz = widen(y[c]) * (widen(dy[c]) - sum);
+      db[c] += dz;
+      dz_out[c] = narrow(dz);
+    }
+  }
+}
+
+RETORT_CLONES void rms_norm(const float* x, const float* w, uint16_t* y, float* inverse, int64_t rows, int64_t columns, float eps) {
+  for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
+    float lanes[kLanes] = {};
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      for (int i = 0; i < kLanes; ++i) lanes[i] += x[c + i] * x[c + i];
+    }
+    float sum = lane_sum(lanes);
+    for (; c < columns; ++c) sum += x[c] * x[c];
+    const float scale = 1.0f / std::sqrt(sum / float(columns) + eps);
+    if (inverse) inverse[r] = scale;
+    for (c = 0; c < columns; ++c) y[c] = narrow(x[c] * scale * w[c]);
+  }
+}
+
+RETORT_CLONES void rms_norm_backward(const float* x, const float* w, const float* inverse, const uint16_t* dy, float* dx,
+                                     int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, x += columns, dy += columns, dx += columns) {
+    float lanes[kLanes] = {};
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      for (int i = 0; i < kLanes; ++i) lanes[i] += widen(dy[c + i]) * w[c + i] * x[c + i];
+    }
+    float sum = lane_sum(lanes);
+    for (; c < columns; ++c) sum += widen(dy[c]) * w[c] * x[c];
+    const float scale = inverse[r], mean = sum * scale * scale / float(columns);
+    for (c = 0; c < columns; ++c) dx[c] = scale * (widen(dy[c]) * w[c] - x[c] * mean);
+  }
+}
+
+RETORT_CLONES void swiglu(const uint16_t* gu, uint16_t* y, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, gu += 2 * columns, y += columns) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float g = widen(gu[c]);
+      y[c] = narrow(g / (1.0f + fast_exp(-g)) * widen(gu[columns + c]));
+    }
+  }
+}
+
+RETORT_CLONES void swiglu_backward(const uint16_t* gu, const uint16_t* dy, uint16_t* dgu, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, gu += 2 * columns, dgu += 2 * columns, dy += columns) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float g = widen(gu[c]), u = widen(gu[columns + c]), d = widen(dy[c]);
+      const float s = 1.0f / (1.0f + fast_exp(-g));
+      dgu[c] = narrow(d * u * s * (1.0f + g * (1.0f - s)));
+      dgu[columns + c] = narrow(d * g * s);
+    }
+  }
+}
+
+RETORT_CLONES void rope(const float* in, float* out, const float* cosine, const float* sine, int64_t rows, int64_t stride, int heads,
+                        int half, float direction) {
+  for (int64_t r = 0; r < rows; ++r, in += stride, out += stride, cosine += half, sine += half) {
+    for (int h = 0; h < heads; ++h) {
+      const float* x = in + h * 2 * half;
+      float* y = out + h * 2 * half;
+      for (int i = 0; i < half; ++i) {
+        const float a = x[i], b = x[i + half], s = sine[i] * direction;
+        y[i] = a * cosine[i] - b * s;
+        y[i + half] = b * cosine[i] + a * s;
+      }
+    }
+  }
+}
+
+RETORT_CLONES void rope_bf16(const uint16_t* in, uint16_t* out, const float* cosine, const float* sine, int64_t rows, int64_t stride,
+                             int heads, int half) {
+  for (int64_t r = 0; r < rows; ++r, in += stride, out += stride, cosine += half, sine += half) {
+    for (int h = 0; h < heads; ++h) {
+      const uint16_t* x = in + h * 2 * half;
+      uint16_t* y = out + h * 2 * half;
+      for (int i = 0; i < half; ++i) {
+        const float a = widen(x[i]), b = widen(x[i + half]);
+        y[i] = narrow(a * cosine[i] - b * sine[i]);
+        y[i + half] = narrow(b * cosine[i] + a * sine[i]);
+      }
+    }
+  }
+}
+
+}  // namespace retort::train::rows

@@ -1,0 +1,205 @@
+#include "train/functions.h"
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+
+#include "train/feature_rows.h"
+
+namespace retort::train {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+std::atomic<int64_t> gemm_nanoseconds{0};
+
+uint16_t* bits(const Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); }
+
+Tensor low_of(const Tensor& x, const Tensor& low) {
+  if (low.defined()) return low;
+  return x.scalar_type() == at::kBFloat16 ? x : x.detach().to(at::kBFloat16);
+}
+
+Tensor to_f32(const Tensor& t) { return t.to(at::kFloat); }
+
+struct LinearFunction : Function<LinearFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b,
+                        bool narrow) {
+    const Tensor xl = low_of(x, low), wl = w.to(at::kBFloat16);
+    ctx->save_for_backward({xl, wl});
+    ctx->saved_data["x_type"] = static_cast<int64_t>(x.scalar_type());
+    Tensor y = product(xl, wl.t());
+    if (!narrow) y = to_f32(y);
+    if (b.defined()) y.add_(b);
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor dy = grads[0].to(at::kBFloat16);
+    Tensor dx, dw, db;
+    if (ctx->needs_input_grad(0)) dx = product(dy, saved[1]).to(static_cast<at::ScalarType>(ctx->saved_data["x_type"].toInt()));
+    if (ctx->needs_input_grad(2)) dw = to_f32(product(dy.t(), saved[0]));
+    if (ctx->needs_input_grad(3)) db = grads[0].sum(0);
+    return {dx, Tensor(), dw, db, Tensor()};
+  }
+};
+
+// A linear map with a feature map on top, per head.
+struct HeadFeature : Function<HeadFeature> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b, bool softmax) {
+    const int64_t n = w.size(0), out = w.size(1), in = w.size(2), tokens = x.size(0);
+    const Tensor xl = low_of(x, low).view({tokens, n, in}).transpose(0, 1).contiguous();
+    const Tensor wl = w.to(at::kBFloat16);
+    const Tensor y = product(xl, wl.transpose(1, 2)).contiguous();
+    const Tensor bias = b.defined() ? b.detach().contiguous() : Tensor();
+    Tensor maximum = at::empty({n, softmax ? 0 : tokens}, at::kFloat);
+    for (int64_t h = 0; h < n; ++h) {
+      const float* row = bias.defined() ? bias.data_ptr<float>() + h * out : nullptr;
+      uint16_t* z = bits(y) + h * tokens * out;
+      if (softmax) {
+        rows::softmax_forward(z, row, tokens, out);
+      } else {
+        rows::exp_forward(z, row, maximum.data_ptr<float>() + h * tokens, tokens, out);
+      }
+    }
+    ctx->save_for_backward({xl, wl, y});
+    ctx->saved_data["softmax"] = softmax;
+    ctx->mark_non_differentiable({maximum});
+    return {y, maximum};
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &xl = saved[0], &wl = saved[1], &y = saved[2];
+    const bool softmax = ctx->saved_data["softmax"].toBool();
+    const int64_t n = y.size(0), tokens = y.size(1), out = y.size(2);
+    const Tensor dy = grads[0].to(at::kBFloat16).contiguous();
+    const Tensor dz = at::empty_like(y), db = at::zeros({n, out}, at::kFloat);
+    for (int64_t h = 0; h < n; ++h) {
+      const int64_t at = h * tokens * out;
+      const auto backward = softmax ? rows::softmax_backward : rows::exp_backward;
+      backward(bits(dy) + at, bits(y) + at, bits(dz) + at, db.data_ptr<float>() + h * out, tokens, out);
+    }
+    Tensor dx, dw;
+    if (ctx->needs_input_grad(0)) dx = to_f32(product(dz, wl).transpose(0, 1)).reshape({tokens, -1});
+    if (ctx->needs_input_grad(2)) dw = to_f32(product(dz.transpose(1, 2), xl));
+    return {dx, Tensor(), dw, ctx->needs_input_grad(3) ? db : Tensor(), Tensor()};
+  }
+};
+
+struct RopeFunction : Function<RopeFunction> {
+  static Tensor turn(const Tensor& x, const Tensor& cosine, const Tensor& sine, int64_t heads, float direction) {
+    const int64_t half = cosine.size(1);
+    if (x.scalar_type() == at::kFloat) {
+      const Tensor in = x.contiguous(), out = at::empty_like(in);
+      rows::rope(in.data_ptr<float>(), out.data_ptr<float>(), cosine.data_ptr<float>(), sine.data_ptr<float>(), in.size(0), in.size(1),
+                 static_cast<int>(heads), static_cast<int>(half), direction);
+      return out;
+    }
+    const Tensor halves = x.reshape({x.size(0), heads, 2, half}), a = halves.select(2, 0), b = halves.select(2, 1);
+    const Tensor c = cosine.unsqueeze(1), s = sine.unsqueeze(1) * direction;
+    return at::stack({a * c - b * s, b * c + a * s}, 2).reshape(x.sizes());
+  }
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& cosine, const Tensor& sine, int64_t heads) {
+    ctx->save_for_backward({cosine, sine});
+    ctx->saved_data["heads"] = heads;
+    return turn(x, cosine, sine, heads, 1);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {turn(grads[0], saved[0], saved[1], ctx->saved_data["heads"].toInt(), -1), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+struct NormFunction : Function<NormFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, double eps) {
+    const Tensor in = x.contiguous(), y = at::empty(in.sizes(), at::kBFloat16), inverse = at::empty({in.size(0)}, at::kFloat);
+    rows::rms_norm(in.data_ptr<float>(), w.data_ptr<float>(), bits(y), inverse.data_ptr<float>(), in.size(0), in.size(1), float(eps));
+    ctx->save_for_backward({in, w, inverse});
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &w = saved[1];
+    const Tensor dy = grads[0].to(at::kBFloat16).contiguous(), dx = at::empty_like(x);
+    rows::rms_norm_backward(x.data_ptr<float>(), w.data_ptr<float>(), saved[2].data_ptr<float>(), bits(dy), dx.data_ptr<float>(),
+                            x.size(0), x.size(1));
+    return {dx, Tensor(), Tensor()};
+  }
+};
+
+struct SwigluFunction : Function<SwigluFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& gate_up) {
+    const Tensor gu = gate_up.to(at::kBFloat16).contiguous();
+    const Tensor y = at::empty({gu.size(0), gu.size(1) / 2}, at::kBFloat16);
+    rows::swiglu(bits(gu), bits(y), y.size(0), y.size(1));
+    ctx->save_for_backward({gu});
+    ctx->saved_data["type"] = static_cast<int64_t>(gate_up.scalar_type());
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const Tensor gu = ctx->get_saved_variables()[0];
+    const Tensor dy = grads[0].to(at::kBFloat16).contiguous(), dgu = at::empty_like(gu);
+    rows::swiglu_backward(bits(gu), bits(dy), bits(dgu), dy.size(0), dy.size(1));
+    return {dgu.to(static_cast<at::ScalarType>(ctx->saved_data["type"].toInt()))};
+  }
+};
+
+}  // namespace
+
+double take_gemm_seconds() { return double(gemm_nanoseconds.exchange(0)) * 1e-9; }
+
+Tensor product(const Tensor& a, const Tensor& b) {
+  const auto begin = std::chrono::steady_clock::now();
+  Tensor c = a.dim() == 2 ? at::mm(a, b) : at::bmm(a, b);
+  gemm_nanoseconds += (std::chrono::steady_clock::now() - begin).count();
+  return c;
+}
+
+Tensor linear(const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b, Numeric numeric, bool narrow) {
+  if (numeric == Numeric::kFast) return LinearFunction::apply(x, low, w, b, narrow);
+  return b.defined() ? at::addmm(b, x, w.t()) : at::mm(x, w.t());
+}
+
+std::pair<Tensor, Tensor> head_linear(const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b, Feature feature,
+                                      Numeric numeric) {
+  if (numeric == Numeric::kFast && feature != Feature::kNone) {
+    auto out = HeadFeature::apply(x, low, w, b, feature == Feature::kSoftmax);
+    return {out[0], out[1]};
+  }
+  const int64_t n = w.size(0), tokens = x.size(0);
+  Tensor z = at::bmm(x.view({tokens, n, -1}).transpose(0, 1), w.transpose(1, 2));
+  if (b.defined()) z = z + b.unsqueeze(1);
+  if (feature == Feature::kNone) return {z, {}};
+  if (feature == Feature::kSoftmax) return {z.softmax(-1), {}};
+  const Tensor maximum = z.detach().amax(-1);
+  return {at::exp(z - maximum.unsqueeze(-1)), maximum};
+}
+
+RopeTable rope_table(const std::vector<Sequence>& sequences, const RopeConfig& config, int head_dim, at::ScalarType type) {
+  const auto frequencies = config.frequencies(head_dim);
+  std::vector<Tensor> positions;
+  for (const Sequence& s : sequences) positions.push_back(at::arange(s.size, at::kDouble));
+  const Tensor f = torch::tensor(frequencies, at::kDouble);
+  const Tensor angle = at::cat(positions).unsqueeze(1) * f.unsqueeze(0);
+  return {angle.cos().to(type).contiguous(), angle.sin().to(type).contiguous()};
+}
+
+Tensor rope(const Tensor& x, const RopeTable& table, int heads) {
+  return RopeFunction::apply(x, table.cosine, table.sine, static_cast<int64_t>(heads));
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& w, double eps, Numeric numeric) {
+  if (numeric == Numeric::kFast && !w.requires_grad()) return NormFunction::apply(x, w, eps);
+  return x * at::rsqrt(x.square().mean(-1, true) + eps) * w;
+}
+
+Tensor swiglu(const Tensor& gate_up, Numeric numeric) {
+  if (numeric == Numeric::kFast) return SwigluFunction::apply(gate_up);
+  const auto halves = gate_up.chunk(2, 1);
+  return at::silu(halves[0]) * halves[1];
+}
+
+}  // namespace retort::train

@@ -1,0 +1,64 @@
+// Differentiable functions that a mixer's equations are made of, where plain torch would be slow or would not exist.
+//
+// Layer: train. Thread-safe; every call runs on the calling thread alone (torch's own threads are off in training).
+//
+// `Precision`: kFast multiplies in bf16 with f32 accumulation and keeps the wide feature maps in bf16. kExact stays in the type
+// of its arguments (f32, f64): for tests, and for hardware without bf16.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <utility>
+#include <vector>
+
+#include "mixers/mixer.h"
+
+namespace retort::train {
+
+enum class Numeric { kFast, kExact };
+
+// One run of tokens that shares state: rows [begin, begin + size).
+struct Sequence {
+  int64_t begin = 0;
+  int64_t size = 0;
+};
+
+// Seconds spent in matrix products by all threads since the last call.
+double take_gemm_seconds();
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);          // mm or bmm, timed
+
+// x[T, in] w[out, in] (+ b[out]) -> [T, out], in bf16 instead of f32 when `narrow` and kFast. bf16 weights are frozen ones. `low`: x
+// in bf16 if it is at hand, else undefined.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& low, const at::Tensor& w, const at::Tensor& b, Numeric numeric,
+                  bool narrow = false);
+
+enum class Feature { kNone, kExp, kSoftmax };
+// Per head: x[T, n*in], w[n, out, in], b[n, out] or undefined -> {[n, T, out], row maxima [n, T] (kExp only)}. The maximum counts as
+// a constant in the backward pass: exact whenever a result does not depend on it, as in a normalised recurrence.
+std::pair<at::Tensor, at::Tensor> head_linear(const at::Tensor& x, const at::Tensor& low, const at::Tensor& w, const at::Tensor& b,
+                                              Feature feature, Numeric numeric);
+
+// cosine, sine [T, d/2] of every row's position in its sequence.
+struct RopeTable {
+  at::Tensor cosine, sine;
+};
+RopeTable rope_table(const std::vector<Sequence>& sequences, const RopeConfig& rope, int head_dim, at::ScalarType type);
+at::Tensor rope(const at::Tensor& x, const RopeTable& table, int heads);
+
+// Softmax attention with a window and sinks, or fully causal (window.size 0). q[T, H*d], k[T, G*d], v[T, G*dv] ->
+// {out [H, T, dv], log_norm [T, H]}.
+std::pair<at::Tensor, at::Tensor> attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int heads, int kv_heads,
+                                            const WindowConfig& window, const std::vector<Sequence>& sequences, Numeric numeric);
+
+// The recurrence without decay under a normaliser (slots): q[H, T, K] >= 0, k[G, T, K] >= 0, v[T, G*V] ->
+// {out [H, T, V], log of the normaliser [T, H], kNothingWritten where nothing was written}.
+std::pair<at::Tensor, at::Tensor> sum_recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int value_dim,
+                                                 int first_position, const std::vector<Sequence>& sequences);
+
+// x[T, D] f32 -> RMS-normed; bf16 in kFast.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps, Numeric numeric);
+// gate_up[T, 2F] -> SiLU(gate) o up [T, F].
+at::Tensor swiglu(const at::Tensor& gate_up, Numeric numeric);
+
+}  // namespace retort::train

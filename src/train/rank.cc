@@ -1,0 +1,82 @@
+#include "train/rank.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace retort::train {
+namespace {
+
+// Each kv head group's share of the output of one part: [G, T, D].
+at::Tensor head_shares(const PartWeights& part, const at::Tensor& x, const Rows& rows, Numeric numeric) {
+  const at::Tensor mixed = run_part(part, x, rows, numeric, true).to(at::kFloat);
+  at::Tensor output;
+  for (size_t i = 0; i < part.table.size(); ++i) {
+    if (part.table[i].heads == HeadAxis::kQueryColumns) output = part.values[i].to(at::kFloat);
+  }
+  const int64_t groups = part.shape.kv_heads, width = mixed.size(1) / groups;
+  std::vector<at::Tensor> shares;
+  for (int64_t g = 0; g < groups; ++g) {
+    shares.push_back(at::mm(mixed.narrow(1, g * width, width), output.narrow(1, g * width, width).t()));
+  }
+  return at::stack(shares);
+}
+
+}  // namespace
+
+RankedErrors measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
+                            ThreadPool& pool) {
+  const int layers = teacher.config.layers;
+  std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
+  pool.run_chunks(batch.rows, [&](int64_t r) {
+    at::set_num_threads(1);
+    const at::NoGradGuard no_grad;
+    run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, batch_rows(teacher, batch, int(r), 1),
+              [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
+  });
+  const Rows rows = batch_rows(teacher, batch, 0, batch.rows);
+  RankedErrors errors{std::vector<double>(layers), std::vector<std::vector<double>>(layers)};
+  pool.run_chunks(layers, [&](int64_t l) {
+    at::set_num_threads(1);
+    const at::NoGradGuard no_grad;
+    const at::Tensor x = at::cat(inputs[l]);
+    const at::Tensor exact = head_shares(teacher.layers[l][0], x, rows, teacher.numeric);
+    const at::Tensor difference = head_shares(parts[l][0], x, rows, teacher.numeric) - exact;
+    const at::Tensor total = difference.sum(0);
+    const double norm = std::max(exact.sum(0).square().sum().item<double>(), 1e-30);
+    errors.layers[l] = total.square().sum().item<double>() / norm;
+    for (int64_t g = 0; g < difference.size(0); ++g) {
+      errors.heads[l].push_back(errors.layers[l] - (total - difference.select(0, g)).square().sum().item<double>() / norm);
+    }
+  });
+  return errors;
+}
+
+std::vector<int> interleaved_layers(double fraction, int layers) {
+  std::vector<int> kept;
+  for (int l = 0; l < layers; ++l) {
+    if (std::floor((l + 1) * fraction + 1e-9) > std::floor(l * fraction + 1e-9)) kept.push_back(l);
+  }
+  return kept;
+}
+
+std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors) {
+  std::vector<std::pair<int, int>> kept;
+  if (keep.kind == KeepSpec::Kind::kList) return keep.list;
+  if (keep.kind == KeepSpec::Kind::kFraction) {
+    for (int l : interleaved_layers(keep.fraction, config.layers)) kept.emplace_back(l, -1);
+    return kept;
+  }
+  std::vector<std::pair<double, std::pair<int, int>>> ranked;
+  for (int l = 0; l < config.layers; ++l) {
+    if (keep.kind == KeepSpec::Kind::kLayers) ranked.push_back({-errors.layers[l], {l, -1}});
+    if (keep.kind == KeepSpec::Kind::kHeads) {
+      for (int g = 0; g < config.kv_heads; ++g) ranked.push_back({-errors.heads[l][g], {l, g}});
+    }
+  }
+  std::sort(ranked.begin(), ranked.end());
+  for (size_t i = 0; i < ranked.size() && i < size_t(keep.count); ++i) kept.push_back(ranked[i].second);
+  return kept;
+}
+
+}  // namespace retort::train

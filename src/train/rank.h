@@ -1,0 +1,26 @@
+// Which attention to keep: the error that each layer and each kv head of a student brings, measured against the teacher.
+//
+// Layer: train.
+#pragma once
+
+#include "base/threads.h"
+#include "train/torch_model.h"
+
+namespace retort::train {
+
+struct RankedErrors {
+  std::vector<double> layers;                 // relative squared error of each layer's mixer output
+  std::vector<std::vector<double>> heads;     // [layer][kv head]: how much of it goes when that head is exact
+};
+
+// Every layer of the student fed with the teacher's input. `parts` has one part per layer, which owns all kv heads.
+RankedErrors measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
+                            ThreadPool& pool);
+
+// What to keep, best first: (layer, kv head), kv head -1 for a whole layer.
+std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors);
+
+// The layers that a kept fraction f = 1/p names: those with i mod p = p - 1.
+std::vector<int> interleaved_layers(double fraction, int layers);
+
+}  // namespace retort::train

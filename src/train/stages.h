@@ -1,0 +1,43 @@
+// The two kinds of stages: layer by layer against the teacher's mixers, and end to end against its distributions.
+//
+// Layer: train. Not thread-safe; each step() spreads over the pool. Results do not depend on how threads are scheduled.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/threads.h"
+#include "train/stage.h"
+#include "train/torch_model.h"
+
+namespace retort::train {
+
+// A trainable tensor of the student and the named slices of it that checkpoints and optimisers see (gate_up is two of them).
+struct Leaf {
+  struct Slice {
+    std::string name;
+    TrainGroup group;
+    bool decays;
+    int64_t offset, count;
+  };
+  at::Tensor value;      // f32, contiguous; the very tensor that the student computes with
+  at::Tensor gradient;   // made when a stage first trains it
+  int layer = 0;         // -1: none
+  bool mixer = false;
+  std::vector<Slice> slices;
+};
+
+// What a stage works on. The references live as long as the backend.
+struct StageContext {
+  const TorchModel& teacher;
+  TorchModel& student;
+  ThreadPool& pool;
+  std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
+};
+
+std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise);
+
+std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
+std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);
+
+}  // namespace retort::train

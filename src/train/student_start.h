@@ -1,0 +1,21 @@
+// First values of a student: copies of the teacher's projections, constants, and what a mixer learns from data before training.
+//
+// Layer: train.
+#pragma once
+
+#include "base/threads.h"
+#include "train/torch_model.h"
+
+namespace retort::train {
+
+// Fills every tensor of the part as its table says. `layer` is the teacher's; deterministic in seed and the tensors' names.
+Status fill_start(const WeightStore& teacher, const ModelConfig& config, int layer, uint64_t seed, PartWeights& part);
+
+// Takes the part's values from a student's part of the same mixer that owns all of its kv heads and maybe more.
+Status fill_from(const PartWeights& source, PartWeights& part);
+
+// Runs the mixers' own start_from_data() on the teacher's keys and queries over the batch; `parts` are [layer][part]. Parts
+// whose mixer has none are left alone.
+Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t seed, ThreadPool& pool, std::vector<std::vector<PartWeights>>& parts);
+
+}  // namespace retort::train
