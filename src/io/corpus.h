@@ -10,12 +10,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "io/chat_template.h"
 
 namespace retort {
-
-struct ChatMessage {
-  std::string role, content;
-};
 
 struct CorpusDocument {
   std::string text;                   // of a chat: what render_chat made of it, else its contents with blank lines between

@@ -263,11 +263,16 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, EncodeOpti
   std::vector<int32_t> ids;
   if (options.add_special) ids = impl_->around.before;
   Status status;
-  for (const auto& part : impl_->raw_added.split(text, options.parse_special)) {
+  const auto start_of = [&](std::string_view part) { return size_t(part.data() - text.data()); };
+  for (const auto& part : impl_->raw_added.split(text, options.parse_special, options.untrusted)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else if (status.ok()) {
-      status = impl_->encode_part(part.text, part.text.data() == text.data(), options.parse_special, *cache, ids);
+      // Normalization moves bytes, so a part with any untrusted byte is untrusted as a whole there.
+      const size_t first = start_of(part.text), last = first + part.text.size();
+      const bool parse = options.parse_special && std::none_of(options.untrusted.begin(), options.untrusted.end(),
+          [&](const auto& r) { return r.first < last && r.second > first; });
+      status = impl_->encode_part(part.text, first == 0, parse, *cache, ids);
     }
   }
   if (options.add_special) ids.insert(ids.end(), impl_->around.after.begin(), impl_->around.after.end());

@@ -23,6 +23,7 @@ namespace retort {
 struct EncodeOptions {
   bool add_special = true;    // what the post-processor adds, such as a first <s>
   bool parse_special = true;  // "<|im_end|>" in the text is the control token; false: it is those ten characters
+  std::span<const std::pair<size_t, size_t>> untrusted;  // byte ranges, in order, where parse_special does not hold
 };
 
 class Tokenizer {

@@ -20,6 +20,11 @@ bool word_at_start(std::string_view text) {
   return !text.empty() && unicode::is_word(utf8::next(text, pos));
 }
 
+bool touches(AddedTokenFinder::Ranges ranges, size_t first, size_t last) {
+  const auto it = std::lower_bound(ranges.begin(), ranges.end(), first, [](const auto& r, size_t at) { return r.second <= at; });
+  return it != ranges.end() && it->first < last;
+}
+
 size_t spaces_at_start(std::string_view text) {
   size_t pos = 0;
   while (pos < text.size()) {
@@ -79,7 +84,8 @@ bool AddedTokenFinder::longest(std::string_view text, size_t pos, size_t& end, c
   return token != nullptr;
 }
 
-std::vector<AddedTokenFinder::Part> AddedTokenFinder::split(std::string_view text, bool parse_special) const {
+std::vector<AddedTokenFinder::Part> AddedTokenFinder::split(std::string_view text, bool parse_special,
+                                                            Ranges untrusted) const {
   std::vector<Part> parts;
   size_t done = 0;
   for (size_t pos = 0; pos < text.size();) {
@@ -92,6 +98,7 @@ std::vector<AddedTokenFinder::Part> AddedTokenFinder::split(std::string_view tex
     size_t start = pos;
     pos = stop;  // a match that is turned down below still hides the ones inside it
     if (token->special && !parse_special) continue;
+    if (token->special && touches(untrusted, start, stop)) continue;
     if (token->single_word && (word_at_end(text.substr(0, start)) || word_at_start(text.substr(stop)))) continue;
     if (token->lstrip) start = std::max(without_spaces_at_end(text.substr(0, start)), done);
     if (token->rstrip) stop += spaces_at_start(text.substr(stop));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -19,8 +20,10 @@ class AddedTokenFinder {
   };
   void add(std::string_view pattern, const AddedToken& token);
   bool empty() const { return nodes_.size() == 1; }
-  // Cuts text into plain parts and tokens. Specials stay text when parse_special is false.
-  std::vector<Part> split(std::string_view text, bool parse_special) const;
+  using Ranges = std::span<const std::pair<size_t, size_t>>;
+  // Cuts text into plain parts and tokens. Specials stay text when parse_special is false, and where they touch one of
+  // the `untrusted` byte ranges, which are in order.
+  std::vector<Part> split(std::string_view text, bool parse_special, Ranges untrusted = {}) const;
 
  private:
   struct Node {
