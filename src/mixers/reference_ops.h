@@ -1,0 +1,454 @@
+// The backend that everything is held against: plain loops on doubles, every state kept as the whole history.
+//
+// Layer: mixers. Header-only; for tests and oracles. Not thread-safe.
+//
+// The recurrence comes in its three forms (mixers.md 3.1): token by token, in chunks, and as the mixing matrix. All three must
+// give the same numbers; kMatrix also leaves every head's matrix in `matrices`.
+//
+//   ReferenceState state;
+//   ReferenceOps ops(shape, ReferenceForm::kStep);
+//   ops.begin({{&state, rows}});                     // one entry per sequence, rows one after another
+//   auto y = part_forward<Mixer>(ops, config, shape, weights, x);
+//   ops.end();                                       // the states have moved on by their rows
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "mixers/list.h"
+
+namespace retort {
+
+enum class ReferenceForm { kStep, kChunked, kMatrix };
+
+// One stateful operation of one sequence: all rows it has seen, and for the recurrence what they sum to.
+struct ReferenceSlot {
+  std::vector<std::vector<double>> a, b, c;  // rows by position: x; or k, v; or k, v, log decay
+  std::vector<double> sum;                   // [G, K, V + 1]
+};
+
+struct ReferenceState {
+  int64_t position = 0;
+  std::vector<ReferenceSlot> slots;
+};
+
+class ReferenceOps {
+ public:
+  struct Tensor {
+    int64_t rows = 0, columns = 0;
+    std::vector<double> values;  // [rows, columns]
+    Tensor() = default;
+    Tensor(int64_t r, int64_t c) : rows(r), columns(c), values(size_t(r * c), 0.0) {}
+    explicit operator bool() const { return columns > 0; }
+    double* row(int64_t r) { return values.data() + r * columns; }
+    const double* row(int64_t r) const { return values.data() + r * columns; }
+  };
+  struct Weight {
+    std::vector<int64_t> shape;
+    std::vector<double> values;
+    explicit operator bool() const { return !shape.empty(); }
+    double operator[](int64_t i) const { return values[size_t(i)]; }
+  };
+  struct Pair {
+    Tensor values, maximum;
+  };
+  struct Segment {
+    ReferenceState* state;
+    int64_t rows;
+  };
+  // One head of one sequence: weights[t][s], t from `position` on. Rows of a normalised recurrence sum to 1 or 0.
+  struct Matrix {
+    int segment, head;
+    bool recurrent;
+    std::vector<std::vector<double>> weights;
+  };
+
+  explicit ReferenceOps(const PartShape& shape, ReferenceForm form = ReferenceForm::kStep, int64_t chunk = 7)
+      : shape_(shape), form_(form), chunk_(chunk) {}
+
+  void begin(std::vector<Segment> segments) {
+    segments_ = std::move(segments);
+    slot_ = 0;
+    matrices.clear();
+  }
+  void end() {
+    for (Segment& s : segments_) s.state->position += s.rows;
+  }
+
+  std::vector<Matrix> matrices;  // kMatrix, and attention in every form: in call order, by segment, by head
+
+  // ---- row by row ---------------------------------------------------------------------------------------------------------
+
+  Tensor linear(const Tensor& x, const Weight& w, const Weight& b = {}) const {
+    Tensor y(x.rows, w.shape[0]);
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int64_t o = 0; o < y.columns; ++o) {
+        double sum = b ? b[o] : 0;
+        for (int64_t i = 0; i < x.columns; ++i) sum += x.row(t)[i] * w[o * x.columns + i];
+        y.row(t)[o] = sum;
+      }
+    }
+    return y;
+  }
+  Tensor head_linear(const Tensor& x, const Weight& w, const Weight& b, int heads) const {
+    const int64_t out = w.shape[1], in = w.shape[2];
+    Tensor y(x.rows, heads * out);
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int64_t o = 0; o < y.columns; ++o) {
+        double sum = b ? b[o] : 0;
+        for (int64_t i = 0; i < in; ++i) sum += x.row(t)[o / out * in + i] * w[o * in + i];
+        y.row(t)[o] = sum;
+      }
+    }
+    return y;
+  }
+  Tensor rms_norm_heads(const Tensor& x, const Weight& w, int heads, double eps) const {
+    Tensor y = x;
+    const int64_t d = x.columns / heads;
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        double* v = y.row(t) + h * d;
+        double squares = 0;
+        for (int64_t i = 0; i < d; ++i) squares += v[i] * v[i];
+        const double factor = 1 / std::sqrt(squares / double(d) + eps);
+        for (int64_t i = 0; i < d; ++i) v[i] *= factor * (!w ? 1 : w.values.size() == size_t(d) ? w[i] : w[h * d + i]);
+      }
+    }
+    return y;
+  }
+  Tensor softmax_heads(const Tensor& x, int heads) const {
+    Tensor y = exp_heads(x, heads).values;
+    const int64_t d = x.columns / heads;
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        double* v = y.row(t) + h * d;
+        double sum = 0;
+        for (int64_t i = 0; i < d; ++i) sum += v[i];
+        for (int64_t i = 0; i < d; ++i) v[i] /= sum;
+      }
+    }
+    return y;
+  }
+  Pair exp_heads(const Tensor& x, int heads) const {
+    Pair p{x, Tensor(x.rows, heads)};
+    const int64_t d = x.columns / heads;
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        double* v = p.values.row(t) + h * d;
+        const double most = *std::max_element(v, v + d);
+        for (int64_t i = 0; i < d; ++i) v[i] = std::exp(v[i] - most);
+        p.maximum.row(t)[h] = most;
+      }
+    }
+    return p;
+  }
+  static double log_sigmoid(double z) { return z < 0 ? z - std::log1p(std::exp(z)) : -std::log1p(std::exp(-z)); }
+  Tensor sigmoid(const Tensor& x) const { return map(x, [](double z) { return 1 / (1 + std::exp(-z)); }); }
+  Tensor log_sigmoid(const Tensor& x) const { return map(x, [](double z) { return log_sigmoid(z); }); }
+  Tensor silu(const Tensor& x) const { return map(x, [](double z) { return z / (1 + std::exp(-z)); }); }
+  Tensor neg(const Tensor& x) const { return map(x, [](double z) { return -z; }); }
+  Tensor scale(const Tensor& x, double c) const { return map(x, [c](double z) { return c * z; }); }
+  Tensor add(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kPlus); }
+  Tensor mul(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kTimes); }
+  Tensor add_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kPlus); }
+  Tensor mul_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kTimes); }
+  Tensor mul_heads(const Tensor& x, const Tensor& g, int heads) const {
+    const int64_t d = x.columns / heads;
+    return zip(x, [&](int64_t t, int64_t i) { return g.row(t)[i / d]; }, kTimes);
+  }
+  Tensor columns(const Tensor& x, int64_t first, int64_t count) const {
+    Tensor y(x.rows, count);
+    for (int64_t t = 0; t < x.rows; ++t) std::copy(x.row(t) + first, x.row(t) + first + count, y.row(t));
+    return y;
+  }
+  Tensor join(const Normalised<Tensor>& a, const Normalised<Tensor>& b, int heads) const {
+    Tensor y = a.out;
+    const int64_t d = y.columns / heads;
+    for (int64_t t = 0; t < y.rows; ++t) {
+      for (int64_t i = 0; i < y.columns; ++i) {
+        const double la = a.log_norm.row(t)[i / d], lb = b.log_norm.row(t)[i / d], most = std::max(la, lb);
+        const double wa = std::exp(la - most), wb = std::exp(lb - most);
+        y.row(t)[i] = (wa * a.out.row(t)[i] + wb * b.out.row(t)[i]) / (wa + wb);
+      }
+    }
+    return y;
+  }
+
+  // ---- along the sequence -------------------------------------------------------------------------------------------------
+
+  Tensor rope(const Tensor& x, int heads) const {
+    Tensor y = x;
+    const int64_t d = x.columns / heads, half = d / 2;
+    const auto frequencies = shape_.rope.frequencies(int(d));
+    each_row([&](const Segment& s, int64_t r, int64_t t) {
+      for (int h = 0; h < heads; ++h) {
+        for (int64_t i = 0; i < half; ++i) {
+          const double angle = double(s.state->position + t) * frequencies[size_t(i)];
+          const double *from = x.row(r) + h * d, c = std::cos(angle), n = std::sin(angle);
+          y.row(r)[h * d + i] = from[i] * c - from[half + i] * n;
+          y.row(r)[h * d + half + i] = from[half + i] * c + from[i] * n;
+        }
+      }
+    });
+    return y;
+  }
+
+  Tensor short_conv(const Tensor& x, const Weight& w, const Weight& b) {
+    Tensor y = x;
+    const int64_t taps = w.shape[1];
+    each_row([&](Segment& s, int64_t r, int64_t t) {
+      auto& rows = slot(s).a;
+      rows.emplace_back(x.row(r), x.row(r) + x.columns);
+      const int64_t now = s.state->position + t;
+      for (int64_t i = 0; i < x.columns; ++i) {
+        double sum = b ? b[i] : 0;
+        for (int64_t back = 0; back < taps && back <= now; ++back) sum += w[i * taps + taps - 1 - back] * rows[size_t(now - back)][size_t(i)];
+        y.row(r)[i] = sum;
+      }
+    });
+    ++slot_;
+    return y;
+  }
+
+  Tensor leaving(const Tensor& x) {
+    const int64_t window = shape_.window.size;
+    if (window == 0) return x;
+    Tensor y(x.rows, x.columns);
+    each_row([&](Segment& s, int64_t r, int64_t t) {
+      auto& rows = slot(s).a;
+      rows.emplace_back(x.row(r), x.row(r) + x.columns);
+      const int64_t from = s.state->position + t - window;
+      if (from >= 0) std::copy(rows[size_t(from)].begin(), rows[size_t(from)].end(), y.row(r));
+    });
+    ++slot_;
+    return y;
+  }
+
+  Normalised<Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads, WindowConfig window) {
+    const int64_t d = k.columns / kv_heads, V = v.columns / kv_heads, group = heads / kv_heads;
+    Normalised<Tensor> y{Tensor(q.rows, heads * V), Tensor(q.rows, heads)};
+    each_row([&](Segment& s, int64_t r, int64_t t) {
+      ReferenceSlot& held = slot(s);
+      held.a.emplace_back(k.row(r), k.row(r) + k.columns);
+      held.b.emplace_back(v.row(r), v.row(r) + v.columns);
+      const int64_t now = s.state->position + t;
+      for (int64_t h = 0; h < heads; ++h) {
+        std::vector<double> z(size_t(now + 1), -HUGE_VAL);
+        for (int64_t j = 0; j <= now; ++j) {
+          if (window.size > 0 && j <= now - window.size && j >= window.sinks) continue;
+          double dot = 0;
+          for (int64_t i = 0; i < d; ++i) dot += q.row(r)[h * d + i] * held.a[size_t(j)][size_t(h / group * d + i)];
+          z[size_t(j)] = dot / std::sqrt(double(d));
+        }
+        const double most = *std::max_element(z.begin(), z.end());
+        double sum = 0;
+        for (double& e : z) sum += e = std::exp(e - most);
+        for (int64_t j = 0; j <= now; ++j) {
+          z[size_t(j)] /= sum;
+          for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] += z[size_t(j)] * held.b[size_t(j)][size_t(h / group * V + i)];
+        }
+        y.log_norm.row(r)[h] = most + std::log(sum);
+        if (form_ == ReferenceForm::kMatrix) matrix(s, int(h), false).weights.push_back(z);
+      }
+    });
+    ++slot_;
+    return y;
+  }
+
+  Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<ReferenceOps>& in) {
+    Normalised<Tensor> y{Tensor(in.q.rows, spec.heads * spec.value_dim), spec.normalised ? Tensor(in.q.rows, spec.heads) : Tensor()};
+    int64_t first = 0;
+    for (Segment& s : segments_) {
+      ReferenceSlot& held = slot(s);
+      held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + 1), 0.0);
+      for (int64_t t = 0; t < s.rows; ++t) remember(spec, in, first + t, held);
+      switch (form_) {
+        case ReferenceForm::kStep: by_steps(spec, in, s, held, first, y); break;
+        case ReferenceForm::kChunked: by_chunks(spec, in, s, held, first, y); break;
+        case ReferenceForm::kMatrix: by_matrix(spec, in, s, held, first, y); break;
+      }
+      first += s.rows;
+    }
+    if (in.skip) {
+      for (int64_t r = 0; r < y.out.rows; ++r) {
+        for (int64_t i = 0; i < y.out.columns; ++i) {
+          const int64_t h = i / spec.value_dim, g = h / (spec.heads / spec.kv_heads);
+          y.out.row(r)[i] += in.skip[h] * in.v.row(r)[g * spec.value_dim + i % spec.value_dim];
+        }
+      }
+    }
+    ++slot_;
+    return y;
+  }
+
+ private:
+  using Inputs = RecurrenceInputs<ReferenceOps>;
+  static constexpr auto kPlus = [](double a, double b) { return a + b; };
+  static constexpr auto kTimes = [](double a, double b) { return a * b; };
+
+  template <class Fn>
+  static Tensor map(Tensor x, Fn&& fn) {
+    for (double& e : x.values) e = fn(e);
+    return x;
+  }
+  template <class Other, class Fn>
+  static Tensor zip(Tensor x, Other&& other, Fn&& fn) {
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int64_t i = 0; i < x.columns; ++i) x.row(t)[i] = fn(x.row(t)[i], other(t, i));
+    }
+    return x;
+  }
+  // fn(segment, row, index in the segment)
+  template <class Self, class Fn>
+  static void each(Self& self, Fn&& fn) {
+    int64_t first = 0;
+    for (auto& s : self.segments_) {
+      for (int64_t t = 0; t < s.rows; ++t) fn(s, first + t, t);
+      first += s.rows;
+    }
+  }
+  template <class Fn>
+  void each_row(Fn&& fn) const { each(*this, fn); }
+  template <class Fn>
+  void each_row(Fn&& fn) { each(*this, fn); }
+
+  ReferenceSlot& slot(Segment& s) const {
+    if (s.state->slots.size() <= slot_) s.state->slots.resize(slot_ + 1);
+    return s.state->slots[slot_];
+  }
+  Matrix& matrix(const Segment& s, int head, bool recurrent) {
+    const int segment = int(&s - segments_.data());
+    for (Matrix& m : matrices) {
+      if (m.segment == segment && m.head == head && m.recurrent == recurrent) return m;
+    }
+    return matrices.emplace_back(Matrix{segment, head, recurrent, {}});
+  }
+
+  // ---- the recurrence -----------------------------------------------------------------------------------------------------
+
+  // Rows of k, [v; 1] and the log-decay per key. A token before first_position writes zeros and decays nothing.
+  static void remember(const RecurrenceSpec& spec, const Inputs& in, int64_t r, ReferenceSlot& held) {
+    const int64_t G = spec.kv_heads, K = spec.key_dim, V = spec.value_dim;
+    const bool writes = int64_t(held.a.size()) >= spec.first_position;
+    std::vector<double> k(size_t(G * K), 0.0), v(size_t(G * (V + 1)), 1.0), l(size_t(G * K), 0.0);
+    for (int64_t i = 0; i < G * K && writes; ++i) {
+      k[size_t(i)] = in.k.row(r)[i];
+      if (spec.decay == Decay::kScalar) l[size_t(i)] = in.log_decay.row(r)[i / K];
+      if (spec.decay == Decay::kPerKey) l[size_t(i)] = in.log_decay.row(r)[i];
+    }
+    for (int64_t i = 0; i < G * V; ++i) v[size_t(i / V * (V + 1) + i % V)] = in.v.row(r)[i];
+    held.a.push_back(std::move(k)), held.b.push_back(std::move(v)), held.c.push_back(std::move(l));
+  }
+
+  // y = S^T q with its normaliser last. [V + 1] -> the row's head.
+  static void finish(const RecurrenceSpec& spec, const Inputs& in, int64_t r, int64_t h, const std::vector<double>& sums,
+                     Normalised<Tensor>& y) {
+    const int64_t V = spec.value_dim;
+    const double norm = sums[size_t(V)];
+    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = !spec.normalised ? sums[size_t(i)] : norm > 0 ? sums[size_t(i)] / norm : 0;
+    if (!spec.normalised) return;
+    y.log_norm.row(r)[h] = norm > 0 ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
+  }
+
+  static void by_steps(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
+                       Normalised<Tensor>& y) {
+    const int64_t K = spec.key_dim, W = spec.value_dim + 1, group = spec.heads / spec.kv_heads;
+    for (int64_t t = 0; t < s.rows; ++t) {
+      const size_t now = size_t(s.state->position + t);
+      for (int64_t i = 0; i < spec.kv_heads * K; ++i) {
+        for (int64_t j = 0; j < W; ++j) {
+          double& x = held.sum[size_t(i * W + j)];
+          x = std::exp(held.c[now][size_t(i)]) * x + held.a[now][size_t(i)] * held.b[now][size_t(i / K * W + j)];
+        }
+      }
+      for (int64_t h = 0; h < spec.heads; ++h) {
+        std::vector<double> sums(size_t(W), 0.0);
+        for (int64_t i = 0; i < K; ++i) {
+          for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += in.q.row(first + t)[h * K + i] * held.sum[size_t((h / group * K + i) * W + j)];
+        }
+        finish(spec, in, first + t, h, sums, y);
+      }
+    }
+  }
+
+  // sum_d q_t k_s exp(l_{s+1} + .. + l_t) of query head h
+  static double weight(const RecurrenceSpec& spec, const double* q, const ReferenceSlot& held, int64_t h, int64_t s, int64_t t) {
+    const int64_t K = spec.key_dim, g = h / (spec.heads / spec.kv_heads);
+    double sum = 0;
+    for (int64_t i = g * K; i < (g + 1) * K; ++i) {
+      double l = 0;
+      for (int64_t j = s + 1; j <= t; ++j) l += held.c[size_t(j)][size_t(i)];
+      sum += q[h * K + i - g * K] * held.a[size_t(s)][size_t(i)] * std::exp(l);
+    }
+    return sum;
+  }
+
+  void by_chunks(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
+                 Normalised<Tensor>& y) const {
+    const int64_t K = spec.key_dim, W = spec.value_dim + 1, group = spec.heads / spec.kv_heads, keys = spec.kv_heads * K;
+    for (int64_t begin = 0; begin < s.rows; begin += chunk_) {
+      const int64_t start = s.state->position + begin, count = std::min(chunk_, s.rows - begin);
+      std::vector<std::vector<double>> lam(size_t(count), std::vector<double>(size_t(keys), 0.0));
+      for (int64_t t = 0; t < count; ++t) {
+        for (int64_t i = 0; i < keys; ++i) {
+          lam[size_t(t)][size_t(i)] = held.c[size_t(start + t)][size_t(i)] + (t > 0 ? lam[size_t(t - 1)][size_t(i)] : 0);
+        }
+      }
+      for (int64_t t = 0; t < count; ++t) {
+        const double* q = in.q.row(first + begin + t);
+        for (int64_t h = 0; h < spec.heads; ++h) {
+          const int64_t g = h / group;
+          std::vector<double> sums(size_t(W), 0.0);
+          for (int64_t i = 0; i < K; ++i) {
+            const double read = q[h * K + i] * std::exp(lam[size_t(t)][size_t(g * K + i)]);
+            for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += read * held.sum[size_t((g * K + i) * W + j)];
+          }
+          for (int64_t from = 0; from <= t; ++from) {
+            const double p = weight(spec, q, held, h, start + from, start + t);
+            for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += p * held.b[size_t(start + from)][size_t(g * W + j)];
+          }
+          finish(spec, in, first + begin + t, h, sums, y);
+        }
+      }
+      const auto& end = lam[size_t(count - 1)];
+      for (int64_t i = 0; i < keys; ++i) {
+        for (int64_t j = 0; j < W; ++j) {
+          double& x = held.sum[size_t(i * W + j)];
+          x *= std::exp(end[size_t(i)]);
+          for (int64_t t = 0; t < count; ++t) {
+            const size_t now = size_t(start + t);
+            x += held.a[now][size_t(i)] * std::exp(end[size_t(i)] - lam[size_t(t)][size_t(i)]) * held.b[now][size_t(i / K * W + j)];
+          }
+        }
+      }
+    }
+  }
+
+  void by_matrix(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, const ReferenceSlot& held, int64_t first,
+                 Normalised<Tensor>& y) {
+    const int64_t W = spec.value_dim + 1, group = spec.heads / spec.kv_heads;
+    for (int64_t t = 0; t < s.rows; ++t) {
+      const int64_t now = s.state->position + t;
+      for (int64_t h = 0; h < spec.heads; ++h) {
+        std::vector<double> weights(size_t(now + 1)), sums(size_t(W), 0.0);
+        for (int64_t from = 0; from <= now; ++from) {
+          weights[size_t(from)] = weight(spec, in.q.row(first + t), held, h, from, now);
+          for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += weights[size_t(from)] * held.b[size_t(from)][size_t(h / group * W + j)];
+        }
+        finish(spec, in, first + t, h, sums, y);
+        if (spec.normalised) for (double& w : weights) w = sums.back() > 0 ? w / sums.back() : 0;
+        matrix(s, int(h), true).weights.push_back(std::move(weights));
+      }
+    }
+  }
+
+  const PartShape& shape_;
+  ReferenceForm form_;
+  int64_t chunk_;
+  std::vector<Segment> segments_;
+  size_t slot_ = 0;
+};
+
+}  // namespace retort

@@ -1,0 +1,169 @@
+// The runtime's backend against the reference: every mixer, instruction set and weight format, fed whole, token by token, and in
+// random pieces of ragged batches, with scratch memory that is full of NaNs.
+#include <gtest/gtest.h>
+
+#include "base/cpu.h"
+#include "conformance/harness.h"
+#include "kernels/scratch.h"
+#include "runtime/runtime_ops.h"
+
+namespace retort::conformance {
+namespace {
+
+// A world's part as the runtime holds it.
+class Served {
+ public:
+  Served(const World& w, WeightFormat format) : world_(w), layout_(std::make_shared<const StateLayout>(w.config, CacheType::kF32)) {
+    held_.reserve(w.table.size());
+    for (size_t i = 0; i < w.table.size(); ++i) {
+      if (!w.table[i].present()) {
+        refs_.emplace_back();
+        continue;
+      }
+      const std::vector<float> values(w.weights[i].values.begin(), w.weights[i].values.end());
+      const TensorView view{w.table[i].name, TensorType::kF32, w.table[i].shape, reinterpret_cast<const std::byte*>(values.data())};
+      auto loaded = load_weight(view, w.table[i].floor, format, pool_);
+      RETORT_CHECK(loaded.ok(), loaded.error().message);
+      held_.push_back(std::move(*loaded));
+      refs_.emplace_back(&held_.back());
+    }
+    frequencies_ = w.config.rope.frequencies(w.config.head_dim);
+  }
+
+  Sequence sequence() const { return Sequence(layout_); }
+
+  // Rows of several sequences at once; the sequences move on.
+  template <class Mixer>
+  ReferenceOps::Tensor forward(std::vector<RowSegment> segments, const ReferenceOps::Tensor& x) {
+    arena_.release({});
+    std::fill_n(arena_.floats(1 << 18), 1 << 18, std::numeric_limits<float>::quiet_NaN());
+    arena_.release({});
+    RuntimeOps ops(pool_, arena_, scratch_, segments, x.rows);
+    const auto input = ops.allocate(int(x.columns));
+    for (int64_t r = 0; r < x.rows; ++r) std::copy(x.row(r), x.row(r) + x.columns, input.row(r));
+    ops.set_rope(frequencies_);
+    ops.begin_layer(input, {});
+    ops.begin_part(world_.shape, layout_->first_slot(0, 0));
+    const auto y = part_forward<Mixer>(ops, *parse_config<Mixer>(world_.part().config), world_.shape, refs_.data(), input);
+    for (const RowSegment& s : segments) s.sequence->set_position(s.sequence->position() + s.count);
+    ReferenceOps::Tensor out(x.rows, y.columns);
+    for (int64_t r = 0; r < x.rows; ++r) std::copy(y.row(r), y.row(r) + y.columns, out.row(r));
+    return out;
+  }
+
+  template <class Mixer>
+  ReferenceOps::Tensor whole(const ReferenceOps::Tensor& x) {
+    Sequence s = sequence();
+    return forward<Mixer>({{&s, 0, x.rows}}, x);
+  }
+
+ private:
+  const World& world_;
+  ThreadPool pool_{2};
+  std::shared_ptr<const StateLayout> layout_;
+  std::vector<ModelWeight> held_;
+  std::vector<WeightRef> refs_;
+  std::vector<double> frequencies_;
+  Arena arena_;
+  OpsScratch scratch_;
+};
+
+class RuntimeConformance : public testing::Test {
+ protected:
+  void SetUp() override { poison_scratch(true); }
+  void TearDown() override {
+    poison_scratch(false);
+    set_active_isa(available_isas().back());
+  }
+};
+
+// Float sums of ~100 terms a few operations deep; loud worlds multiply the arguments of exponentials by up to 20.
+double float_tolerance(const World& w) { return w.name.find("loudness 1") == std::string::npos ? 1e-3 : 2e-5; }
+
+TEST_F(RuntimeConformance, EveryIsaFollowsTheReference) {
+  for_each_world([](auto tag, const World& w) {
+    using Mixer = typename decltype(tag)::type;
+    const int64_t rows = 150;  // more than two chunks
+    const auto x = random_rows(rows, w.config.width, 1);
+    const auto want = reference<Mixer>(w, ReferenceForm::kStep, x);
+    Served served(w, WeightFormat::kF32);
+    for (Isa isa : available_isas()) {
+      SCOPED_TRACE(isa_name(isa));
+      set_active_isa(isa);
+      EXPECT_LT(distance(served.whole<Mixer>(x).values, want.values), float_tolerance(w)) << "whole";
+      Sequence s = served.sequence();
+      ReferenceOps::Tensor stepped(rows, x.columns);
+      for (int64_t t = 0; t < rows; ++t) {
+        const auto y = served.forward<Mixer>({{&s, 0, 1}}, slice(x, t, 1));
+        std::copy(y.values.begin(), y.values.end(), stepped.row(t));
+      }
+      EXPECT_LT(distance(stepped.values, want.values), float_tolerance(w)) << "token by token";
+    }
+  });
+}
+
+TEST_F(RuntimeConformance, RaggedBatchesInRandomPieces) {
+  for_each_world([](auto tag, const World& w) {
+    using Mixer = typename decltype(tag)::type;
+    const int64_t sizes[] = {70, 33, 101};
+    std::mt19937 random(7);
+    Served served(w, WeightFormat::kF32);
+    std::vector<ReferenceOps::Tensor> x, want;
+    std::vector<Sequence> sequences;
+    for (int i = 0; i < 3; ++i) {
+      x.push_back(random_rows(sizes[i], w.config.width, 10 + unsigned(i)));
+      want.push_back(reference<Mixer>(w, ReferenceForm::kStep, x.back()));
+      sequences.push_back(served.sequence());
+    }
+    for (int64_t done[3] = {}; done[0] < sizes[0] || done[1] < sizes[1] || done[2] < sizes[2];) {
+      std::vector<RowSegment> segments;
+      ReferenceOps::Tensor rows(0, w.config.width), expected(0, w.config.width);
+      for (int i = 0; i < 3; ++i) {
+        const int64_t n = std::min<int64_t>(int64_t(random() % 12), sizes[i] - done[i]);
+        if (n == 0) continue;
+        segments.push_back({&sequences[i], rows.rows, n});
+        const auto append = [&](ReferenceOps::Tensor& to, const ReferenceOps::Tensor& from) {
+          to.values.insert(to.values.end(), from.row(done[i]), from.row(done[i]) + n * from.columns);
+          to.rows += n;
+        };
+        append(rows, x[size_t(i)]);
+        append(expected, want[size_t(i)]);
+        done[i] += n;
+      }
+      if (rows.rows == 0) continue;
+      ASSERT_LT(distance(served.forward<Mixer>(segments, rows).values, expected.values), 2 * float_tolerance(w));
+    }
+  }, {1});
+}
+
+double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < b.size(); ++i) error += (a[i] - b[i]) * (a[i] - b[i]), size += b[i] * b[i];
+  return std::sqrt(error / size);
+}
+
+TEST_F(RuntimeConformance, EveryWeightFormatStaysNear) {
+  // Relative error of one rounded weight (bf16 2^-9; Q8 2^-8, its activations too; Q4 2^-4) with a factor for the chain of
+  // products, and for norms that blow up heads whose output is small.
+  const std::pair<WeightFormat, double> formats[] = {
+      {WeightFormat::kF32, 1e-5}, {WeightFormat::kBF16, 2e-2}, {WeightFormat::kQ8_0, 0.1}, {WeightFormat::kQ4_0, 0.35}, {WeightFormat::kQ4_1, 0.35}};
+  for_each_world([&](auto tag, const World& w) {
+    using Mixer = typename decltype(tag)::type;
+    const auto x = random_rows(80, w.config.width, 3);
+    const auto want = reference<Mixer>(w, ReferenceForm::kStep, x);
+    for (const auto& [format, tolerance] : formats) {
+      Served served(w, format);
+      std::vector<double> first;
+      for (Isa isa : available_isas()) {
+        set_active_isa(isa);
+        const auto y = served.whole<Mixer>(x).values;
+        EXPECT_LT(relative_error(y, want.values), tolerance) << "format " << int(format) << ' ' << isa_name(isa);
+        if (first.empty()) first = y;
+        EXPECT_LT(relative_error(y, first), 1e-4) << "instruction sets differ: format " << int(format) << ' ' << isa_name(isa);
+      }
+    }
+  }, {1});
+}
+
+}  // namespace
+}  // namespace retort::conformance
