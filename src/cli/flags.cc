@@ -8,9 +8,10 @@ namespace {
 
 constexpr const char* kModelHelp = "Hugging Face folder or .gguf file";
 
-constexpr std::array<std::pair<const char*, const char*>, 2> kShortForms = {{
+constexpr std::array<std::pair<const char*, const char*>, 3> kShortForms = {{
     {"-md", "--model-draft"},
     {"-np", "--parallel"},
+    {"-sys", "--system-prompt"},
 }};
 
 const Error kNoModel = {ErrorCode::kInvalidInput, "no model given: name a Hugging Face folder or a .gguf file (MODEL or -m MODEL)"};

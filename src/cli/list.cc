@@ -4,6 +4,7 @@
 namespace retort::cli {
 
 std::unique_ptr<Command> make_bench();
+std::unique_ptr<Command> make_chat();
 std::unique_ptr<Command> make_convert();
 std::unique_ptr<Command> make_distill();
 std::unique_ptr<Command> make_generate();
@@ -17,6 +18,7 @@ const std::vector<CommandEntry>& command_list() {
       {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
       {"pretrain", "train a small model from scratch, by a recipe", nullptr},
       {"generate", "continue a text", make_generate},
+      {"chat", "talk with a model", make_chat},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"convert", "write a model as a Hugging Face folder", make_convert},
