@@ -1,0 +1,195 @@
+// The whole program, in this process, on a tiny teacher: flags to written student.
+#include "train/train_main.h"
+
+#include <csignal>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "base/interrupt.h"
+#include "io/model_files.h"
+#include "support/tiny_model.h"
+#include "test_files.h"
+
+namespace retort::train {
+namespace {
+
+constexpr const char* kRecipe = R"(name: tiny
+seed: 5
+save_init: true
+checkpoint_minutes: 0
+student: {mixer: slots, window: 8, sinks: 2, config: {slots: 16}}
+data: {held_out: 0.1, calibration_tokens: 512}
+defaults: {seq: 48, batch: 2, lr: 1e-3, repeat_every: 3}
+stages:
+- {name: align, loss: {attn_out: {form: relative}}, steps: 12, lr_features: 5e-3, schedule: {wsd: {warmup_steps: 2, decay: 0.5}}, ema: 0.9, clip: 1}
+- {name: kd, loss: {logits: kl_here, ce: 0.1}, steps: 8, schedule: cosine, logit_fraction: 0.5, clip: 1, accumulate: 2}
+)";
+
+class TrainMainTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    clear_interrupt();
+    ASSERT_TRUE(retort::test::write_tiny_model(folder_ / "teacher").ok());
+    retort::test::write_file(folder_ / "corpus.jsonl", retort::test::tiny_corpus());
+    std::string recipe = kRecipe;
+    recipe.replace(recipe.find("kl_here"), 7, "{form: kl}");
+    retort::test::write_file(folder_ / "tiny.yaml", recipe);
+  }
+
+  // In a child process: signals, limits and torch's threads stay out of the test program. `prepare` runs in the child.
+  int run(std::vector<std::string> more, const std::function<void()>& prepare = {}) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!std::freopen((folder_ / "out.txt").c_str(), "w", stdout) || !std::freopen((folder_ / "err.txt").c_str(), "w", stderr)) _exit(99);
+      if (prepare) prepare();
+      std::vector<std::string> words = {"retort-train", "distill", folder_ / "tiny.yaml"};
+      words.insert(words.end(), more.begin(), more.end());
+      const std::pair<std::string, std::string> defaults[] = {{"--teacher", folder_ / "teacher"}, {"--data", folder_ / "corpus.jsonl"}, {"--threads", "2"}};
+      for (const auto& [flag, value] : defaults) {
+        if (std::find(words.begin(), words.end(), flag) == words.end()) words.insert(words.end(), {flag, value});
+      }
+      std::vector<char*> argv;
+      for (auto& word : words) argv.push_back(word.data());
+      const int code = train_main(int(argv.size()), argv.data());
+      std::fflush(nullptr);
+      _exit(code);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+  }
+  // Lets the run go on for a while, then sends `signal`; true when the run had not ended before.
+  bool run_until(std::vector<std::string> more, int signal, int rows) {
+    const std::string metrics = folder_ / "b/metrics.jsonl";
+    const pid_t watcher = fork();
+    if (watcher == 0) {
+      const int code = run(std::move(more), [&] {
+        const pid_t self = getpid();
+        if (fork() != 0) return;
+        for (int i = 0; i < 6000 && kill(self, 0) == 0; ++i, usleep(2000)) {
+          const auto text = retort::test::read_file(metrics);
+          if (std::count(text.begin(), text.end(), '\n') < rows) continue;
+          kill(self, signal);
+          break;
+        }
+        _exit(0);
+      });
+      _exit(code == 130 || code == 256 + signal ? 1 : 0);
+    }
+    int status = 0;
+    waitpid(watcher, &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+  }
+  std::string err() { return retort::test::read_file(folder_ / "err.txt"); }
+  std::string weights(const std::string& name) { return retort::test::read_file(folder_ / (name + "/student/model.safetensors")); }
+
+  retort::test::TempFolder folder_;
+};
+
+TEST_F(TrainMainTest, DistilsAStudentThatOpens) {
+  ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
+  const auto student = open_model(folder_ / "a/student");
+  ASSERT_TRUE(student.ok()) << student.error().message;
+  EXPECT_EQ(student->config.plan[0].parts[0].mixer, "slots");
+  EXPECT_EQ(student->config.provenance["recipe"]["name"], "tiny");
+  EXPECT_TRUE(open_model(folder_ / "a/student-init").ok());
+  std::istringstream rows(retort::test::read_file(folder_ / "a/metrics.jsonl"));
+  std::vector<double> losses;
+  for (std::string line; std::getline(rows, line);) losses.push_back(nlohmann::json::parse(line)["loss"].get<double>());
+  ASSERT_EQ(losses.size(), 20u);
+  EXPECT_LT(losses[10] + losses[11], losses[0] + losses[1]) << "alignment learns";
+  ASSERT_EQ(run({"--out", folder_ / "a", "--resume"}), 0) << "a finished run";
+}
+
+TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
+  ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "h", "--start", folder_ / "a/student", "--keep", "heads:2", "--set", "align.steps=0"}), 0) << err();
+  const auto student = open_model(folder_ / "h/student");
+  ASSERT_TRUE(student.ok()) << student.error().message;
+  int kept = 0;
+  for (const auto& layer : student->config.plan) {
+    for (const auto& part : layer.parts) kept += part.mixer == "attention" ? int(part.kv_heads.size()) : 0;
+  }
+  EXPECT_EQ(kept, 2);
+  const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / "h/train.json"));
+  EXPECT_EQ(train["kept"].size(), 2u);
+}
+
+TEST_F(TrainMainTest, InterruptedAndKilledAndResumedBitForBit) {
+  ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
+  const std::vector<std::string> every_step = {"--out", folder_ / "b", "--resume", "--set", "checkpoint_minutes=1e-9"};
+  int stopped = 0;
+  stopped += run_until(every_step, SIGINT, 4);
+  stopped += run_until(every_step, SIGKILL, 8);
+  stopped += run_until(every_step, SIGINT, 14);
+  EXPECT_GT(stopped, 0) << "no signal came in time";
+  ASSERT_EQ(run(every_step), 0) << err();
+  EXPECT_TRUE(weights("b") == weights("a"));
+  ASSERT_EQ(run({"--out", folder_ / "one", "--threads", "1"}), 0) << err();
+  EXPECT_TRUE(weights("one") == weights("a")) << "the number of threads changes nothing";
+}
+
+TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
+  retort::test::write_file(folder_ / "empty.jsonl", "");
+  retort::test::write_file(folder_ / "binary.txt", std::string(5000, '\x01') + "\xff\xfe");
+  retort::test::write_file(folder_ / "broken.yaml", "name: [\n");
+  const std::string out = folder_ / "never";
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--out", out, "--mixer", "mambo"},
+      {"--out", out, "--window", "many"},
+      {"--out", out, "--keep", "some"},
+      {"--out", out, "--set", "align.speed=3"},
+      {"--out", out, "--set", "alignn.lr=3"},
+      {"--out", out, "--set", "align.loss={magic: 1}"},
+      {"--out", out, "--set", "nonsense"},
+      {"--out", out, "--data", folder_ / "empty.jsonl"},
+      {"--out", out, "--data", folder_ / "binary.txt"},
+      {"--out", out, "--data", folder_ / "vanished.jsonl"},
+      {"--out", out, "--start", folder_ / "nobody"},
+      {"--out", out, "--teacher", folder_ / "nobody"},
+      {"--out", out, "--teacher", folder_ / "corpus.jsonl"},
+      {"--out", out, "--keep", "list:99"},
+      {"--out", out, "--keep", "heads:1000"},
+      {"--out", out, "--minutes", "3"},
+      {"--out", out, "--frobnicate"},
+      {"--out", folder_ / "corpus.jsonl"},
+      {"--out", "/proc/nowhere/run"},
+      {},
+  };
+  for (const auto& arguments : wrong) {
+    std::string words;
+    for (const auto& word : arguments) words += " " + word;
+    EXPECT_EQ(run(arguments), 2) << words << "\n" << err();
+    const auto text = err();
+    EXPECT_EQ(text.rfind("retort: error: ", 0), 0u) << words << "\n" << text;
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << words << "\n" << text;
+    EXPECT_FALSE(std::filesystem::exists(out)) << words;
+  }
+}
+
+TEST_F(TrainMainTest, DryRunWritesNothing) {
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"), nullptr, false);
+  ASSERT_TRUE(d.is_object());
+  EXPECT_EQ(d["stages"].size(), 2u);
+  EXPECT_EQ(d["stages"][0]["steps"], 12);
+  EXPECT_GT(d["stages"][0]["parameters_trained"], 1000);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "dry"));
+}
+
+TEST_F(TrainMainTest, NoRoomOnTheDisk) {
+  const auto code = run({"--out", folder_ / "full", "--set", "save_init=false"}, [] {
+    const rlimit limit{20000, 20000};  // less than the student
+    setrlimit(RLIMIT_FSIZE, &limit);
+  });
+  EXPECT_EQ(code, 2);
+  EXPECT_NE(err().find("cannot write"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "full/student"));
+}
+
+}  // namespace
+}  // namespace retort::train
