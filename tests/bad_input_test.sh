@@ -2,7 +2,7 @@
 # Bad input from outside, through the program: one line on standard error that starts with "retort: error: ", exit code 2,
 # nothing on standard output, nothing left behind.
 set -uo pipefail
-retort=$1
+retort=$(realpath "$1")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"

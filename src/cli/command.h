@@ -50,7 +50,7 @@ class Command {
 struct CommandEntry {
   const char* name;
   const char* summary;                    // one line of `retort --help`
-  std::unique_ptr<Command> (*make)();     // null: found in retort-train
+  std::unique_ptr<Command> (*make)();
 };
 
 // In the order of `retort --help`. (list.cc)

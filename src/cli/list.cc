@@ -16,7 +16,6 @@ const std::vector<CommandEntry>& command_list() {
   static const std::vector<CommandEntry> list = {
       {"inspect", "layers, mixers, sizes, bytes of state per sequence and per token", make_inspect},
       {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
-      {"pretrain", "train a small model from scratch, by a recipe", nullptr},
       {"generate", "continue a text", make_generate},
       {"chat", "talk with a model", make_chat},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},

@@ -4,10 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <new>
-
-#include <unistd.h>
 
 #include "base/suggest.h"
 #include "cli/command.h"
@@ -15,8 +12,6 @@
 
 namespace retort::cli {
 namespace {
-
-constexpr const char* kTrainProgram = "retort-train";
 
 int exit_code(ErrorCode code) {
   switch (code) {
@@ -50,22 +45,6 @@ std::vector<std::string> command_names() {
   std::vector<std::string> names;
   for (const auto& entry : command_list()) names.emplace_back(entry.name);
   return names;
-}
-
-// distill and pretrain live in a program of their own, so that this one starts in milliseconds and needs no torch.
-Status run_train_program(char** argv) {
-  std::error_code failed;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
-  if (failed) return io_error("/proc/self/exe: ", failed.message());
-  const auto program = self.parent_path() / kTrainProgram;
-  if (!std::filesystem::exists(program, failed)) {
-    return invalid("'", argv[1], "' needs ", kTrainProgram, ", which was not built: expected ", program.string(),
-                   "; configure without -DRETORT_TRAIN=OFF (./quickstart does)");
-  }
-  std::string name = kTrainProgram;
-  argv[0] = name.data();
-  execv(program.c_str(), argv);
-  return io_error(program.string(), ": ", std::strerror(errno));
 }
 
 Status check_device(const std::string& device) {
@@ -132,7 +111,7 @@ Status dispatch(int argc, char** argv) {
   }
   for (const auto& entry : command_list()) {
     if (name != entry.name) continue;
-    return entry.make ? run_command(entry, argc, argv) : run_train_program(argv);
+    return run_command(entry, argc, argv);
   }
   const char* kind = name[0] == '-' ? "unknown flag '" : "unknown command '";
   auto known = command_names();
