@@ -66,15 +66,19 @@ Tensor RuntimeOps::linear(Tensor x, Weight w, Weight bias) {
   return bias ? add_row(out, bias) : out;
 }
 
+// One section for all heads: inside it a product runs on the thread that claimed the head.
 Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
   const int in = x.columns / heads, out_columns = int(w->matrices.front().rows());
   const Tensor out = allocate(heads * out_columns);
-  for (int h = 0; h < heads && rows_ > 0; ++h) {
-    scratch_.activations.set(x.data + h * in, rows_, in, x.stride);
-    MatmulJob job{&w->matrices[h], out.data + h * out_columns, out.stride};
+  if (rows_ == 0) return out;
+  if (int(scratch_.head_activations.size()) < heads) scratch_.head_activations.resize(size_t(heads));
+  pool_.run_chunks(heads, [&](int64_t h) {
+    Activations& activations = scratch_.head_activations[size_t(h)];
+    activations.set(x.data + h * in, rows_, in, x.stride);
+    MatmulJob job{&w->matrices[size_t(h)], out.data + h * out_columns, out.stride};
     if (bias) job.bias = bias->values.data() + h * out_columns;
-    matmul(pool_, scratch_.activations, job);
-  }
+    matmul(pool_, activations, job);
+  });
   return out;
 }
 

@@ -30,6 +30,7 @@ struct RowSegment {
 // Buffers of the kernels that outlive a pass, so that decoding allocates nothing.
 struct OpsScratch {
   Activations activations;
+  std::vector<Activations> head_activations;
   AttentionScratch attention;
   std::vector<AttentionArgs> tasks;
   std::vector<CacheSpan> spans;
