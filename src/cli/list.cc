@@ -11,6 +11,7 @@ std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
 std::unique_ptr<Command> make_report();
+std::unique_ptr<Command> make_tokenize();
 
 const std::vector<CommandEntry>& command_list() {
   static const std::vector<CommandEntry> list = {
@@ -20,6 +21,7 @@ const std::vector<CommandEntry>& command_list() {
       {"chat", "talk with a model", make_chat},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"bench", "speed, state and memory at several context lengths", make_bench},
+      {"tokenize", "token ids of a text, or the text of ids", make_tokenize},
       {"convert", "write a model as a Hugging Face folder", make_convert},
       {"report", "one self-contained HTML page about a run, with plots", make_report},
   };

@@ -6,6 +6,7 @@ tokenizer_ids.py TOOL      (the built tokenizer_tool)
   RETORT_TOKENIZERS  folder with {llama3_1,qwen3,llama2}/package/models and mistral/mistral_common/data
                      (default .cache/tokenizers, which scripts/fetch_tokenizers.sh fills)
   RETORT_DATA        folder with text/*.zst (default ../shared/data)
+  RETORT_ONLY        only the tokenizers whose name contains this
   RETORT_FULL=1      all text for every tokenizer; otherwise all of it for SmolLM2 and a sample for the others
 """
 import io
@@ -310,6 +311,9 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         temp = pathlib.Path(temporary)
 
+        def wanted(name):
+            return os.environ.get("RETORT_ONLY", "") in name
+
         def both(name, model, oracle, texts):
             nonlocal bad, done
             done += 1
@@ -331,11 +335,15 @@ def main():
 
         odd = odd_texts()
         for name, oracle in odd_tokenizers():
+            if not wanted(name):
+                continue
             path = temp / (name + ".json")
             oracle.save(str(path))
             bad += compare(tool, name, path, oracle, odd, "odd")
             done += 1
-        if teacher.exists():
+        if not wanted("smollm2"):
+            pass
+        elif teacher.exists():
             oracle = smollm2_oracle(teacher)
             both("smollm2-gguf", teacher, oracle, text)
             saved("smollm2", teacher, oracle)
@@ -343,6 +351,8 @@ def main():
             print("SKIPPED PART: no", teacher)
         for name, pre in (("llama3_1", "llama-bpe"), ("qwen3", "qwen2"), ("llama2", None)):
             folder = files / name / "package/models"
+            if not wanted(name):
+                continue
             if not folder.exists():
                 print("SKIPPED PART: no", folder)
                 continue
@@ -355,6 +365,8 @@ def main():
                 saved(name, path, oracle)
         mistral = files / "mistral/mistral_common/data"
         for version, file in (("v1", "tokenizer.model.v1"), ("v3", "mistral_instruct_tokenizer_240323.model.v3")):
+            if not wanted("mistral-" + version):
+                continue
             if not (mistral / file).exists():
                 print("SKIPPED PART: no", mistral / file)
                 continue
@@ -366,7 +378,9 @@ def main():
             write_llama_gguf(sp, path)
             bad += compare(tool, f"mistral-{version}-gguf", path, oracle, nasty, "nasty")
             saved("mistral-" + version, path, oracle)
-        if (mistral / "tekken_240911.json").exists():
+        if not wanted("tekken"):
+            pass
+        elif (mistral / "tekken_240911.json").exists():
             oracle = tekken_oracle(mistral / "tekken_240911.json")
             path = temp / "tekken.json"
             oracle.save(str(path))
