@@ -11,7 +11,7 @@ check_distill() {
   fi
   check_text "$text"
   rm -rf "$run"
-  expect "distil for a minute" distill-check "$retort" distill recipes/quickstart.yaml --teacher "$kTeacherFile" --data "$text" --out "$run" --minutes 1
+  expect "distil for a minute" distill-check "$retort" distill recipes/quickstart.yaml --teacher "$kTeacherFile" --data "$text" --out "$run" --minutes 1 --set data.held_out=0.2
   expect "its results are whole" distill-results check_results "$run/results.json"
   expect "its report" distill-report "$retort" report "$run" --json
 }
