@@ -32,6 +32,8 @@ struct KernelRecurrence {
 
 // log_norm where nothing was written yet; out is 0 there.
 inline constexpr float kKernelNothingWritten = -1e30f;
+// A normaliser that is not above this counts as empty.
+inline constexpr float kKernelLeastNorm = 1e-30f;
 
 // Rows of one sequence, contiguous; all kv heads. q_log_offset may be null, log_decay is null for KernelDecay::kNone.
 template <class T>

@@ -131,8 +131,8 @@ struct RecurrenceBackward {
     for (int64_t t = 0; t < ch.c; ++t) {
       const int64_t i = (w.first + t) * spec.heads + head;
       const T* dy = d_out + i * ch.V;
-      const T inverse = d[t] > 0 ? 1 / d[t] : T(0);
-      const T d_log = d_log_norm && d[t] > 0 ? d_log_norm[i] : T(0);
+      const T inverse = d[t] > kKernelLeastNorm ? 1 / d[t] : T(0);
+      const T d_log = d_log_norm && d[t] > kKernelLeastNorm ? d_log_norm[i] : T(0);
       for (int64_t j = 0; j < ch.V; ++j) dn[t * ch.V + j] = dy[j] * inverse;
       dd[t] = (d_log - dot<M>(dy, out + i * ch.V, ch.V)) * inverse;
       if (grad.q_log_offset) grad.q_log_offset[i] = d_log;

@@ -16,7 +16,7 @@ struct Recurrence {
   static void write_norm(const KernelRecurrence& spec, const RecurrenceTokens<T>& in, int64_t row, int head, T d, T* log_norm) {
     if (!log_norm) return;
     const int64_t i = row * spec.heads + head;
-    log_norm[i] = d > 0 ? std::log(d) + (in.q_log_offset ? in.q_log_offset[i] : T(0)) : T(kKernelNothingWritten);
+    log_norm[i] = d > kKernelLeastNorm ? std::log(d) + (in.q_log_offset ? in.q_log_offset[i] : T(0)) : T(kKernelNothingWritten);
   }
 
   // ---- one token ----------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ struct Recurrence {
     }
     for (int h = 0; h < n; ++h) {
       const T d = dot<M>(q + h * K, z, K);
-      for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > 0 ? y[h * V + i] / d : T(0);
+      for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > kKernelLeastNorm ? y[h * V + i] / d : T(0);
       write_norm(spec, in, 0, first + h, d, log_norm);
     }
   }
@@ -174,7 +174,7 @@ struct Recurrence {
       if (!spec.normalised) continue;
       normalisers(ch, reads, stride, p, state + ch.K * ch.V, d);
       for (int64_t t = 0; t < ch.c; ++t) {
-        const T inverse = d[t] > 0 ? 1 / d[t] : T(0);
+        const T inverse = d[t] > kKernelLeastNorm ? 1 / d[t] : T(0);
         for (int64_t i = 0; i < ch.V; ++i) y[t * out_stride + i] *= inverse;
         write_norm(spec, in, first + t, head, d[t], log_norm);
       }

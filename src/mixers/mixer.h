@@ -92,6 +92,9 @@ struct RecurrenceSpec {
 
 // log of an empty sum. Finite, so that 0 * log_norm is 0 and not NaN in a backward pass; exp of it is exactly 0.
 inline constexpr double kNothingWritten = -1e30;
+// A normaliser that is not above this counts as empty: output 0. The exponentials in it span more than floats do, and 1 / it must
+// not overflow in a backward pass.
+inline constexpr double kLeastNorm = 1e-30;
 
 template <class Tensor>
 struct Normalised {

@@ -347,9 +347,9 @@ class ReferenceOps {
                      Normalised<Tensor>& y) {
     const int64_t V = spec.value_dim;
     const double norm = sums[size_t(V)];
-    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = !spec.normalised ? sums[size_t(i)] : norm > 0 ? sums[size_t(i)] / norm : 0;
+    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = !spec.normalised ? sums[size_t(i)] : norm > kLeastNorm ? sums[size_t(i)] / norm : 0;
     if (!spec.normalised) return;
-    y.log_norm.row(r)[h] = norm > 0 ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
+    y.log_norm.row(r)[h] = norm > kLeastNorm ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
   }
 
   static void by_steps(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
@@ -438,7 +438,7 @@ class ReferenceOps {
           for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += weights[size_t(from)] * held.b[size_t(from)][size_t(h / group * W + j)];
         }
         finish(spec, in, first + t, h, sums, y);
-        if (spec.normalised) for (double& w : weights) w = sums.back() > 0 ? w / sums.back() : 0;
+        if (spec.normalised) for (double& w : weights) w = sums.back() > kLeastNorm ? w / sums.back() : 0;
         matrix(s, int(h), true).weights.push_back(std::move(weights));
       }
     }

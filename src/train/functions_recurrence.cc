@@ -64,8 +64,8 @@ struct SumRecurrence : Function<SumRecurrence> {
         }
       }
     }
-    const Tensor written = norm.gt(0);
-    out.div_(norm.clamp_min(1e-30).unsqueeze(2));
+    const Tensor written = norm.gt(kLeastNorm);
+    out.div_(norm.masked_fill(written.logical_not(), INFINITY).unsqueeze(2));
     ctx->save_for_backward({q, k, v, out, norm});
     ctx->saved_data["sizes"] = sizes;
     ctx->saved_data["first"] = first;
@@ -80,7 +80,7 @@ struct SumRecurrence : Function<SumRecurrence> {
     const int64_t heads = q.size(0), kv_heads = k.size(0), group = heads / kv_heads;
     const at::ScalarType narrow = q.scalar_type(), wide = v.scalar_type();
     // Of numerator and normaliser together. [H, T, V + 1]
-    const Tensor inverse = norm.gt(0).to(wide).div_(norm.clamp_min(1e-30)).unsqueeze(2);
+    const Tensor inverse = norm.masked_fill(norm.gt(kLeastNorm).logical_not(), INFINITY).reciprocal_().unsqueeze(2);
     Tensor dlog = (grads[0] * out).sum(-1, true).neg_();
     if (grads[1].defined()) dlog.add_(grads[1].t().unsqueeze(2));
     const Tensor dn = at::cat({grads[0] * inverse, dlog * inverse}, 2).to(narrow);

@@ -155,8 +155,8 @@ Normalised<TorchOps::Tensor> TorchOps::recurrence(const RecurrenceSpec& spec, co
   at::Tensor y = at::cat(outs, 1), norm;
   if (spec.normalised) {
     const at::Tensor z = y.select(2, spec.value_dim);
-    const at::Tensor written = z.gt(0), safe = z.masked_fill(written.logical_not(), 1);
-    y = y.narrow(2, 0, spec.value_dim) / safe.unsqueeze(2);
+    const at::Tensor written = z.gt(kLeastNorm), safe = z.masked_fill(written.logical_not(), 1);
+    y = y.narrow(2, 0, spec.value_dim).masked_fill(written.logical_not().unsqueeze(2), 0) / safe.unsqueeze(2);
     norm = safe.log().masked_fill(written.logical_not(), kNothingWritten).t();
     if (in.q_log_offset) norm = norm + flat(in.q_log_offset);
   }
