@@ -1,5 +1,5 @@
 // retort perplexity MODEL --text FILE: see eval/perplexity.h for the definition.
-#include "eval/perplexity.h"
+#include "eval/copy_recall.h"
 
 #include <cstdio>
 
@@ -44,6 +44,10 @@ class Perplexity : public Command {
     app.add_option("-c,--ctx-size", options_.context, "tokens per window")->check(CLI::Range(2, 1 << 24))->capture_default_str();
     app.add_option("--limit-tokens", limit_, "score only the first N tokens of the text")->check(CLI::Range(2, 1 << 30));
     app.add_option("-b,--batch-size", options_.batch_rows, "tokens in one pass")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+    app.add_flag("--copy-recall", copy_recall_, "score the second copies of passages that stand twice in the context");
+    app.add_option("--passages", copy_.passages, "with --copy-recall: how many")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    app.add_option("--passage-length", copy_.length, "with --copy-recall: tokens of each")
+        ->check(CLI::Range(1, 1 << 20))->capture_default_str();
     app.add_option("--dump-logits", dump_, "write every logits row as raw f32 [tokens, vocabulary] to this file");
   }
 
@@ -53,6 +57,13 @@ class Perplexity : public Command {
     RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
     RETORT_TRY(std::vector<int> tokens, read_tokens(opened.files));
     if (limit_ > 0 && int64_t(tokens.size()) > limit_) tokens.resize(size_t(limit_));
+    if (copy_recall_) {
+      if (!dump_.empty()) return invalid("perplexity: --dump-logits does not go with --copy-recall");
+      tokens = repeated_passages(tokens, copy_);
+      if (tokens.empty()) return invalid("perplexity: the text is shorter than a passage of ", copy_.length, " tokens");
+      options_.context = 2 * copy_.length;
+      options_.score_from = copy_.length;
+    }
     if (!dump_.empty()) options_.batch_rows = options_.context;  // rows in the order of the text
     catch_interrupts();
     Engine engine(opened.model, *opened.pool);
@@ -103,6 +114,7 @@ class Perplexity : public Command {
     out["identity"] = opened.model->identity();
     out["text"] = text_.empty() ? ids_ : text_;
     out["context"] = options_.context;
+    out["copy_recall"] = copy_recall_;
     out["tokens"] = r.tokens;
     out["scored"] = r.scored;
     out["windows"] = r.windows;
@@ -117,6 +129,8 @@ class Perplexity : public Command {
   std::string text_, ids_, dump_;
   int64_t limit_ = 0;
   PerplexityOptions options_;
+  bool copy_recall_ = false;
+  CopyRecallOptions copy_;
 };
 
 }  // namespace
