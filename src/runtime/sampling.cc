@@ -34,12 +34,22 @@ void Sampler::penalise(std::span<const float> logits, std::span<const int> histo
   }
 }
 
-void Sampler::keep_most_likely(size_t count) {
-  if (count < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + ptrdiff_t(count) - 1, candidates_.end(), more_likely);
-    candidates_.resize(count);
+// A heap of the `count` likeliest seen so far, the least likely of them in front: most logits cost one comparison.
+void Sampler::collect_most_likely(size_t count) {
+  candidates_.clear();
+  for (size_t i = 0; i < logits_.size(); ++i) {
+    const float logit = logits_[i];
+    if (std::isnan(logit)) continue;
+    if (candidates_.size() == count) {
+      if (logit <= candidates_.front().logit) continue;  // of equals the first stays
+      std::pop_heap(candidates_.begin(), candidates_.end(), more_likely);
+      candidates_.pop_back();
+    }
+    candidates_.push_back({int(i), logit, 0});
+    std::push_heap(candidates_.begin(), candidates_.end(), more_likely);
   }
-  std::sort(candidates_.begin(), candidates_.end(), more_likely);
+  if (candidates_.empty()) candidates_.push_back({0, 0, 0});  // nothing but NaN: a broken model must not crash the program
+  std::sort_heap(candidates_.begin(), candidates_.end(), more_likely);
 }
 
 void Sampler::normalise(double temperature) {
@@ -65,14 +75,9 @@ void Sampler::keep_min_p() {
 
 std::span<const Candidate> Sampler::distribution(std::span<const float> logits, std::span<const int> history) {
   penalise(logits, history);
-  candidates_.clear();
-  for (size_t i = 0; i < logits_.size(); ++i) {
-    if (!std::isnan(logits_[i])) candidates_.push_back({int(i), logits_[i], 0});
-  }
-  if (candidates_.empty()) candidates_.push_back({0, 0, 0});  // nothing but NaN: a broken model must not crash the program
   const bool greedy = options_.temperature == 0;
-  const bool all = options_.top_k == 0 && !greedy;
-  keep_most_likely(greedy ? 1 : all ? candidates_.size() : std::min<size_t>(size_t(options_.top_k), candidates_.size()));
+  const size_t all = logits_.size();
+  collect_most_likely(greedy ? 1 : options_.top_k == 0 ? all : std::min(size_t(options_.top_k), all));
   normalise(1.0);
   if (options_.top_p < 1) {
     keep_top_p();

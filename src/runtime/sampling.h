@@ -40,7 +40,7 @@ class Sampler {
 
  private:
   void penalise(std::span<const float> logits, std::span<const int> history);
-  void keep_most_likely(size_t count);
+  void collect_most_likely(size_t count);
   void normalise(double temperature);
   void keep_top_p();
   void keep_min_p();
