@@ -686,7 +686,9 @@ Value Interpreter::call_macro(const Callable& macro, Arguments given) {
     }
   }
   std::vector<std::pair<Value, Value>> rest_named;
-  for (auto& [name, value] : given.named) {
+  for (const auto& argument : given.named) {
+    const std::string& name = argument.first;
+    const Value& value = argument.second;
     const bool known = std::any_of(node.named.begin(), node.named.end(), [&](const auto& p) { return p.first == name; });
     if (known) {
       inner->set(name, value);
