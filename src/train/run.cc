@@ -1,7 +1,13 @@
 #include "train/run.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
 #include <filesystem>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "base/interrupt.h"
@@ -16,8 +22,30 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFinished = "train.json";
+constexpr const char* kLock = ".lock";
 constexpr const char* kOwnFiles[] = {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "checkpoints", "student",
                                      "student-init", kFinished, "results.json", "report.html"};
+
+// One process at a time works in a run folder. Held until the process ends.
+class FolderLock {
+ public:
+  FolderLock() = default;
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  ~FolderLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Status take(const std::string& folder) {
+    const std::string path = folder + "/" + kLock;
+    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0) return io_error("cannot write ", path, ": ", std::strerror(errno));
+    if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return {};
+    return errno == EWOULDBLOCK ? Status(invalid(folder, ": another process is at work on this run")) : Status();  // no locks on this file system
+  }
+
+ private:
+  int fd_ = -1;
+};
 
 bool exists(const std::string& path) {
   std::error_code ignored;
@@ -138,6 +166,7 @@ class Run {
 
   Status begin() {
     const auto& teacher = backend_->teacher();
+    std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(), recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
     RETORT_TRY(auto report, backend_->start(recipe_.student, calibration_text(recipe_, text_, encode_, teacher.vocab_size), recipe_.seed));
     if (interrupted()) return interrupted_error();
     state_.recipe = comparable(recipe_);
@@ -150,6 +179,7 @@ class Run {
     made_folder_ = !exists(options_.out);
     fs::create_directories(options_.out, error);
     if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
     remove_own_files(options_.out);
     const auto status = write_beginning();
     if (!status.ok() && made_folder_) abandon();
@@ -166,10 +196,12 @@ class Run {
   void abandon() const {
     remove_own_files(options_.out);
     std::error_code ignored;
+    fs::remove(path(kLock), ignored);
     fs::remove(options_.out, ignored);
   }
 
   Status resume() {
+    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
     RETORT_TRY(state_, run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json"));
     RETORT_RETURN_IF_ERROR(same_recipe(state_.recipe));
     if (state_.teacher_hash != backend_->teacher_hash()) {
@@ -230,6 +262,7 @@ class Run {
   std::unique_ptr<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
   RunState state_;
+  FolderLock lock_;
   bool made_folder_ = false;
 };
 

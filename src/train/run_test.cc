@@ -176,6 +176,17 @@ TEST_F(RunTest, SomebodyElsesFolderIsLeftAlone) {
   EXPECT_EQ(test::read_file(folder_ / "home/letter.txt"), "dear");
 }
 
+TEST_F(RunTest, OneProcessAtATime) {
+  std::string said;
+  const auto outer = go("a", false, {-1, [&](int64_t n) {
+    if (n != 2) return;
+    const auto inner = go("a", false, {}, {}, true);
+    said = inner.ok() ? "both ran" : inner.error().message;
+  }});
+  EXPECT_TRUE(outer.ok());
+  EXPECT_NE(said.find("another process is at work"), std::string::npos) << said;
+}
+
 TEST_F(RunTest, ChangedTextIsNotGoneOnWith) {
   catch_interrupts();
   ASSERT_FALSE(go("a", false, {-1, [](int64_t n) { if (n == 3) ::raise(SIGINT); }}).ok());

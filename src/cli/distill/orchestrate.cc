@@ -99,7 +99,7 @@ class Orchestra {
       out.insert(out.end(), options_.data.begin(), options_.data.end());
     }
     out.push_back(options_.overwrite ? "--overwrite" : "--resume");
-    if (!run.start.empty()) out.insert(out.end(), {"--start", folder(run.start) + "/student"});
+    if (!run.start.empty()) out.insert(out.end(), {"--start", path(start_folder(run))});
     if (run.minutes > 0) out.insert(out.end(), {"--minutes", cat(run.minutes)});
     for (const auto& change : run.set) out.insert(out.end(), {"--set", change});
     if (context_.seed) out.insert(out.end(), {"--seed", cat(*context_.seed)});
@@ -206,7 +206,7 @@ class Orchestra {
   std::vector<const PlannedRun*> ancestry(const PlannedRun& run) const {
     std::vector<const PlannedRun*> out = {&run};
     while (!out.front()->start.empty()) {
-      const auto parent = std::find_if(plan_.runs.begin(), plan_.runs.end(), [&](const auto& r) { return r.name == out.front()->start; });
+      const auto parent = std::find_if(plan_.runs.begin(), plan_.runs.end(), [&](const auto& r) { return r.name == start_run(*out.front()); });
       out.insert(out.begin(), &*parent);
     }
     return out;

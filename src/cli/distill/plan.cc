@@ -62,8 +62,8 @@ PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::strin
   std::vector<std::string> names;
   for (const auto& other : before) names.push_back(other.name);
   if (std::find(names.begin(), names.end(), run.name) != names.end()) source.fail(node, "runs", "two runs are called '", run.name, "'");
-  if (!run.start.empty() && std::find(names.begin(), names.end(), run.start) == names.end()) {
-    source.fail(fields.take("start"), "runs", "run '", run.name, "' starts from '", run.start, "', which is no run before it", suggestion(run.start, names));
+  if (!run.start.empty() && std::find(names.begin(), names.end(), start_run(run)) == names.end()) {
+    source.fail(fields.take("start"), "runs", "run '", run.name, "' starts from '", run.start, "', which is no run before it", suggestion(start_run(run), names));
   }
   run.recipe = (std::filesystem::path(folder) / run.recipe).string();
   return run;

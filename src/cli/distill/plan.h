@@ -19,12 +19,19 @@ namespace retort::cli {
 struct PlannedRun {
   std::string name;
   std::string recipe;              // a file, beside the plan
-  std::string start;               // the run whose student this one starts from; empty: the teacher
+  std::string start;               // the run whose student this one starts from, or "run/student-init"; empty: the teacher
   std::string init;                // a folder below the plan's: the student before any training; empty: none is measured
   std::vector<std::string> set;    // as for --set
   double minutes = 0;              // 0: as the recipe says, whatever --minutes is
   bool show = true;                // a row of the table
 };
+
+// The run that `start` names.
+inline std::string start_run(const PlannedRun& run) { return run.start.substr(0, run.start.find('/')); }
+// The folder below the plan's that `start` names.
+inline std::string start_folder(const PlannedRun& run) {
+  return run.start.find('/') == std::string::npos ? run.start + "/student" : run.start;
+}
 
 struct EvaluationPlan {
   std::vector<int64_t> windows = {512, 2048, 8000};
