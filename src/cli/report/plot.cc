@@ -10,7 +10,7 @@
 namespace retort::cli {
 namespace {
 
-constexpr double kLeft = 52, kRight = 14, kTitle = 22, kLegendRow = 16, kBottom = 40, kLetter = 6.1;
+constexpr double kLeft = 60, kRight = 14, kTitle = 22, kLegendRow = 16, kBottom = 40, kLetter = 6.1;
 
 std::string number(double value) { return format_significant(value, 6); }
 
