@@ -1,17 +1,11 @@
 // Layer-wise stages: every student layer is fed the teacher's input of that layer and must give the teacher's output. Layers are
 // independent, so each is one task: forward, backward, graph freed.
-#include <chrono>
 #include <cmath>
 
 #include "train/stages.h"
 
 namespace retort::train {
 namespace {
-
-struct LayerLoss {
-  double value = 0;
-  bool computed = false;
-};
 
 // Loss and its gradient with respect to `y`. [T, D]
 struct Compared {
@@ -47,7 +41,7 @@ class AlignStage : public StageRunner {
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, true); }
 
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = processor_seconds();
     take_gemm_seconds();
     watch_teacher(batch);
     const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
@@ -59,7 +53,7 @@ class AlignStage : public StageRunner {
     inputs_.clear();
     StepResult result = collect(losses);
     result.gemm_seconds = take_gemm_seconds();
-    result.compute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    result.compute_seconds = processor_seconds() - begin;
     return result;
   }
 

@@ -48,7 +48,6 @@ class TorchBackend : public Backend {
  public:
   TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, int threads)
       : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(threads) {
-    at::set_num_threads(1);
   }
 
   const ModelConfig& teacher() const override { return teacher_.config; }
@@ -331,6 +330,7 @@ class TorchBackend : public Backend {
 }  // namespace
 
 Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const BackendOptions& options) {
+  at::set_num_threads(1);  // our own pool does the parallel work; torch's would spin beside it
   RETORT_TRY(auto files, open_model(options.teacher));
   if (!is_plain_transformer(files.config)) {
     return invalid(options.teacher, ": a student; the teacher must be a softmax-attention model in every layer");

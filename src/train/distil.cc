@@ -1,6 +1,5 @@
 // End-to-end stages: teacher and student read the same rows; their distributions meet at a sample of the positions. Rows are
 // independent tasks; their gradients are added in order.
-#include <chrono>
 #include <cmath>
 #include <random>
 
@@ -38,7 +37,7 @@ class LogitStage : public StageRunner {
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
 
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = processor_seconds();
     take_gemm_seconds();
     std::vector<Sample> samples;
     Totals totals;
@@ -169,7 +168,7 @@ class LogitStage : public StageRunner {
     row = {};
   }
 
-  StepResult report(const RowResult& sum, const Totals& totals, std::chrono::steady_clock::time_point begin) const {
+  StepResult report(const RowResult& sum, const Totals& totals, double begin) const {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
       const bool hard = loss.kind == LossKind::kCe;
@@ -178,7 +177,7 @@ class LogitStage : public StageRunner {
       result.loss += loss.weight * value;
     }
     result.gemm_seconds = take_gemm_seconds();
-    result.compute_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    result.compute_seconds = processor_seconds() - begin;
     return result;
   }
 

@@ -1,6 +1,5 @@
 #include "train/feature_rows.h"
 
-#include <bit>
 #include <cmath>
 
 // Compiled for several instruction sets, chosen when the program is loaded. The loops are written so that compilers vectorise them.
@@ -14,9 +13,9 @@
 namespace retort::train::rows {
 namespace {
 
-RETORT_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
+RETORT_INLINE float widen(uint16_t x) { return __builtin_bit_cast(float, uint32_t(x) << 16); }
 RETORT_INLINE uint16_t narrow(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
   return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
@@ -34,34 +33,12 @@ RETORT_INLINE float fast_exp(float x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) << 23;
-  return std::bit_cast<float>(std::bit_cast<int32_t>(p) + exponent);
+  const int32_t exponent = __builtin_bit_cast(int32_t, shifted) << 23;
+  return __builtin_bit_cast(float, __builtin_bit_cast(int32_t, p) + exponent);
 }
 
 // Sums and maxima in 16 lanes, so that the order does not depend on the instruction set.
 constexpr int kLanes = 16;
-
-RETORT_INLINE float add_bias(uint16_t* z, const float* b, float* wide, int64_t n) {
-  float top[kLanes];
-  for (int i = 0; i < kLanes; ++i) top[i] = -3e38f;
-  int64_t c = 0;
-  for (; c + kLanes <= n; c += kLanes) {
-    for (int i = 0; i < kLanes; ++i) {
-      const float value = widen(z[c + i]) + (b ? b[c + i] : 0.0f);
-      wide[c + i] = value;
-      top[i] = top[i] > value ? top[i] : value;
-    }
-  }
-  float most = -3e38f;
-  for (int i = 0; i < kLanes; ++i) most = most > top[i] ? most : top[i];
-  for (; c < n; ++c) {
-    wide[c] = widen(z[c]) + (b ? b[c] : 0.0f);
-    most = most > wide[c] ? most : wide[c];
-  }
-  return most;
-}
-
-constexpr int64_t kBlock = 4096;  // columns handled in stack memory; feature maps have at most this many (mixers' limits)
 
 RETORT_INLINE float lane_sum(const float* lanes) {
   float sum = 0;
@@ -69,64 +46,85 @@ RETORT_INLINE float lane_sum(const float* lanes) {
   return sum;
 }
 
-RETORT_INLINE float dot(const uint16_t* a, const uint16_t* b, int64_t n) {
+// y = z + b; returns the largest.
+RETORT_INLINE float add_bias(const uint16_t* z, const float* b, float* y, int64_t n) {
+  float top[kLanes];
+  for (int i = 0; i < kLanes; ++i) top[i] = -3e38f;
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float value = widen(z[c + i]) + (b ? b[c + i] : 0.0f);
+      y[c + i] = value;
+      top[i] = top[i] > value ? top[i] : value;
+    }
+  }
+  float most = -3e38f;
+  for (int i = 0; i < kLanes; ++i) most = most > top[i] ? most : top[i];
+  for (; c < n; ++c) {
+    y[c] = widen(z[c]) + (b ? b[c] : 0.0f);
+    most = most > y[c] ? most : y[c];
+  }
+  return most;
+}
+
+RETORT_INLINE float dot(const float* a, const float* b, int64_t n) {
   float lanes[kLanes] = {};
   int64_t c = 0;
   for (; c + kLanes <= n; c += kLanes) {
-    for (int i = 0; i < kLanes; ++i) lanes[i] += widen(a[c + i]) * widen(b[c + i]);
+    for (int i = 0; i < kLanes; ++i) lanes[i] += a[c + i] * b[c + i];
   }
   float sum = lane_sum(lanes);
-  for (; c < n; ++c) sum += widen(a[c]) * widen(b[c]);
+  for (; c < n; ++c) sum += a[c] * b[c];
   return sum;
 }
 
 }  // namespace
 
-RETORT_CLONES void exp_forward(uint16_t* z, const float* b, float* maximum, int64_t rows, int64_t columns) {
-  float wide[kBlock];
-  for (int64_t r = 0; r < rows; ++r, z += columns) {
-    const float most = add_bias(z, b, wide, columns);
-    maximum[r] = most;
-    for (int64_t c = 0; c < columns; ++c) z[c] = narrow(fast_exp(wide[c] - most));
+RETORT_CLONES void exp_forward(const uint16_t* z, const float* b, float* y, int64_t stride, float* maximum, int64_t maximum_stride,
+                               int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, z += columns, y += stride) {
+    const float most = add_bias(z, b, y, columns);
+    maximum[r * maximum_stride] = most;
+    for (int64_t c = 0; c < columns; ++c) y[c] = fast_exp(y[c] - most);
   }
 }
 
-RETORT_CLONES void softmax_forward(uint16_t* z, const float* b, int64_t rows, int64_t columns) {
-  float wide[kBlock];
-  for (int64_t r = 0; r < rows; ++r, z += columns) {
-    const float most = add_bias(z, b, wide, columns);
+RETORT_CLONES void softmax_forward(const uint16_t* z, const float* b, float* y, int64_t stride, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, z += columns, y += stride) {
+    const float most = add_bias(z, b, y, columns);
     float lanes[kLanes] = {};
     int64_t c = 0;
     for (; c + kLanes <= columns; c += kLanes) {
       for (int i = 0; i < kLanes; ++i) {
-        wide[c + i] = fast_exp(wide[c + i] - most);
-        lanes[i] += wide[c + i];
+        y[c + i] = fast_exp(y[c + i] - most);
+        lanes[i] += y[c + i];
       }
     }
     float sum = lane_sum(lanes);
-    for (; c < columns; ++c) sum += wide[c] = fast_exp(wide[c] - most);
+    for (; c < columns; ++c) sum += y[c] = fast_exp(y[c] - most);
     const float scale = 1.0f / sum;
-    for (c = 0; c < columns; ++c) z[c] = narrow(wide[c] * scale);
+    for (c = 0; c < columns; ++c) y[c] *= scale;
   }
 }
 
-RETORT_CLONES void exp_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz_out, float* db, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, dy += columns, y += columns, dz_out += columns) {
+RETORT_CLONES void exp_backward(const float* dy, const float* y, int64_t stride, uint16_t* dz, float* db, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, dy += stride, y += stride, dz += columns) {
     for (int64_t c = 0; c < columns; ++c) {
-      const float dz = widen(dy[c]) * widen(y[c]);
-      db[c] += dz;
-      dz_out[c] = narrow(dz);
+      const float value = dy[c] * y[c];
+      db[c] += value;
+      dz[c] = narrow(value);
     }
   }
 }
 
-RETORT_CLONES void softmax_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz_out, float* db, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, dy += columns, y += columns, dz_out += columns) {
+RETORT_CLONES void softmax_backward(const float* dy, const float* y, int64_t stride, uint16_t* dz, float* db, int64_t rows,
+                                    int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, dy += stride, y += stride, dz += columns) {
     const float sum = dot(dy, y, columns);
     for (int64_t c = 0; c < columns; ++c) {
-      const float dz = widen(y[c]) * (widen(dy[c]) - sum);
-      db[c] += dz;
-      dz_out[c] = narrow(dz);
+      const float value = y[c] * (dy[c] - sum);
+      db[c] += value;
+      dz[c] = narrow(value);
     }
   }
 }
@@ -191,21 +189,6 @@ RETORT_CLONES void rope(const float* in, float* out, const float* cosine, const 
         const float a = x[i], b = x[i + half], s = sine[i] * direction;
         y[i] = a * cosine[i] - b * s;
         y[i + half] = b * cosine[i] + a * s;
-      }
-    }
-  }
-}
-
-RETORT_CLONES void rope_bf16(const uint16_t* in, uint16_t* out, const float* cosine, const float* sine, int64_t rows, int64_t stride,
-                             int heads, int half) {
-  for (int64_t r = 0; r < rows; ++r, in += stride, out += stride, cosine += half, sine += half) {
-    for (int h = 0; h < heads; ++h) {
-      const uint16_t* x = in + h * 2 * half;
-      uint16_t* y = out + h * 2 * half;
-      for (int i = 0; i < half; ++i) {
-        const float a = widen(x[i]), b = widen(x[i + half]);
-        y[i] = narrow(a * cosine[i] - b * sine[i]);
-        y[i + half] = narrow(b * cosine[i] + a * sine[i]);
       }
     }
   }

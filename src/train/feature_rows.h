@@ -7,13 +7,16 @@
 
 namespace retort::train::rows {
 
-// In place on z[rows, columns]: exp(z + b - max) with the row's maximum in `maximum[rows]`, or softmax(z + b). b may be null.
-void exp_forward(uint16_t* z, const float* b, float* maximum, int64_t rows, int64_t columns);
-void softmax_forward(uint16_t* z, const float* b, int64_t rows, int64_t columns);
+// y = exp(z + b - max) with the row's maximum in `maximum`, or softmax(z + b). z[rows, columns] bf16; b may be null. Rows of y are
+// `stride` apart, elements of maximum `maximum_stride`.
+void exp_forward(const uint16_t* z, const float* b, float* y, int64_t stride, float* maximum, int64_t maximum_stride, int64_t rows,
+                 int64_t columns);
+void softmax_forward(const uint16_t* z, const float* b, float* y, int64_t stride, int64_t rows, int64_t columns);
 
-// dz = dy o y (exp with a constant maximum), or y o (dy - sum(dy o y)) (softmax); db[columns] += column sums of dz.
-void exp_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz, float* db, int64_t rows, int64_t columns);
-void softmax_backward(const uint16_t* dy, const uint16_t* y, uint16_t* dz, float* db, int64_t rows, int64_t columns);
+// dz = dy o y (exp with a constant maximum), or y o (dy - sum(dy o y)) (softmax); db[columns] += column sums of dz. Rows of dy and y
+// are `stride` apart.
+void exp_backward(const float* dy, const float* y, int64_t stride, uint16_t* dz, float* db, int64_t rows, int64_t columns);
+void softmax_backward(const float* dy, const float* y, int64_t stride, uint16_t* dz, float* db, int64_t rows, int64_t columns);
 
 // x[rows, columns] f32 -> bf16 of x / rms * w; 1/rms to `inverse` when not null.
 void rms_norm(const float* x, const float* w, uint16_t* y, float* inverse, int64_t rows, int64_t columns, float eps);
@@ -29,7 +32,5 @@ void swiglu_backward(const uint16_t* gu, const uint16_t* dy, uint16_t* dgu, int6
 // direction -1 rotates back. `in` and `out` may be the same.
 void rope(const float* in, float* out, const float* cosine, const float* sine, int64_t rows, int64_t stride, int heads, int half,
           float direction);
-void rope_bf16(const uint16_t* in, uint16_t* out, const float* cosine, const float* sine, int64_t rows, int64_t stride, int heads,
-               int half);
 
 }  // namespace retort::train::rows

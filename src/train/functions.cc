@@ -1,8 +1,8 @@
 #include "train/functions.h"
 
 #include <atomic>
-#include <chrono>
 #include <cmath>
+#include <ctime>
 
 #include "train/feature_rows.h"
 
@@ -16,10 +16,24 @@ using torch::autograd::variable_list;
 
 std::atomic<int64_t> gemm_nanoseconds{0};
 
+// Processor time, not wall time: shares of it mean something on a busy machine too.
+int64_t nanoseconds(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return int64_t(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
 uint16_t* bits(const Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); }
 
+// Function::apply takes no undefined tensors: an empty one stands for "absent".
+const Tensor& or_empty(const Tensor& t) {
+  static const Tensor empty = at::empty({0});
+  return t.defined() ? t : empty;
+}
+bool given(const Tensor& t) { return t.numel() > 0; }
+
 Tensor low_of(const Tensor& x, const Tensor& low) {
-  if (low.defined()) return low;
+  if (given(low)) return low;
   return x.scalar_type() == at::kBFloat16 ? x : x.detach().to(at::kBFloat16);
 }
 
@@ -33,7 +47,7 @@ struct LinearFunction : Function<LinearFunction> {
     ctx->saved_data["x_type"] = static_cast<int64_t>(x.scalar_type());
     Tensor y = product(xl, wl.t());
     if (!narrow) y = to_f32(y);
-    if (b.defined()) y.add_(b);
+    if (given(b)) y.add_(b);
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -53,16 +67,17 @@ struct HeadFeature : Function<HeadFeature> {
     const int64_t n = w.size(0), out = w.size(1), in = w.size(2), tokens = x.size(0);
     const Tensor xl = low_of(x, low).view({tokens, n, in}).transpose(0, 1).contiguous();
     const Tensor wl = w.to(at::kBFloat16);
-    const Tensor y = product(xl, wl.transpose(1, 2)).contiguous();
-    const Tensor bias = b.defined() ? b.detach().contiguous() : Tensor();
-    Tensor maximum = at::empty({n, softmax ? 0 : tokens}, at::kFloat);
+    const Tensor z = product(xl, wl.transpose(1, 2)).contiguous();
+    const Tensor bias = given(b) ? b.detach().contiguous() : Tensor();
+    const Tensor y = at::empty({tokens, n * out}, at::kFloat), maximum = at::empty({tokens, softmax ? 0 : n}, at::kFloat);
     for (int64_t h = 0; h < n; ++h) {
       const float* row = bias.defined() ? bias.data_ptr<float>() + h * out : nullptr;
-      uint16_t* z = bits(y) + h * tokens * out;
+      const uint16_t* zh = bits(z) + h * tokens * out;
+      float* yh = y.data_ptr<float>() + h * out;
       if (softmax) {
-        rows::softmax_forward(z, row, tokens, out);
+        rows::softmax_forward(zh, row, yh, n * out, tokens, out);
       } else {
-        rows::exp_forward(z, row, maximum.data_ptr<float>() + h * tokens, tokens, out);
+        rows::exp_forward(zh, row, yh, n * out, maximum.data_ptr<float>() + h, n, tokens, out);
       }
     }
     ctx->save_for_backward({xl, wl, y});
@@ -74,13 +89,13 @@ struct HeadFeature : Function<HeadFeature> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &xl = saved[0], &wl = saved[1], &y = saved[2];
     const bool softmax = ctx->saved_data["softmax"].toBool();
-    const int64_t n = y.size(0), tokens = y.size(1), out = y.size(2);
-    const Tensor dy = grads[0].to(at::kBFloat16).contiguous();
-    const Tensor dz = at::empty_like(y), db = at::zeros({n, out}, at::kFloat);
+    const int64_t n = wl.size(0), tokens = y.size(0), out = wl.size(1);
+    const Tensor dy = grads[0].contiguous();
+    const Tensor dz = at::empty({n, tokens, out}, at::kBFloat16), db = at::zeros({n, out}, at::kFloat);
     for (int64_t h = 0; h < n; ++h) {
-      const int64_t at = h * tokens * out;
       const auto backward = softmax ? rows::softmax_backward : rows::exp_backward;
-      backward(bits(dy) + at, bits(y) + at, bits(dz) + at, db.data_ptr<float>() + h * out, tokens, out);
+      backward(dy.data_ptr<float>() + h * out, y.data_ptr<float>() + h * out, n * out, bits(dz) + h * tokens * out,
+               db.data_ptr<float>() + h * out, tokens, out);
     }
     Tensor dx, dw;
     if (ctx->needs_input_grad(0)) dx = to_f32(product(dz, wl).transpose(0, 1)).reshape({tokens, -1});
@@ -149,33 +164,34 @@ struct SwigluFunction : Function<SwigluFunction> {
 
 }  // namespace
 
+double processor_seconds() { return double(nanoseconds(CLOCK_PROCESS_CPUTIME_ID)) * 1e-9; }
 double take_gemm_seconds() { return double(gemm_nanoseconds.exchange(0)) * 1e-9; }
 
 Tensor product(const Tensor& a, const Tensor& b) {
-  const auto begin = std::chrono::steady_clock::now();
+  const int64_t begin = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
   Tensor c = a.dim() == 2 ? at::mm(a, b) : at::bmm(a, b);
-  gemm_nanoseconds += (std::chrono::steady_clock::now() - begin).count();
+  gemm_nanoseconds += nanoseconds(CLOCK_THREAD_CPUTIME_ID) - begin;
   return c;
 }
 
 Tensor linear(const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b, Numeric numeric, bool narrow) {
-  if (numeric == Numeric::kFast) return LinearFunction::apply(x, low, w, b, narrow);
+  if (numeric == Numeric::kFast) return LinearFunction::apply(x, or_empty(low), w, or_empty(b), narrow);
   return b.defined() ? at::addmm(b, x, w.t()) : at::mm(x, w.t());
 }
 
 std::pair<Tensor, Tensor> head_linear(const Tensor& x, const Tensor& low, const Tensor& w, const Tensor& b, Feature feature,
                                       Numeric numeric) {
   if (numeric == Numeric::kFast && feature != Feature::kNone) {
-    auto out = HeadFeature::apply(x, low, w, b, feature == Feature::kSoftmax);
+    auto out = HeadFeature::apply(x, or_empty(low), w, or_empty(b), feature == Feature::kSoftmax);
     return {out[0], out[1]};
   }
   const int64_t n = w.size(0), tokens = x.size(0);
-  Tensor z = at::bmm(x.view({tokens, n, -1}).transpose(0, 1), w.transpose(1, 2));
-  if (b.defined()) z = z + b.unsqueeze(1);
-  if (feature == Feature::kNone) return {z, {}};
-  if (feature == Feature::kSoftmax) return {z.softmax(-1), {}};
+  Tensor z = at::bmm(x.view({tokens, n, -1}).transpose(0, 1), w.transpose(1, 2).to(x.scalar_type())).transpose(0, 1);  // [T, n, out]
+  if (b.defined()) z = z + b;
+  if (feature == Feature::kNone) return {z.reshape({tokens, -1}), {}};
+  if (feature == Feature::kSoftmax) return {z.softmax(-1).reshape({tokens, -1}), {}};
   const Tensor maximum = z.detach().amax(-1);
-  return {at::exp(z - maximum.unsqueeze(-1)), maximum};
+  return {at::exp(z - maximum.unsqueeze(-1)).reshape({tokens, -1}), maximum};
 }
 
 RopeTable rope_table(const std::vector<Sequence>& sequences, const RopeConfig& config, int head_dim, at::ScalarType type) {

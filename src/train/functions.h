@@ -23,8 +23,9 @@ struct Sequence {
   int64_t size = 0;
 };
 
-// Seconds spent in matrix products by all threads since the last call.
+// Processor seconds of all threads: in matrix products since the last call; of the whole process.
 double take_gemm_seconds();
+double processor_seconds();
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);          // mm or bmm, timed
 
@@ -34,7 +35,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& low, const at::Tensor& 
                   bool narrow = false);
 
 enum class Feature { kNone, kExp, kSoftmax };
-// Per head: x[T, n*in], w[n, out, in], b[n, out] or undefined -> {[n, T, out], row maxima [n, T] (kExp only)}. The maximum counts as
+// Per head: x[T, n*in], w[n, out, in], b[n, out] or undefined -> {[T, n*out], row maxima [T, n] (kExp only)}. The maximum counts as
 // a constant in the backward pass: exact whenever a result does not depend on it, as in a normalised recurrence.
 std::pair<at::Tensor, at::Tensor> head_linear(const at::Tensor& x, const at::Tensor& low, const at::Tensor& w, const at::Tensor& b,
                                               Feature feature, Numeric numeric);
@@ -46,15 +47,16 @@ struct RopeTable {
 RopeTable rope_table(const std::vector<Sequence>& sequences, const RopeConfig& rope, int head_dim, at::ScalarType type);
 at::Tensor rope(const at::Tensor& x, const RopeTable& table, int heads);
 
-// Softmax attention with a window and sinks, or fully causal (window.size 0). q[T, H*d], k[T, G*d], v[T, G*dv] ->
-// {out [H, T, dv], log_norm [T, H]}.
-std::pair<at::Tensor, at::Tensor> attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int heads, int kv_heads,
-                                            const WindowConfig& window, const std::vector<Sequence>& sequences, Numeric numeric);
+// An output [T, H*V] and, where there is one, the logarithm of what it was divided by [T, H].
+using OutAndNorm = std::pair<at::Tensor, at::Tensor>;
 
-// The recurrence without decay under a normaliser (slots): q[H, T, K] >= 0, k[G, T, K] >= 0, v[T, G*V] ->
-// {out [H, T, V], log of the normaliser [T, H], kNothingWritten where nothing was written}.
-std::pair<at::Tensor, at::Tensor> sum_recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int value_dim,
-                                                 int first_position, const std::vector<Sequence>& sequences);
+// Softmax attention with a window and sinks, or fully causal (window.size 0). q[T, H*d], k[T, G*d], v[T, G*V].
+OutAndNorm attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int heads, int kv_heads, const WindowConfig& window,
+                     const std::vector<Sequence>& sequences, Numeric numeric);
+
+// The recurrence of mixer.h without its skip. q[T, H*K], k[T, G*K], v[T, G*V], log_decay and offset (a constant) may be undefined.
+OutAndNorm recurrence(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                      const at::Tensor& log_decay, const at::Tensor& offset, const std::vector<Sequence>& sequences, Numeric numeric);
 
 // x[T, D] f32 -> RMS-normed; bf16 in kFast.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps, Numeric numeric);

@@ -1,4 +1,7 @@
-// The recurrence without decay, in chunks: inside a chunk the causal product, between chunks the summed state.
+// The recurrence: over the fused kernels, or written out in chunks of plain differentiable operations.
+#include <limits>
+
+#include "kernels/recurrence.h"
 #include "train/functions.h"
 
 namespace retort::train {
@@ -9,117 +12,115 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kChunk = 64;
+float* at_row(const Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<float>() + row * x.size(1) : nullptr; }
 
-// Rows [begin, begin + size) of x[T, c], padded to whole chunks. [chunks, kChunk, c]
-Tensor chunks_of(const Tensor& x, const Sequence& s) {
-  const int64_t padded = (s.size + kChunk - 1) / kChunk * kChunk;
-  Tensor rows = x.narrow(0, s.begin, s.size);
-  if (padded > s.size) rows = at::constant_pad_nd(rows, {0, 0, 0, padded - s.size});
-  return rows.reshape({padded / kChunk, kChunk, x.size(1)});
+KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
+  const KernelDecay decay = s.decay == Decay::kNone ? KernelDecay::kNone : s.decay == Decay::kScalar ? KernelDecay::kScalar : KernelDecay::kPerKey;
+  return {decay, s.heads, s.kv_heads, s.key_dim, s.value_dim, s.normalised, s.first_position};
 }
 
-// Sum over the chunks before (after, when reversed), the chunk itself left out.
-Tensor other_chunks(const Tensor& x, bool reversed) {
-  Tensor out = at::zeros_like(x);
-  const int64_t n = x.size(0);
-  for (int64_t i = 1; i < n; ++i) {
-    const int64_t to = reversed ? n - 1 - i : i, from = reversed ? to + 1 : to - 1;
-    Tensor sum = out.select(0, to);
-    at::add_out(sum, out.select(0, from), x.select(0, from));
-  }
-  return out;
+RecurrenceTokens<float> tokens_at(const variable_list& in, int64_t row) {
+  return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row), at_row(in[4], row)};
 }
 
-struct SumRecurrence : Function<SumRecurrence> {
-  // Values and a column of ones of kv head g; zero where the token writes nothing. [chunks, kChunk, V + 1]
-  static Tensor values(const Tensor& v, const Sequence& s, int64_t g, int64_t width, int64_t first, at::ScalarType type) {
-    Tensor out = at::zeros({s.size, width + 1}, v.options().dtype(type));
-    if (first < s.size) {
-      Tensor written = out.narrow(0, first, s.size - first);
-      written.narrow(1, 0, width).copy_(v.narrow(0, s.begin + first, s.size - first).narrow(1, g * width, width));
-      written.narrow(1, width, 1).fill_(1);
-    }
-    return chunks_of(out, {0, s.size});
-  }
-
-  static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v, int64_t width, int64_t first,
-                               const std::vector<Sequence>& sequences) {
-    const int64_t heads = q.size(0), kv_heads = k.size(0), group = heads / kv_heads, tokens = q.size(1);
-    const at::ScalarType narrow = q.scalar_type(), wide = v.scalar_type();
-    Tensor out = at::zeros({heads, tokens, width}, v.options()), norm = at::zeros({heads, tokens}, v.options());
-    std::vector<int64_t> sizes;
+// An empty log_decay or offset stands for "absent".
+struct RecurrenceFunction : Function<RecurrenceFunction> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay,
+                               const Tensor& offset, const RecurrenceSpec& spec, const std::vector<Sequence>& sequences) {
+    variable_list in = {q.contiguous(), k.contiguous(), v.contiguous(), log_decay.contiguous(), offset.contiguous()};
+    const KernelRecurrence kernel = kernel_spec(spec);
+    const Tensor out = at::empty({q.size(0), int64_t(spec.heads) * spec.value_dim}, at::kFloat);
+    const Tensor norm = at::empty({q.size(0), spec.normalised ? spec.heads : 0}, at::kFloat);
+    std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
-      sizes.insert(sizes.end(), {s.begin, s.size});
-      if (s.size <= first) continue;
-      for (int64_t g = 0; g < kv_heads; ++g) {
-        const Tensor kc = chunks_of(k.select(0, g), s), vc = values(v, s, g, width, first, narrow);
-        const Tensor state = other_chunks(product(kc.transpose(1, 2), vc).to(wide), false).to(narrow);
-        for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-          const Tensor qc = chunks_of(q.select(0, h), s);
-          const Tensor a = product(qc, kc.transpose(1, 2)).tril_();
-          const Tensor y = (product(a, vc).to(wide) + product(qc, state)).view({-1, width + 1}).narrow(0, 0, s.size);
-          out.select(0, h).narrow(0, s.begin, s.size).copy_(y.narrow(1, 0, width));
-          norm.select(0, h).narrow(0, s.begin, s.size).copy_(y.select(1, width));
-        }
+      runs.insert(runs.end(), {s.begin, s.size});
+      for (int g = 0; g < spec.kv_heads; ++g) {
+        recurrence_forward(kernel, g, s.size, 0, tokens_at(in, s.begin), nullptr, at_row(out, s.begin), at_row(norm, s.begin), Arithmetic::kFast);
       }
     }
-    const Tensor written = norm.gt(kLeastNorm);
-    out.div_(norm.masked_fill(written.logical_not(), INFINITY).unsqueeze(2));
-    ctx->save_for_backward({q, k, v, out, norm});
-    ctx->saved_data["sizes"] = sizes;
-    ctx->saved_data["first"] = first;
-    return {out, norm.log().masked_fill_(written.logical_not(), kNothingWritten).t()};
+    ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim,
+                                                   spec.normalised, spec.first_position};
+    ctx->saved_data["runs"] = runs;
+    in.push_back(out);
+    ctx->save_for_backward(in);
+    return {out, norm};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &norm = saved[4];
-    const auto sizes = ctx->saved_data["sizes"].toIntVector();
-    const int64_t first = ctx->saved_data["first"].toInt(), width = out.size(2);
-    const int64_t heads = q.size(0), kv_heads = k.size(0), group = heads / kv_heads;
-    const at::ScalarType narrow = q.scalar_type(), wide = v.scalar_type();
-    // Of numerator and normaliser together. [H, T, V + 1]
-    const Tensor inverse = norm.masked_fill(norm.gt(kLeastNorm).logical_not(), INFINITY).reciprocal_().unsqueeze(2);
-    Tensor dlog = (grads[0] * out).sum(-1, true).neg_();
-    if (grads[1].defined()) dlog.add_(grads[1].t().unsqueeze(2));
-    const Tensor dn = at::cat({grads[0] * inverse, dlog * inverse}, 2).to(narrow);
-    Tensor dq = at::zeros_like(q), dk = at::zeros_like(k), dv = at::zeros_like(v);
-    for (size_t i = 0; 2 * i < sizes.size(); ++i) {
-      const Sequence s{sizes[2 * i], sizes[2 * i + 1]};
-      if (s.size <= first) continue;
-      for (int64_t g = 0; g < kv_heads; ++g) {
-        const Tensor kc = chunks_of(k.select(0, g), s), vc = values(v, s, g, width, first, narrow);
-        const Tensor state = other_chunks(product(kc.transpose(1, 2), vc).to(wide), false).to(narrow);
-        Tensor dkc = at::zeros(kc.sizes(), v.options()), dvc = at::zeros(vc.sizes(), v.options()), dstate;
-        for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-          const Tensor qc = chunks_of(q.select(0, h), s), dc = chunks_of(dn.select(0, h), s);
-          const Tensor a = product(qc, kc.transpose(1, 2)).tril_(), da = product(dc, vc.transpose(1, 2)).tril_();
-          const Tensor dqc = product(da, kc).add_(product(dc, state.transpose(1, 2)));
-          dq.select(0, h).narrow(0, s.begin, s.size).copy_(dqc.view({-1, dqc.size(2)}).narrow(0, 0, s.size));
-          dkc.add_(product(da.transpose(1, 2), qc));
-          dvc.add_(product(a.transpose(1, 2), dc));
-          const Tensor u = product(qc.transpose(1, 2), dc).to(wide);
-          dstate = dstate.defined() ? dstate.add_(u) : u;
-        }
-        const Tensor later = other_chunks(dstate, true).to(narrow);
-        dkc.add_(product(vc, later.transpose(1, 2)));
-        dvc.add_(product(kc, later));
-        dk.select(0, g).narrow(0, s.begin, s.size).copy_(dkc.view({-1, dkc.size(2)}).narrow(0, 0, s.size));
-        dv.narrow(0, s.begin + first, s.size - first).narrow(1, g * width, width)
-            .copy_(dvc.view({-1, width + 1}).narrow(0, first, s.size - first).narrow(1, 0, width));
+    const auto f = ctx->saved_data["spec"].toIntVector(), runs = ctx->saved_data["runs"].toIntVector();
+    const KernelRecurrence kernel = kernel_spec({Decay(f[0]), int(f[1]), int(f[2]), int(f[3]), int(f[4]), f[5] != 0, int(f[6])});
+    const Tensor dout = grads[0].contiguous(), dnorm = grads[1].contiguous();
+    const Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]), dl = at::empty_like(saved[3]);
+    for (size_t i = 0; i < runs.size(); i += 2) {
+      const int64_t r = runs[i];
+      const RecurrenceGradients<float> gradients{at_row(dq, r), at_row(dk, r), at_row(dv, r), at_row(dl, r), nullptr};
+      for (int g = 0; g < kernel.kv_heads; ++g) {
+        recurrence_backward(kernel, g, runs[i + 1], tokens_at(saved, r), at_row(saved[5], r), at_row(dout, r), at_row(dnorm, r), gradients,
+                            Arithmetic::kFast);
       }
     }
-    return {dq, dk, dv, Tensor(), Tensor(), Tensor()};
+    return {dq, dk, dv, kernel.decay == KernelDecay::kNone ? Tensor() : dl, Tensor(), Tensor(), Tensor()};
   }
 };
 
+// One sequence: q[H, n, K] k[G, n, K] v[G, n, V] l[G, n, 1 or K] -> [H, n, V].
+Tensor decaying(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& l) {
+  const int64_t heads = q.size(0), kv_heads = k.size(0), n = q.size(1), keys = k.size(2);
+  const bool scalar = l.size(2) == 1;
+  const int64_t chunk = scalar ? 64 : 16;
+  const Tensor qg = q.reshape({kv_heads, heads / kv_heads, n, keys});
+  Tensor state = at::zeros({kv_heads, keys, v.size(2)}, v.options());
+  std::vector<Tensor> out;
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t c = std::min(chunk, n - begin);
+    const Tensor qc = qg.narrow(2, begin, c), kc = k.narrow(1, begin, c), vc = v.narrow(1, begin, c);
+    const Tensor sum = l.narrow(1, begin, c).cumsum(1);  // [G, c, 1 or K]
+    const Tensor future = at::ones({c, c}, at::kBool).triu(1).view({1, c, c, 1});
+    const Tensor kept = (sum.unsqueeze(2) - sum.unsqueeze(1)).masked_fill(future, -std::numeric_limits<double>::infinity()).exp();
+    const Tensor a = scalar ? at::matmul(qc, kc.unsqueeze(1).transpose(2, 3)) * kept.squeeze(3).unsqueeze(1)
+                            : at::einsum("gntk,gsk,gtsk->gnts", {qc, kc, kept});
+    const Tensor from_state = at::matmul(qc * sum.exp().unsqueeze(1), state.unsqueeze(1));
+    out.push_back(at::matmul(a, vc.unsqueeze(1)) + from_state);
+    const Tensor last = sum.narrow(1, c - 1, 1);
+    state = last.exp().transpose(1, 2) * state + at::bmm((kc * (last - sum).exp()).transpose(1, 2), vc);
+  }
+  return at::cat(out, 2).reshape({heads, n, v.size(2)});
+}
+
+OutAndNorm formula(const RecurrenceSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay,
+                   const Sequence& s) {
+  const auto split = [&](const Tensor& x, int n) { return x.narrow(0, s.begin, s.size).reshape({s.size, n, -1}).transpose(0, 1); };
+  const Tensor writes = at::arange(s.size).ge(spec.first_position).to(v.scalar_type()).view({1, s.size, 1});
+  const Tensor l = spec.decay == Decay::kNone ? at::zeros({spec.kv_heads, s.size, 1}, v.options()) : split(log_decay, spec.kv_heads) * writes;
+  Tensor values = split(v, spec.kv_heads);
+  if (spec.normalised) values = at::cat({values, at::ones({spec.kv_heads, s.size, 1}, v.options())}, 2);
+  const Tensor y = decaying(split(q, spec.heads), split(k, spec.kv_heads) * writes, values, l).transpose(0, 1);  // [n, H, V (+ 1)]
+  if (!spec.normalised) return {y.reshape({s.size, -1}), {}};
+  const Tensor z = y.select(2, spec.value_dim), nothing = z.lt(kLeastNorm), safe = z.masked_fill(nothing, 1);
+  const Tensor out = (y.narrow(2, 0, spec.value_dim) / safe.unsqueeze(2)).masked_fill(nothing.unsqueeze(2), 0);
+  return {out.reshape({s.size, -1}), safe.log().masked_fill(nothing, kNothingWritten)};
+}
+
 }  // namespace
 
-std::pair<Tensor, Tensor> sum_recurrence(const Tensor& q, const Tensor& k, const Tensor& v, int value_dim, int first_position,
-                                         const std::vector<Sequence>& sequences) {
-  auto out = SumRecurrence::apply(q, k, v, int64_t(value_dim), int64_t(first_position), sequences);
-  return {out[0], out[1]};
+OutAndNorm recurrence(const RecurrenceSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay,
+                      const Tensor& offset, const std::vector<Sequence>& sequences, Numeric numeric) {
+  if (numeric == Numeric::kFast) {
+    const Tensor absent = at::empty({0, 0}, at::kFloat);
+    auto out = RecurrenceFunction::apply(q, k, v, log_decay.defined() ? log_decay : absent, offset.defined() ? offset.detach() : absent, spec,
+                                         sequences);
+    return {out[0], spec.normalised ? out[1] : Tensor()};
+  }
+  std::vector<Tensor> outs, norms;
+  for (const Sequence& s : sequences) {
+    auto [out, norm] = formula(spec, q, k, v, log_decay, s);
+    outs.push_back(out);
+    if (spec.normalised) norms.push_back(norm);
+  }
+  Tensor norm = spec.normalised ? at::cat(norms) : Tensor();
+  if (norm.defined() && offset.defined()) norm = at::where(norm.eq(kNothingWritten), norm, norm + offset.detach());
+  return {at::cat(outs), norm};
 }
 
 }  // namespace retort::train

@@ -20,14 +20,12 @@ struct Rows {
 
 class TorchOps {
  public:
-  // [T, columns]; or head_major: [heads, T, columns / heads].
   struct Tensor {
     Tensor() = default;
-    Tensor(at::Tensor tensor, bool by_head = false) : t(std::move(tensor)), head_major(by_head) {}
+    Tensor(at::Tensor tensor) : t(std::move(tensor)) {}
     explicit operator bool() const { return t.defined() || lazy_weight.defined(); }
 
-    at::Tensor t;
-    bool head_major = false;
+    at::Tensor t;  // [T, columns]
     // A head_linear() that waits to be fused with the feature map after it.
     at::Tensor lazy_input, lazy_weight, lazy_bias;
   };
@@ -64,11 +62,9 @@ class TorchOps {
   Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<TorchOps>& in);
   Tensor join(const Normalised<Tensor>& a, const Normalised<Tensor>& b, int heads);
 
-  // [T, columns], whatever the layout.
-  at::Tensor flat(const Tensor& x);
+  at::Tensor flat(const Tensor& x);                 // [T, columns]
 
  private:
-  at::Tensor by_head(const Tensor& x, int heads);   // [heads, T, columns / heads]
   const at::Tensor& low(const at::Tensor& x);       // bf16, cast once per tensor
 
   const Rows& rows_;
