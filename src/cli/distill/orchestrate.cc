@@ -102,6 +102,7 @@ class Orchestra {
     if (!run.start.empty()) out.insert(out.end(), {"--start", path(start_folder(run))});
     if (run.minutes > 0) out.insert(out.end(), {"--minutes", cat(run.minutes)});
     for (const auto& change : run.set) out.insert(out.end(), {"--set", change});
+    if (!run.keep_of.empty()) out.insert(out.end(), {"--set", "student.keep=" + kept_text(run.keep_of)});
     if (context_.seed) out.insert(out.end(), {"--seed", cat(*context_.seed)});
     out.insert(out.end(), {"--threads", cat(context_.threads)});
     return out;
@@ -119,6 +120,15 @@ class Orchestra {
  private:
   std::string path(const std::string& name) const { return options_.out + "/" + name; }
   std::string folder(const std::string& run) const { return path(run); }
+
+  // What another run kept, as student.keep takes it: "18.2,23.0". Known once that run has begun.
+  std::string kept_text(const std::string& run) const {
+    const auto document = read_json(folder(run) + "/train.json");
+    if (!document.ok() || !document->contains("kept")) return "<what " + run + " keeps>";
+    std::string out;
+    for (const auto& name : (*document)["kept"]) out += (out.empty() ? "" : ",") + name.get<std::string>();
+    return out.empty() ? "none" : out;
+  }
 
   Status check_out() const {
     if (options_.out.empty()) return invalid("no folder for the runs: name one with --out");

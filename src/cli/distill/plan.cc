@@ -52,6 +52,7 @@ PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::strin
   fields.text("recipe", run.recipe);
   fields.text("start", run.start);
   fields.text("init", run.init);
+  fields.text("keep_of", run.keep_of);
   fields.texts("set", run.set);
   fields.number("minutes", run.minutes, 0, 1e6);
   fields.flag("show", run.show);
@@ -64,6 +65,9 @@ PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::strin
   if (std::find(names.begin(), names.end(), run.name) != names.end()) source.fail(node, "runs", "two runs are called '", run.name, "'");
   if (!run.start.empty() && std::find(names.begin(), names.end(), start_run(run)) == names.end()) {
     source.fail(fields.take("start"), "runs", "run '", run.name, "' starts from '", run.start, "', which is no run before it", suggestion(start_run(run), names));
+  }
+  if (!run.keep_of.empty() && std::find(names.begin(), names.end(), run.keep_of) == names.end()) {
+    source.fail(fields.take("keep_of"), "runs", "run '", run.name, "' keeps what '", run.keep_of, "' keeps, which is no run before it", suggestion(run.keep_of, names));
   }
   run.recipe = (std::filesystem::path(folder) / run.recipe).string();
   return run;

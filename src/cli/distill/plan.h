@@ -21,6 +21,7 @@ struct PlannedRun {
   std::string recipe;              // a file, beside the plan
   std::string start;               // the run whose student this one starts from, or "run/student-init"; empty: the teacher
   std::string init;                // a folder below the plan's: the student before any training; empty: none is measured
+  std::string keep_of;             // the run before it whose kept attention this one keeps too; empty: as `set` or the recipe says
   std::vector<std::string> set;    // as for --set
   double minutes = 0;              // 0: as the recipe says, whatever --minutes is
   bool show = true;                // a row of the table

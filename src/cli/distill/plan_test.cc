@@ -11,6 +11,7 @@ const std::string kGood = R"(name: both
 runs:
 - {name: align, recipe: align.yaml, minutes: 6, show: false, set: [save_init=true]}
 - {name: pure, recipe: kd.yaml, start: align, init: align/student-init, minutes: 2}
+- {name: control, recipe: kd.yaml, keep_of: pure}
 evaluate: {windows: [64, 128], tokens: 2K, prompt: Once}
 )";
 
@@ -25,10 +26,11 @@ std::string error_of(const std::string& from, const std::string& to) {
 TEST(Plan, Reads) {
   auto plan = parse_plan(kGood, "folder/p.yaml");
   ASSERT_TRUE(plan.ok()) << plan.error().message;
-  ASSERT_EQ(plan->runs.size(), 2u);
+  ASSERT_EQ(plan->runs.size(), 3u);
   EXPECT_EQ(plan->runs[0].recipe, "folder/align.yaml");
   EXPECT_FALSE(plan->runs[0].show);
   EXPECT_EQ(plan->runs[1].start, "align");
+  EXPECT_EQ(plan->runs[2].keep_of, "pure");
   EXPECT_EQ(plan->evaluate.tokens, 2000);
   EXPECT_EQ(plan->evaluate.windows, (std::vector<int64_t>{64, 128}));
   ASSERT_TRUE(scale_plan(*plan, 4).ok());
@@ -40,7 +42,8 @@ TEST(Plan, Reads) {
 TEST(Plan, BadInputNamesItsLine) {
   EXPECT_NE(error_of("minutes: 6", "minute: 6").find("folder/p.yaml:3: run: unknown key 'minute'"), std::string::npos);
   EXPECT_NE(error_of("start: align", "start: alien").find("folder/p.yaml:4"), std::string::npos);
-  EXPECT_NE(error_of("name: pure", "name: align").find("two runs"), std::string::npos);
+  EXPECT_NE(error_of("keep_of: pure", "keep_of: poor").find("folder/p.yaml:5: "), std::string::npos);
+  EXPECT_NE(error_of("name: pure, recipe: kd.yaml, start", "name: align, recipe: kd.yaml, start").find("two runs"), std::string::npos);
   EXPECT_NE(error_of("[64, 128]", "[64, many]").find("'many'"), std::string::npos);
   EXPECT_NE(error_of("recipe: kd.yaml, ", "").find("needs a 'recipe'"), std::string::npos);
   EXPECT_FALSE(parse_plan("runs: 3", "p.yaml").ok());
