@@ -31,7 +31,7 @@ class Model {
   Sequence new_sequence() const { return Sequence(layout_); }
   // What a state file must agree with: fingerprint() of the configuration and a hash of the weights.
   const std::string& identity() const { return identity_; }
-  // Packed weights; and those a decoding step reads.
+  // Packed weights: what a decoding step reads.
   int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
