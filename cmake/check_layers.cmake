@@ -1,4 +1,5 @@
-# Fails when a file in src/A includes "B/..." and A does not depend on B. Run by the target retort_layers.
+# Fails when a file in src/A includes "B/..." and A does not depend on B. Unit tests may also include the helpers of tests/.
+# Run by the target retort_layers.
 cmake_policy(SET CMP0057 NEW)
 string(REPLACE "|" ";" rows "${EDGES}")
 set(bad "")
@@ -13,6 +14,9 @@ foreach(row ${rows})
     file(STRINGS ${file} includes REGEX "^#include \"[a-z_]+/")
     foreach(line ${includes})
       string(REGEX REPLACE "^#include \"([a-z_]+)/.*" "\\1" target "${line}")
+      if(file MATCHES "_test\\.cc$" AND IS_DIRECTORY ${SRC}/../tests/${target})
+        continue()
+      endif()
       if(NOT target IN_LIST allowed)
         file(RELATIVE_PATH where ${SRC} ${file})
         string(APPEND bad "\n  src/${where}: ${line}   (${layer} may include: ${allowed})")
