@@ -4,6 +4,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -44,7 +45,7 @@ Result<int> run_child(const std::string& program, const std::vector<std::string>
     ::setpgid(0, 0);  // the terminal's ctrl-C reaches only the parent
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (::getppid() != parent) ::_exit(130);
-    ::dup2(STDERR_FILENO, STDOUT_FILENO);
+    if (const int nowhere = ::open("/dev/null", O_WRONLY); nowhere >= 0) ::dup2(nowhere, STDOUT_FILENO);
     ::execv(program.c_str(), argv.data());
     ::_exit(127);
   }

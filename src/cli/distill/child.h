@@ -13,7 +13,7 @@ namespace retort::cli {
 // Beside this executable. Not built: an error that says how to.
 Result<std::string> train_program();
 
-// Its exit code. Standard output goes to our standard error: progress, never results.
+// Its exit code. What it prints on standard output is dropped: our own results go there.
 Result<int> run_child(const std::string& program, const std::vector<std::string>& arguments);
 
 // Becomes the program; returns only when that failed.

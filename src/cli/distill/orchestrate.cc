@@ -101,6 +101,7 @@ class Orchestra {
     out.push_back(options_.overwrite ? "--overwrite" : "--resume");
     if (!run.start.empty()) out.insert(out.end(), {"--start", path(start_folder(run))});
     if (run.minutes > 0) out.insert(out.end(), {"--minutes", cat(run.minutes)});
+    out.insert(out.end(), {"--set", "name=" + run.name});
     for (const auto& change : run.set) out.insert(out.end(), {"--set", change});
     if (!run.keep_of.empty()) out.insert(out.end(), {"--set", "student.keep=" + kept_text(run.keep_of)});
     if (context_.seed) out.insert(out.end(), {"--seed", cat(*context_.seed)});

@@ -36,12 +36,12 @@ inline std::string start_folder(const PlannedRun& run) {
 
 struct EvaluationPlan {
   std::vector<int64_t> windows = {512, 2048, 8000};
-  int64_t tokens = 16384;          // at windows[0], of each corpus
-  int64_t window_tokens = 8192;    // at the other windows
+  int64_t tokens = 16384;          // at windows[0], of the held-out text
+  int64_t window_tokens = 8192;    // at the other windows, and of the other texts
   int64_t copy_passages = 8;       // of copy_length tokens, each repeated once
   int64_t copy_length = 192;
   std::vector<int64_t> contexts = {128, 2048, 8000};
-  int64_t decode_tokens = 24;      // timed at every context
+  int64_t decode_tokens = 24;      // timed at every context; their median counts
   std::string speed_weights = "auto";
   std::string prompt = "The";
   int64_t sample_tokens = 64;
