@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
 
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
 #include "cli/open_model.h"
+#include "eval/copy_recall.h"
 #include "eval/perplexity.h"
 #include "runtime/session.h"
 
@@ -30,28 +30,21 @@ std::span<const int> first_of(const std::vector<int>& tokens, int64_t count) {
   return std::span(tokens).first(std::min(tokens.size(), size_t(count)));
 }
 
-Result<double> perplexity_of(Engine& engine, std::span<const int> tokens, int64_t window, int64_t score_from = 0) {
+Result<double> perplexity_of(Engine& engine, std::span<const int> tokens, int64_t window) {
   PerplexityOptions options;
   options.context = window;
-  options.score_from = score_from;
   RETORT_TRY(const auto result, perplexity(engine, tokens, options));
   if (interrupted()) return interrupted_error();
   return result.perplexity();
 }
 
-// Passages A A: the perplexity of the second A. What recalls has hardly any surprise there.
-Result<double> copy_perplexity(Engine& engine, const std::vector<int>& tokens, const EvaluationPlan& plan) {
-  std::vector<int> repeated;
-  const auto length = size_t(plan.copy_length);
-  const size_t passages = std::min(size_t(plan.copy_passages), tokens.size() / length);
-  const size_t stride = passages > 0 ? tokens.size() / passages : 0;
-  for (size_t p = 0; p < passages; ++p) {
-    for (int copy = 0; copy < 2; ++copy) {
-      repeated.insert(repeated.end(), tokens.begin() + std::ptrdiff_t(p * stride), tokens.begin() + std::ptrdiff_t(p * stride + length));
-    }
-  }
-  if (repeated.empty()) return invalid("too little text for the copy probe: ", tokens.size(), " tokens, ", length, " are needed");
-  return perplexity_of(engine, repeated, 2 * plan.copy_length, plan.copy_length);
+Result<double> copy_perplexity(Engine& engine, std::span<const int> tokens, const EvaluationPlan& plan) {
+  CopyRecallOptions options;
+  options.passages = plan.copy_passages;
+  options.length = plan.copy_length;
+  RETORT_TRY(const auto result, copy_recall(engine, tokens, options));
+  if (interrupted()) return interrupted_error();
+  return result.perplexity();
 }
 
 Result<Json> throughput(Engine& engine, const std::vector<int>& tokens, const EvaluationPlan& plan) {
@@ -141,7 +134,7 @@ Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, 
     }
     out["perplexity"] = perplexities[0]["perplexity"];
     say("copy probe");
-    RETORT_TRY(const double copy, copy_perplexity(engine, tokens[0], plan));
+    RETORT_TRY(const double copy, copy_perplexity(engine, first_of(tokens[0], plan.tokens), plan));
     out["copy_perplexity"] = copy;
     out["perplexities"] = perplexities;
     say("a sample");

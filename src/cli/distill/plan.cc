@@ -34,7 +34,7 @@ EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   read_counts(source, fields, "windows", 2, e.windows);
   fields.count("tokens", e.tokens, 2);
   fields.count("window_tokens", e.window_tokens, 2);
-  fields.count("copy_passages", e.copy_passages, 0);
+  fields.count("copy_passages", e.copy_passages, 1);
   fields.count("copy_length", e.copy_length, 2);
   read_counts(source, fields, "contexts", 1, e.contexts);
   fields.count("decode_tokens", e.decode_tokens, 1);
