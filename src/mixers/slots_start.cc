@@ -193,4 +193,16 @@ SlotsStart slots_start(const HeadStatistics& head, int slots, double sharpness) 
   return start;
 }
 
+void DataStart<Slots>::fill(const Slots::Config& config, const PartShape& shape, const HeadStatistics& statistics, int head,
+                            StartValues& values) {
+  const SlotsStart start = slots_start(statistics, config.slots);
+  const int64_t rows = int64_t(config.slots) * shape.head_dim;
+  std::copy(start.write_weight.begin(), start.write_weight.end(), values.block(Slots::kWriteWeight, head, shape.kv_heads));
+  std::copy(start.write_bias.begin(), start.write_bias.end(), values.block(Slots::kWriteBias, head, shape.kv_heads));
+  for (int q = 0; q < shape.group(); ++q) {
+    const auto first = start.read_weight.begin() + q * rows;
+    std::copy(first, first + rows, values.block(Slots::kReadWeight, int64_t(head) * shape.group() + q, shape.heads));
+  }
+}
+
 }  // namespace retort

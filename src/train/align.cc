@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "train/stages.h"
+#include "train/tasks.h"
 
 namespace retort::train {
 namespace {
@@ -43,13 +44,13 @@ class AlignStage : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
     take_gemm_seconds();
-    watch_teacher(batch);
+    RETORT_RETURN_IF_ERROR(watch_teacher(batch));
     const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
     const int layers = context_.student.config.layers;
     std::vector<std::vector<double>> losses(layers);
-    context_.pool.run_chunks(layers, [&](int64_t l) {
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, layers, [&](int64_t l) {
       if (!by_layer_[l].empty()) losses[l] = layer_step(int(l), rows, step.scale);
-    });
+    }));
     inputs_.clear();
     StepResult result = collect(losses);
     result.gemm_seconds = take_gemm_seconds();
@@ -62,7 +63,7 @@ class AlignStage : public StageRunner {
     std::vector<at::Tensor> residual, input, output;  // one entry per row of the batch
   };
 
-  void watch_teacher(const Batch& batch) {
+  Status watch_teacher(const Batch& batch) {
     const bool block = stage_.find(LossKind::kHidden) != nullptr;
     inputs_.assign(context_.student.config.layers, {});
     for (LayerRecord& record : inputs_) {
@@ -70,8 +71,7 @@ class AlignStage : public StageRunner {
       record.input.resize(batch.rows);
       record.output.resize(batch.rows);
     }
-    context_.pool.run_chunks(batch.rows, [&](int64_t r) {
-      at::set_num_threads(1);
+    return run_tasks(context_.pool, batch.rows, [&](int64_t r) {
       const at::NoGradGuard no_grad;
       const Rows rows = batch_rows(context_.teacher, batch, int(r), 1);
       run_model(context_.teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
@@ -85,7 +85,6 @@ class AlignStage : public StageRunner {
 
   // One value per loss of the stage, not weighted.
   std::vector<double> layer_step(int l, const Rows& rows, double scale) {
-    at::set_num_threads(1);
     const LayerRecord& record = inputs_[l];
     const at::Tensor x = at::cat(record.input), target = at::cat(record.output);
     const at::Tensor residual = record.residual.empty() ? at::Tensor() : at::cat(record.residual);

@@ -9,6 +9,7 @@
 #include "train/rank.h"
 #include "train/stages.h"
 #include "train/student_start.h"
+#include "train/tasks.h"
 
 namespace retort::train {
 namespace {
@@ -119,12 +120,11 @@ class TorchBackend : public Backend {
   Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) override {
     const TorchModel& model = of_teacher ? teacher_ : student_;
     std::vector<float> out(batch.tokens.size());
-    pool_.run_chunks(batch.rows, [&](int64_t r) {
-      at::set_num_threads(1);
+    RETORT_RETURN_IF_ERROR(run_tasks(pool_, batch.rows, [&](int64_t r) {
       const std::span<const int32_t> tokens(batch.tokens.data() + r * batch.seq, size_t(batch.seq));
       const auto losses = train::token_losses(model, tokens, batch_rows(model, batch, int(r), 1));
       std::copy(losses.begin(), losses.end(), out.begin() + r * batch.seq);
-    });
+    }));
     return out;
   }
 
@@ -201,7 +201,7 @@ class TorchBackend : public Backend {
     RankedErrors errors;
     if (keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers) {
       RETORT_TRY(Batch batch, text(kRankingRows, kCalibrationRow));
-      errors = measure_errors(teacher_, pure, batch, pool_);
+      RETORT_TRY(errors, measure_errors(teacher_, pure, batch, pool_));
       report.details["layer_errors"] = errors.layers;
       report.details["head_errors"] = errors.heads;
     }

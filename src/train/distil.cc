@@ -4,6 +4,7 @@
 #include <random>
 
 #include "train/stages.h"
+#include "train/tasks.h"
 
 namespace retort::train {
 namespace {
@@ -51,10 +52,9 @@ class LogitStage : public StageRunner {
     for (int first = 0; first < batch.rows; first += context_.pool.size()) {
       const int count = std::min(context_.pool.size(), batch.rows - first);
       std::vector<RowResult> results(count);
-      context_.pool.run_chunks(count, [&](int64_t i) {
-        at::set_num_threads(1);
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
         results[i] = row_step(batch, first + int(i), samples[first + i], totals, step.scale);
-      });
+      }));
       for (RowResult& result : results) add(result, sum);
     }
     return report(sum, totals, begin);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "train/tasks.h"
+
 namespace retort::train {
 namespace {
 
@@ -24,20 +26,18 @@ at::Tensor head_shares(const PartWeights& part, const at::Tensor& x, const Rows&
 
 }  // namespace
 
-RankedErrors measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
-                            ThreadPool& pool) {
+Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
+                                    ThreadPool& pool) {
   const int layers = teacher.config.layers;
   std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
-  pool.run_chunks(batch.rows, [&](int64_t r) {
-    at::set_num_threads(1);
+  RETORT_RETURN_IF_ERROR(run_tasks(pool, batch.rows, [&](int64_t r) {
     const at::NoGradGuard no_grad;
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, batch_rows(teacher, batch, int(r), 1),
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
-  });
+  }));
   const Rows rows = batch_rows(teacher, batch, 0, batch.rows);
   RankedErrors errors{std::vector<double>(layers), std::vector<std::vector<double>>(layers)};
-  pool.run_chunks(layers, [&](int64_t l) {
-    at::set_num_threads(1);
+  RETORT_RETURN_IF_ERROR(run_tasks(pool, layers, [&](int64_t l) {
     const at::NoGradGuard no_grad;
     const at::Tensor x = at::cat(inputs[l]);
     const at::Tensor exact = head_shares(teacher.layers[l][0], x, rows, teacher.numeric);
@@ -48,7 +48,7 @@ RankedErrors measure_errors(const TorchModel& teacher, const std::vector<std::ve
     for (int64_t g = 0; g < difference.size(0); ++g) {
       errors.heads[l].push_back(errors.layers[l] - (total - difference.select(0, g)).square().sum().item<double>() / norm);
     }
-  });
+  }));
   return errors;
 }
 

@@ -14,8 +14,8 @@ struct RankedErrors {
 };
 
 // Every layer of the student fed with the teacher's input. `parts` has one part per layer, which owns all kv heads.
-RankedErrors measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
-                            ThreadPool& pool);
+Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
+                                    ThreadPool& pool);
 
 // What to keep, best first: (layer, kv head), kv head -1 for a whole layer.
 std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors);

@@ -5,6 +5,7 @@
 
 #include "mixers/list.h"
 #include "mixers/slots_start.h"
+#include "train/tasks.h"
 
 namespace retort::train {
 namespace {
@@ -174,24 +175,37 @@ LayerStatistics measure(const TorchModel& teacher, int layer, const at::Tensor& 
   return s;
 }
 
-void copy_rows(at::Tensor& to, int64_t head, const std::vector<float>& from) {
-  at::Tensor row = to.select(0, head);
-  row.copy_(torch::from_blob(const_cast<float*>(from.data()), row.sizes(), at::kFloat));
-}
-
-void start_slots(const ModelConfig& c, const LayerStatistics& layer, uint64_t seed, int at_head, PartWeights& part) {
-  const int g = part.part.kv_heads[at_head], group = c.group();
-  HeadStatistics head{layer.keys[g].size(0), c.head_dim, group, layer.keys[g].data_ptr<float>(), layer.moments[g].data_ptr<double>(), c.rope,
-                      name_seed(seed, cat(part.prefix, g))};
-  const auto config = parse_config<Slots>(part.part.config);
-  const SlotsStart start = slots_start(head, config->slots);
-  copy_rows(part.values[Slots::kWriteWeight], at_head, start.write_weight);
-  copy_rows(part.values[Slots::kWriteBias], at_head, start.write_bias);
-  const int64_t size = int64_t(config->slots) * c.head_dim;
-  for (int q = 0; q < group; ++q) {
-    copy_rows(part.values[Slots::kReadWeight], int64_t(at_head) * group + q,
-              std::vector<float>(start.read_weight.begin() + q * size, start.read_weight.begin() + (q + 1) * size));
+class PartValues : public StartValues {
+ public:
+  explicit PartValues(PartWeights& part) : part_(part) {}
+  float* block(int weight, int64_t i, int64_t n) override {
+    at::Tensor& value = part_.values[size_t(weight)];
+    return value.data_ptr<float>() + value.numel() / n * i;
   }
+
+ private:
+  PartWeights& part_;
+};
+
+// True when the mixer learns from data; does so when `layer` is given.
+bool start_part(const ModelConfig& c, const LayerStatistics* layer, uint64_t seed, PartWeights& part) {
+  bool learns = false;
+  visit_mixer(part.part.mixer, [&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    if constexpr (requires { &DataStart<Mixer>::fill; }) {
+      learns = true;
+      if (!layer) return;
+      const auto config = parse_config<Mixer>(part.part.config);
+      PartValues values(part);
+      for (size_t h = 0; h < part.part.kv_heads.size(); ++h) {
+        const int g = part.part.kv_heads[h];
+        const HeadStatistics head{layer->keys[g].size(0), c.head_dim, c.group(), layer->keys[g].template data_ptr<float>(),
+                                  layer->moments[g].template data_ptr<double>(), c.rope, name_seed(seed, cat(part.prefix, g))};
+        DataStart<Mixer>::fill(*config, part.shape, head, int(h), values);
+      }
+    }
+  });
+  return learns;
 }
 
 }  // namespace
@@ -199,27 +213,24 @@ void start_slots(const ModelConfig& c, const LayerStatistics& layer, uint64_t se
 Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t seed, ThreadPool& pool,
                        std::vector<std::vector<PartWeights>>& parts) {
   const int layers = teacher.config.layers;
+  std::vector<bool> wanted(layers, false);
+  for (int l = 0; l < layers; ++l) {
+    for (PartWeights& part : parts[l]) wanted[l] = wanted[l] || start_part(teacher.config, nullptr, seed, part);
+  }
+  if (std::none_of(wanted.begin(), wanted.end(), [](bool w) { return w; })) return {};
   std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
-  pool.run_chunks(batch.rows, [&](int64_t r) {
-    at::set_num_threads(1);
+  RETORT_RETURN_IF_ERROR(run_tasks(pool, batch.rows, [&](int64_t r) {
     const at::NoGradGuard no_grad;
     const Rows rows = batch_rows(teacher, batch, int(r), 1);
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows,
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
-  });
-  pool.run_chunks(layers, [&](int64_t l) {
-    at::set_num_threads(1);
+  }));
+  return run_tasks(pool, layers, [&](int64_t l) {
+    if (!wanted[l]) return;
     const at::NoGradGuard no_grad;
-    bool wanted = false;
-    for (const PartWeights& part : parts[l]) wanted = wanted || part.part.mixer == Slots::kName;
-    if (!wanted) return;
     const LayerStatistics statistics = measure(teacher, int(l), at::cat(inputs[l]));
-    for (PartWeights& part : parts[l]) {
-      if (part.part.mixer != Slots::kName) continue;
-      for (size_t h = 0; h < part.part.kv_heads.size(); ++h) start_slots(teacher.config, statistics, seed, int(h), part);
-    }
+    for (PartWeights& part : parts[l]) start_part(teacher.config, &statistics, seed, part);
   });
-  return {};
 }
 
 }  // namespace retort::train
