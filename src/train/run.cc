@@ -62,15 +62,25 @@ void remove_own_files(const std::string& folder) {
   for (const auto& path : events) fs::remove(path, ignored);
 }
 
+// Nothing but what a run writes: all that is left when one was killed before it had really begun.
+bool only_own_files(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const auto name = entry.path().filename().string();
+    const bool own = std::find(std::begin(kOwnFiles), std::end(kOwnFiles), name) != std::end(kOwnFiles);
+    if (!own && name != kLock && name.find(".tmp.") == std::string::npos) return false;
+  }
+  return true;
+}
+
 // Whether RUN may be written to, by the user's wishes.
 Status check_folder(const RunOptions& options) {
   if (options.out.empty()) return invalid("no folder for the run: name one with --out");
   std::error_code ignored;
   if (!exists(options.out)) return {};
   if (!fs::is_directory(options.out, ignored)) return invalid(options.out, ": a file; --out names a folder");
-  const bool empty = fs::is_empty(options.out, ignored);
   const bool run = exists(options.out + "/recipe.yaml");
-  if (empty || (options.resume && run) || (options.overwrite && run)) return {};
+  if ((!run && only_own_files(options.out)) || (options.resume && run) || (options.overwrite && run)) return {};
   if (run) return invalid(options.out, ": a run is there already; --resume goes on with it, --overwrite starts anew");
   return invalid(options.out, ": not empty, and no run of retort; name another --out");
 }
@@ -78,6 +88,25 @@ Status check_folder(const RunOptions& options) {
 nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
 
 // What must not change between a run and its continuation. Texts are compared by content, wherever the files are now.
+// What the recipe keeps exists in this teacher. Asked before anything is computed.
+Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
+  const int heads = teacher.layers * teacher.kv_heads;
+  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
+    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
+  }
+  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
+    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
+  }
+  if (keep.kind != KeepSpec::Kind::kList) return {};
+  for (const auto& [l, g] : keep.list) {
+    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
+      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
+                     " with kv heads 0 to ", teacher.kv_heads - 1);
+    }
+  }
+  return {};
+}
+
 nlohmann::json comparable(const Recipe& recipe) {
   auto json = plain(recipe_json(recipe));
   json["data"].erase("train");
@@ -165,9 +194,26 @@ class Run {
   }
 
   Status begin() {
-    const auto& teacher = backend_->teacher();
-    std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(), recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
-    RETORT_TRY(auto report, backend_->start(recipe_.student, calibration_text(recipe_, text_, encode_, teacher.vocab_size), recipe_.seed));
+    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    std::error_code error;
+    made_folder_ = !exists(options_.out);
+    fs::create_directories(options_.out, error);
+    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
+    auto status = start_student();
+    if (status.ok()) {
+      remove_own_files(options_.out);
+      status = write_beginning();
+    }
+    if (!status.ok() && made_folder_) abandon();
+    return status;
+  }
+
+  Status start_student() {
+    std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
+                 recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
+    const auto text = calibration_text(recipe_, text_, encode_, backend_->teacher().vocab_size);
+    RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
     if (interrupted()) return interrupted_error();
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
@@ -175,15 +221,7 @@ class Run {
     state_.plan = std::move(report.plan);
     state_.kept = std::move(report.kept);
     state_.start = std::move(report.details);
-    std::error_code error;
-    made_folder_ = !exists(options_.out);
-    fs::create_directories(options_.out, error);
-    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
-    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
-    remove_own_files(options_.out);
-    const auto status = write_beginning();
-    if (!status.ok() && made_folder_) abandon();
-    return status;
+    return {};
   }
 
   Status write_beginning() {

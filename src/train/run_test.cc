@@ -234,6 +234,17 @@ TEST_F(RunTest, BadInputLeavesNothing) {
   expect_nothing(idle);
 }
 
+// Killed while its student was being started: the folder has a lock and no recipe, and the next run takes it over.
+TEST_F(RunTest, TakesOverWhatNeverBegan) {
+  std::filesystem::create_directories(folder_ / "early");
+  test::write_file(folder_ / "early/.lock", "");
+  test::write_file(folder_ / "early/recipe.json", "{");
+  EXPECT_TRUE(go("early").ok());
+  std::filesystem::create_directories(folder_ / "foreign");
+  test::write_file(folder_ / "foreign/letter.txt", "dear");
+  EXPECT_FALSE(go("foreign").ok());
+}
+
 // A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.
 TEST_F(RunTest, NoRoomForACheckpoint) {
   ASSERT_TRUE(go("straight").ok());
