@@ -1,5 +1,6 @@
 #include "io/hf_writer.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/atomic_file.h"
@@ -12,6 +13,20 @@ namespace {
 constexpr const char* kTokenizerFiles[] = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "chat_template.json"};
+
+// A folder is replaced whole, so it may hold nothing but what stands in a model folder: somebody else's files stay.
+Status check_replaceable(const std::string& path, const std::map<std::string, std::string>& files) {
+  std::error_code failed;
+  for (auto it = std::filesystem::directory_iterator(path, failed); !failed && it != std::filesystem::directory_iterator();
+       it.increment(failed)) {
+    const std::string name = it->path().filename().string();
+    const bool known = files.count(name) > 0 || name == "model.safetensors" ||
+                       std::find(std::begin(kTokenizerFiles), std::end(kTokenizerFiles), name) != std::end(kTokenizerFiles);
+    if (known && it->is_regular_file(failed)) continue;
+    return invalid("cannot write the folder ", path, ": it holds '", name, "', which is no file of a written model; name another folder");
+  }
+  return {};
+}
 
 const char* dtype_name(TensorType type) {
   if (type == TensorType::kBF16) return "bfloat16";
@@ -27,13 +42,14 @@ Status write_hf_folder(const std::string& path, const HfFolder& folder) {
     sources.push_back(
         SafeTensorSource::from_f32(spec.name, spec.shape, stored, [&folder, spec] { return folder.values(spec); }));
   }
-  RETORT_TRY(auto out, AtomicFolder::create(path));
   const auto json_text = [](const nlohmann::json& json) {
     return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   };
   std::map<std::string, std::string> files = folder.extra_files;
   files["config.json"] = json_text(config_to_json(folder.config, dtype_name(folder.matrices)));
   files["generation_config.json"] = json_text(generation_config_to_json(folder.config));
+  RETORT_RETURN_IF_ERROR(check_replaceable(path, files));
+  RETORT_TRY(auto out, AtomicFolder::create(path));
   for (const auto& [name, content] : files) {
     if (name.empty() || name.find('/') != std::string::npos)
       return internal_error("'", name, "' is no name of a file in a model folder");

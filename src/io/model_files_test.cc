@@ -172,6 +172,19 @@ TEST(HfWriter, FailureLeavesTheOldFolder) {
   EXPECT_EQ(entries, 1u);
 }
 
+TEST(HfWriter, AFolderWithOtherFilesIsLeftAlone) {
+  const TempFolder folder;
+  ASSERT_TRUE(write_hf_folder(folder / "m", tiny_folder()).ok());
+  EXPECT_TRUE(write_hf_folder(folder / "m", tiny_folder()).ok());
+  test::write_file(folder / "m/notes.txt", "mine");
+  const auto status = write_hf_folder(folder / "m", tiny_folder());
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().message.find("'notes.txt'"), std::string::npos) << status.error().message;
+  EXPECT_TRUE(std::filesystem::exists(folder / "m/notes.txt"));
+  EXPECT_FALSE(write_hf_folder(folder.str(), tiny_folder()).ok()) << "a folder of folders";
+  EXPECT_TRUE(std::filesystem::exists(folder / "m/config.json"));
+}
+
 TEST(HfWeights, Shards) {
   const TempFolder folder;
   ASSERT_TRUE(write_hf_folder(folder / "m", tiny_folder()).ok());
