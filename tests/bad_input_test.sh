@@ -56,6 +56,15 @@ for model in nowhere huge.gguf cut.gguf empty.gguf config_only no_config bad_con
   done
   refused "convert $model" "$retort" convert "$model" --to hf --out converted
 done
+for flags in "-n -1" "-n many" "--temp -1" "--temp nan" "--top-p 2" "--top-p nan" "--min-p nan" "--top-k -1" "-t 100000" "--seed -1" "--weights q3"; do
+  refused "generate $flags" "$retort" generate nowhere -p hello $flags
+done
+for flags in "--ctx-size 1" "--ctx-size 0" "--limit-tokens -3" "-b 0"; do
+  refused "perplexity $flags" "$retort" perplexity nowhere --text run/results.json $flags
+done
+for flags in "--contexts 0" "--contexts -5" "--contexts x" "-n 0" "-r 0"; do
+  refused "bench $flags" "$retort" bench nowhere $flags
+done
 refused "a run that is none" "$retort" report no_config
 refused "results that are not JSON" "$retort" report run
 refused "a device this build has not" "$retort" inspect cut.gguf --device cuda

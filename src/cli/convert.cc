@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/flags.h"
+#include "cli/open_model.h"
 #include "cli/output.h"
 #include "io/hf_writer.h"
 #include "io/tokenizer_files.h"
@@ -53,6 +54,9 @@ class Convert : public Command {
     folder.config = files.config;
     folder.matrices = dtype;
     RETORT_TRY(folder.extra_files, tokenizer_files(files));
+    if (folder.extra_files.count("tokenizer.json")) {
+      if (auto tokenizer = open_tokenizer(files); !tokenizer.ok()) return tokenizer.error();  // what is written must run
+    }
     catch_interrupts();
     int64_t done = 0, parameters = 0;
     Progress progress("convert", int64_t(model_tensors(files.config).size()));

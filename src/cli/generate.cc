@@ -40,6 +40,7 @@ class Generate : public Command {
     Engine engine(opened.model, *opened.pool);
     Session session(engine);
     RETORT_RETURN_IF_ERROR(prepare(tokenizer, session));
+    warn_past_context(opened.model->config(), int64_t(session.tokens().size()) + count_);
     catch_interrupts();
     Sampler sampler(options, seed);
     RETORT_RETURN_IF_ERROR(generate(tokenizer, session, sampler, !context.json));
@@ -50,6 +51,13 @@ class Generate : public Command {
   }
 
  private:
+  // Attention was trained up to a length; a recurrence has none, but what it was distilled from had.
+  static void warn_past_context(const ModelConfig& config, int64_t tokens) {
+    if (config.context_length <= 0 || tokens <= config.context_length) return;
+    std::fprintf(stderr, "retort: warning: up to %lld tokens, the model was made for %lld; what follows those may be poor\n",
+                 static_cast<long long>(tokens), static_cast<long long>(config.context_length));
+  }
+
   // Commits the saved tokens and the prompt.
   Status prepare(const Tokenizer& tokenizer, Session& session) {
     if (!state_in_.empty()) RETORT_RETURN_IF_ERROR(session.load(state_in_));

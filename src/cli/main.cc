@@ -74,6 +74,16 @@ Error parse_error(const CLI::App& app, const std::string& command, const std::st
   return invalid(command, ": ", fallback);
 }
 
+// CLI11 wraps a negative number around and cuts one that is too large.
+CLI::Validator seed_check() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        const bool digits = !text.empty() && text.size() <= 19 && text.find_first_not_of("0123456789") == std::string::npos;
+        return digits ? "" : "'" + text + "' is no whole number from 0 to 9999999999999999999";
+      },
+      "", "seed");
+}
+
 Status run_command(const CommandEntry& entry, int argc, char** argv) {
   auto command = entry.make();
   Context context;
@@ -82,7 +92,7 @@ Status run_command(const CommandEntry& entry, int argc, char** argv) {
   command->add_flags(app);
   app.add_flag("--json", context.json, "print one JSON document on standard output");
   app.add_option("-t,--threads", context.threads, "threads; 0 means one per core")->check(CLI::Range(0, 4096));
-  app.add_option("-s,--seed", context.seed, "random seed");
+  app.add_option("-s,--seed", context.seed, "random seed")->check(seed_check());
   app.add_option("--device", context.device, "cpu, cuda or cuda:N")->capture_default_str();
   auto arguments = expand_short_forms({argv + 2, argv + argc});
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // CLI11's order

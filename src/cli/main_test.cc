@@ -73,6 +73,14 @@ TEST(Main, DeviceIsCheckedBeforeTheCommandRuns) {
   }
 }
 
+TEST(Main, SeedsAreWholeNumbers) {
+  for (const char* seed : {"-1", "x", "1.5", "99999999999999999999999"}) {
+    const auto outcome = run({"generate", "nowhere", "--seed", seed});
+    EXPECT_EQ(outcome.code, 2) << seed;
+    EXPECT_NE(outcome.err.find("--seed"), std::string::npos) << outcome.err;
+  }
+}
+
 TEST(Main, ErrorsStayOneLineWhateverTheArgumentHolds) {
   const auto outcome = run({"bad\nname\r\nhere"});
   EXPECT_EQ(outcome.code, 2);
