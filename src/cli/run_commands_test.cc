@@ -9,26 +9,10 @@
 #include "base/interrupt.h"
 #include "cli/main.h"
 #include "test_files.h"
+#include "run_cli.h"
 
 namespace retort::cli {
 namespace {
-
-struct Outcome {
-  int code;
-  std::string out, err;
-  nlohmann::json json() const { return nlohmann::json::parse(out, nullptr, false); }
-};
-
-Outcome run(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), "retort");
-  std::vector<char*> argv;
-  for (auto& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = cli_main(int(arguments.size()), argv.data());
-  return {code, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
-}
 
 class RunCommands : public testing::Test {
  protected:
