@@ -26,7 +26,8 @@ class ThreadPool {
 
   int size() const { return int(workers_.size()) + 1; }
 
-  // fn(chunk) for every chunk in [0, chunks), in any order and on any thread. fn must not wait for another chunk.
+  // fn(chunk) for every chunk in [0, chunks), begun in this order, on any thread. fn may wait only for chunks before its own that
+  // themselves wait for nobody.
   template <class Fn>
   void run_chunks(int64_t chunks, Fn&& fn) {
     execute([](void* f, int64_t chunk) { (*static_cast<std::remove_reference_t<Fn>*>(f))(chunk); },

@@ -113,6 +113,7 @@ class Bench : public Command {
     Session session(engine);
     Random random(1);
     std::vector<Measurement> results;
+    std::vector<Session> reached;
     Progress progress("bench", contexts_.back());
     double prefill_seconds = 0;
     for (const int64_t context : contexts_) {
@@ -126,36 +127,48 @@ class Bench : public Command {
         return !interrupted();
       }));
       prefill_seconds += seconds_since(started);
-      RETORT_TRY(Measurement m, decode(opened, session));
+      Measurement m;
+      m.context = session.sequence().position();
+      m.state_bytes = session.sequence().bytes();
       m.prefill = double(context) / prefill_seconds;
+      m.resident = resident_bytes();
       results.push_back(m);
+      reached.push_back(session.clone());
     }
     progress.finish();
+    RETORT_RETURN_IF_ERROR(decode(opened, reached, results));
     return results;
   }
 
-  Result<Measurement> decode(const OpenedModel& opened, const Session& at) {
-    Measurement m;
-    m.context = at.sequence().position();
-    m.state_bytes = at.sequence().bytes();
-    std::vector<double> rates;
+  // Contexts take turns, so that a machine that is busier for a while is busier for all of them.
+  Status decode(const OpenedModel& opened, const std::vector<Session>& reached, std::vector<Measurement>& results) {
+    std::vector<std::vector<double>> rates(reached.size());
     for (int repeat = 0; repeat < repetitions_ + 1; ++repeat) {
-      Session session = at.clone();
-      const auto started = Clock::now();
-      for (int i = 0; i < count_; ++i) {
-        session.commit(int(elementwise().argmax(session.logits().data(), int64_t(session.logits().size()))));
-        RETORT_RETURN_IF_ERROR(session.consume());
-        if (interrupted()) return interrupted_error();
+      for (size_t c = 0; c < reached.size(); ++c) {
+        RETORT_TRY(const double rate, decode_once(reached[c]));
+        if (repeat > 0) rates[c].push_back(rate);  // the first one warms up
       }
-      if (repeat > 0) rates.push_back(count_ / seconds_since(started));  // the first one warms up
     }
-    m.decode = median(rates);
-    m.slowest = *std::min_element(rates.begin(), rates.end());
-    m.fastest = *std::max_element(rates.begin(), rates.end());
-    m.resident = resident_bytes();
-    const int64_t touched = opened.model->weight_bytes() + m.state_bytes;
-    m.bandwidth_share = m.decode * double(touched) / read_rate_;
-    return m;
+    for (size_t c = 0; c < reached.size(); ++c) {
+      Measurement& m = results[c];
+      m.decode = median(rates[c]);
+      m.slowest = *std::min_element(rates[c].begin(), rates[c].end());
+      m.fastest = *std::max_element(rates[c].begin(), rates[c].end());
+      m.bandwidth_share = m.decode * double(opened.model->weight_bytes() + m.state_bytes) / read_rate_;
+    }
+    return {};
+  }
+
+  // Tokens per second of the next `count_` ones.
+  Result<double> decode_once(const Session& at) {
+    Session session = at.clone();
+    const auto started = Clock::now();
+    for (int i = 0; i < count_; ++i) {
+      session.commit(int(elementwise().argmax(session.logits().data(), int64_t(session.logits().size()))));
+      RETORT_RETURN_IF_ERROR(session.consume());
+      if (interrupted()) return interrupted_error();
+    }
+    return count_ / seconds_since(started);
   }
 
   std::vector<std::string> models_;

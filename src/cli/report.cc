@@ -59,19 +59,21 @@ class Report : public Command {
     RETORT_RETURN_IF_ERROR(write_whole(page, report_html(run)));
     if (!svg_.empty()) RETORT_RETURN_IF_ERROR(write_whole(svg_, overview_svg(run)));
     const auto rows = summary_table(run);
-    if (context.json) print_json({{"report", page}, {"finished", run.finished}, {"table", rows}});
-    else if (markdown_) std::fputs(markdown(rows).c_str(), stdout);
-    else print(run, rows, page);
+    const auto windows = window_table(run);
+    if (context.json) print_json({{"report", page}, {"finished", run.finished}, {"table", rows}, {"windows", windows}});
+    else if (markdown_) std::printf("%s\nEvery window starts with an empty state:\n\n%s", markdown(rows).c_str(), markdown(windows).c_str());
+    else print(run, rows, windows, page);
     return {};
   }
 
  private:
-  static void print(const RunResults& run, const Cells& rows, const std::string& page) {
+  static void print(const RunResults& run, const Cells& rows, const Cells& windows, const std::string& page) {
     if (rows.size() > 1) {
       const auto one = table_text(rows);
       const bool fits = int(display_width(one.substr(0, one.find('\n')))) <= columns_of_terminal();
       std::fputs((fits ? one : table_text(quality_table(run)) + "\n" + table_text(speed_table(run))).c_str(), stdout);
     }
+    if (!windows.empty()) std::printf("\nevery window starts with an empty state\n%s", table_text(windows).c_str());
     if (!run.prompt.empty()) std::printf("\nprompt: %s\n", run.prompt.c_str());
     const auto sample = [](const ModelResult& m) {
       if (!m.sample.empty()) std::printf("\n[%s]\n%s\n", m.name.c_str(), m.sample.c_str());

@@ -1,6 +1,9 @@
 // Layer-wise stages: every student layer is fed the teacher's input of that layer and must give the teacher's output. Layers are
 // independent, so each is one task: forward, backward, graph freed.
 #include <cmath>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
 
 #include "train/stages.h"
 #include "train/tasks.h"
@@ -31,6 +34,45 @@ Compared compare(LossForm form, const at::Tensor& y, const at::Tensor& target) {
   }
 }
 
+// Which layers the teacher has left behind. Thread-safe.
+class Progressed {
+ public:
+  Progressed(int layers, int rows) : missing_(layers, rows) {}
+
+  void row_done(int layer) {
+    const std::lock_guard lock(mutex_);
+    if (--missing_[layer] == 0) changed_.notify_all();
+  }
+  // True once every row has passed the layer; false when a row never will.
+  bool wait(int layer) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return failed_ || missing_[layer] == 0; });
+    return !failed_;
+  }
+
+  // Releases those who wait when the teacher's pass throws.
+  class FailureGuard {
+   public:
+    explicit FailureGuard(Progressed& progressed) : progressed_(progressed), before_(std::uncaught_exceptions()) {}
+    ~FailureGuard() {
+      if (std::uncaught_exceptions() == before_) return;
+      const std::lock_guard lock(progressed_.mutex_);
+      progressed_.failed_ = true;
+      progressed_.changed_.notify_all();
+    }
+
+   private:
+    Progressed& progressed_;
+    int before_;
+  };
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<int> missing_;  // rows still to come, by layer
+  bool failed_ = false;
+};
+
 class AlignStage : public StageRunner {
  public:
   AlignStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)), by_layer_(context_.student.config.layers) {
@@ -44,14 +86,22 @@ class AlignStage : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
     take_gemm_seconds();
-    RETORT_RETURN_IF_ERROR(watch_teacher(batch));
     const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
     const int layers = context_.student.config.layers;
     std::vector<std::vector<double>> losses(layers);
-    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, layers, [&](int64_t l) {
-      if (!by_layer_[l].empty()) losses[l] = layer_step(int(l), rows, step.scale);
-    }));
-    inputs_.clear();
+    // Teacher rows first, then layers: tasks are claimed in this order, so what a layer waits for has always been begun, and threads
+    // without a row train the first layers while the teacher computes the last.
+    Progressed passed(layers, batch.rows);
+    prepare_records(batch.rows);
+    const Status status = run_tasks(context_.pool, batch.rows + layers, [&](int64_t task) {
+      if (task < batch.rows) {
+        watch_teacher(batch, int(task), passed);
+      } else if (const int l = int(task - batch.rows); passed.wait(l) && !by_layer_[l].empty()) {
+        losses[l] = layer_step(l, rows, step.scale);
+      }
+    });
+    records_.clear();
+    RETORT_RETURN_IF_ERROR(status);
     StepResult result = collect(losses);
     result.gemm_seconds = take_gemm_seconds();
     result.compute_seconds = processor_seconds() - begin;
@@ -63,29 +113,32 @@ class AlignStage : public StageRunner {
     std::vector<at::Tensor> residual, input, output;  // one entry per row of the batch
   };
 
-  Status watch_teacher(const Batch& batch) {
+  void prepare_records(int rows) {
     const bool block = stage_.find(LossKind::kHidden) != nullptr;
-    inputs_.assign(context_.student.config.layers, {});
-    for (LayerRecord& record : inputs_) {
-      record.residual.resize(block ? batch.rows : 0);
-      record.input.resize(batch.rows);
-      record.output.resize(batch.rows);
+    records_.assign(context_.student.config.layers, {});
+    for (LayerRecord& record : records_) {
+      record.residual.resize(block ? rows : 0);
+      record.input.resize(rows);
+      record.output.resize(rows);
     }
-    return run_tasks(context_.pool, batch.rows, [&](int64_t r) {
-      const at::NoGradGuard no_grad;
-      const Rows rows = batch_rows(context_.teacher, batch, int(r), 1);
-      run_model(context_.teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
-        LayerRecord& record = inputs_[view.layer];
-        if (block) record.residual[r] = view.residual;
-        record.input[r] = view.input;
-        record.output[r] = view.output;
-      });
+  }
+
+  void watch_teacher(const Batch& batch, int r, Progressed& passed) {
+    const at::NoGradGuard no_grad;
+    const Progressed::FailureGuard guard(passed);
+    const Rows rows = batch_rows(context_.teacher, batch, r, 1);
+    run_model(context_.teacher, {batch.tokens.data() + int64_t(r) * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
+      LayerRecord& record = records_[view.layer];
+      if (!record.residual.empty()) record.residual[r] = view.residual;
+      record.input[r] = view.input;
+      record.output[r] = view.output;
+      passed.row_done(view.layer);
     });
   }
 
   // One value per loss of the stage, not weighted.
   std::vector<double> layer_step(int l, const Rows& rows, double scale) {
-    const LayerRecord& record = inputs_[l];
+    const LayerRecord record = std::move(records_[l]);
     const at::Tensor x = at::cat(record.input), target = at::cat(record.output);
     const at::Tensor residual = record.residual.empty() ? at::Tensor() : at::cat(record.residual);
     const at::Tensor y = run_mixers(context_.student, l, x, rows);
@@ -150,7 +203,7 @@ class AlignStage : public StageRunner {
   StageSpec stage_;
   StageContext context_;
   std::vector<std::vector<Leaf*>> by_layer_;
-  std::vector<LayerRecord> inputs_;
+  std::vector<LayerRecord> records_;
 };
 
 }  // namespace

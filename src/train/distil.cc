@@ -18,6 +18,11 @@ struct Sample {
   int64_t labelled = 0;
 };
 
+// What both models made of one row at the sampled positions; the student's with its graph.
+struct RowPass {
+  at::Tensor hidden, wanted;         // [n, D]; wanted only where a loss asks the teacher
+};
+
 struct RowResult {
   double kl = 0, soft = 0, ce = 0;   // sums over the sample
   std::vector<at::Tensor> gradients;
@@ -51,9 +56,16 @@ class LogitStage : public StageRunner {
     // As many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
     for (int first = 0; first < batch.rows; first += context_.pool.size()) {
       const int count = std::min(context_.pool.size(), batch.rows - first);
+      std::vector<RowPass> passes(count);
       std::vector<RowResult> results(count);
+      // The teacher's pass and the student's are independent: a single row keeps two threads busy.
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * count, [&](int64_t task) {
+        const int i = int(task / 2), row = first + i;
+        if (task % 2 == 0) student_pass(batch, row, samples[row], passes[i]);
+        else if (needs_teacher_) teacher_pass(batch, row, samples[row], passes[i]);
+      }));
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        results[i] = row_step(batch, first + int(i), samples[first + i], totals, step.scale);
+        results[i] = row_step(batch, samples[first + i], totals, step.scale, passes[i]);
       }));
       for (RowResult& result : results) add(result, sum);
     }
@@ -80,15 +92,23 @@ class LogitStage : public StageRunner {
     return sample;
   }
 
-  RowResult row_step(const Batch& batch, int row, const Sample& sample, const Totals& totals, double scale) const {
-    const std::span<const int32_t> tokens(batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq));
+  static std::span<const int32_t> row_tokens(const Batch& batch, int row) {
+    return {batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq)};
+  }
+
+  void teacher_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
+    const at::NoGradGuard no_grad;
+    const Rows rows = batch_rows(context_.teacher, batch, row, 1);
+    pass.wanted = run_model(context_.teacher, row_tokens(batch, row), rows).index_select(0, sample.positions);
+  }
+
+  void student_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
     const Rows rows = batch_rows(context_.student, batch, row, 1);
-    at::Tensor wanted;
-    if (needs_teacher_) {
-      const at::NoGradGuard no_grad;
-      wanted = run_model(context_.teacher, tokens, rows).index_select(0, sample.positions);
-    }
-    const at::Tensor hidden = run_model(context_.student, tokens, rows).index_select(0, sample.positions);
+    pass.hidden = run_model(context_.student, row_tokens(batch, row), rows).index_select(0, sample.positions);
+  }
+
+  RowResult row_step(const Batch& batch, const Sample& sample, const Totals& totals, double scale, const RowPass& pass) const {
+    const at::Tensor& hidden = pass.hidden;
     RowResult result;
     at::Tensor gradient = at::zeros(hidden.sizes(), at::kFloat);
     {
@@ -96,7 +116,7 @@ class LogitStage : public StageRunner {
       for (int64_t i = 0; i < hidden.size(0); i += kPositions) {
         const int64_t n = std::min(kPositions, hidden.size(0) - i);
         gradient.narrow(0, i, n).copy_(
-            compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? wanted.narrow(0, i, n) : wanted, sample, i, totals, batch, result));
+            compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? pass.wanted.narrow(0, i, n) : pass.wanted, sample, i, totals, batch, result));
       }
     }
     std::vector<at::Tensor> values;

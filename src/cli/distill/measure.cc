@@ -93,7 +93,7 @@ Result<std::string> sample_text(Engine& engine, const Tokenizer& tokenizer, cons
   return tokenizer.decode(made, true);
 }
 
-// {"kept": "12 of 90 kv heads", "kept_heads": ["7.2", ...]}; "none" and "all" where they fit.
+// {"kept": "12 of 90 kv heads", "kept_heads": ["7.2", ...], "parameters": N}; "none" and "all" where they fit.
 void describe_layers(const ModelConfig& config, Json& out) {
   Json heads = Json::array();
   for (size_t l = 0; l < config.plan.size(); ++l) {
@@ -106,6 +106,9 @@ void describe_layers(const ModelConfig& config, Json& out) {
   out["mixers"] = layout_string(config);
   out["kept"] = heads.empty() ? "none" : heads.size() == all ? "all" : cat(heads.size(), " of ", all, " kv heads");
   if (heads.size() < all) out["kept_heads"] = heads;
+  int64_t parameters = 0;
+  for (const TensorSpec& spec : model_tensors(config)) parameters += spec.count();
+  out["parameters"] = parameters;
 }
 
 }  // namespace

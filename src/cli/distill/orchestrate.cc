@@ -257,6 +257,7 @@ class Orchestra {
     out["seconds"] = seconds;
     out["stages"] = stages;
     if (result.contains("kept_heads")) out["kept_heads"] = result["kept_heads"];
+    out["parameters"] = result["parameters"];
     out["perplexities"] = result["perplexities"];
     for (size_t i = 0; i < out["perplexities"].size(); ++i) {
       out["perplexities"][i]["ratio"] = ratio(out["perplexities"][i]["perplexity"], teacher["perplexities"][i]["perplexity"]);

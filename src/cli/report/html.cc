@@ -29,7 +29,8 @@ details{margin:10px 0}summary{cursor:pointer}
 
 std::string fixed(const std::optional<double>& value, int digits) { return value ? format_fixed(*value, digits) : "-"; }
 
-std::string html_table(const std::vector<std::vector<std::string>>& rows) {
+std::string html_table(const Cells& rows) {
+  if (rows.empty()) return "";
   std::string out = "<div class=\"scroll\"><table>\n";
   const auto is_words = [&](size_t column) {
     return std::any_of(rows.begin() + 1, rows.end(), [&](const auto& row) {
@@ -75,34 +76,6 @@ std::string samples(const RunResults& run) {
   add(run.teacher);
   for (const auto& s : run.students) add(s);
   return out;
-}
-
-// Window by window and corpus by corpus: what the charts draw, as numbers.
-std::string window_table(const RunResults& run) {
-  std::vector<std::pair<std::string, double>> columns;
-  const auto note = [&](const ModelResult& m) {
-    for (const auto& p : m.perplexities) {
-      const std::pair key(p.corpus, p.window);
-      if (std::find(columns.begin(), columns.end(), key) == columns.end()) columns.push_back(key);
-    }
-  };
-  note(run.teacher);
-  for (const auto& s : run.students) note(s);
-  if (columns.empty()) return "";
-  std::vector<std::vector<std::string>> rows = {{"perplexity (ratio)"}};
-  for (const auto& [corpus, window] : columns) rows[0].push_back(cat(corpus, " @ ", format_count(int64_t(window))));
-  const auto add = [&](const ModelResult& m) {
-    auto& row = rows.emplace_back(std::vector<std::string>{m.name});
-    for (const auto& [corpus, window] : columns) {
-      const auto at = std::find_if(m.perplexities.begin(), m.perplexities.end(),
-                                   [&, c = corpus, w = window](const auto& p) { return p.corpus == c && p.window == w; });
-      if (at == m.perplexities.end()) row.push_back("-");
-      else row.push_back(fixed(at->perplexity, 2) + (at->ratio ? " (" + fixed(at->ratio, 3) + ")" : ""));
-    }
-  };
-  add(run.teacher);
-  for (const auto& s : run.students) add(s);
-  return html_table(rows);
 }
 
 std::string machine_line(const nlohmann::ordered_json& machine) {
@@ -157,6 +130,34 @@ Cells speed_table(const RunResults& run) {
   return rows;
 }
 
+// Window by window and corpus by corpus: what the charts draw, as numbers.
+Cells window_table(const RunResults& run) {
+  std::vector<std::pair<std::string, double>> columns;
+  const auto note = [&](const ModelResult& m) {
+    for (const auto& p : m.perplexities) {
+      const std::pair key(p.corpus, p.window);
+      if (std::find(columns.begin(), columns.end(), key) == columns.end()) columns.push_back(key);
+    }
+  };
+  note(run.teacher);
+  for (const auto& s : run.students) note(s);
+  if (columns.empty()) return {};
+  Cells rows = {{"perplexity (ratio)"}};
+  for (const auto& [corpus, window] : columns) rows[0].push_back(cat(corpus, " @ ", format_count(int64_t(window))));
+  const auto add = [&](const ModelResult& m) {
+    auto& row = rows.emplace_back(std::vector<std::string>{m.name});
+    for (const auto& [corpus, window] : columns) {
+      const auto at = std::find_if(m.perplexities.begin(), m.perplexities.end(),
+                                   [&, c = corpus, w = window](const auto& p) { return p.corpus == c && p.window == w; });
+      if (at == m.perplexities.end()) row.push_back("-");
+      else row.push_back(fixed(at->perplexity, 2) + (at->ratio ? " (" + fixed(at->ratio, 3) + ")" : ""));
+    }
+  };
+  add(run.teacher);
+  for (const auto& s : run.students) add(s);
+  return rows;
+}
+
 Cells summary_table(const RunResults& run) {
   Cells rows = quality_table(run);
   const Cells speed = speed_table(run);
@@ -182,7 +183,7 @@ std::string report_html(const RunResults& run) {
   }
   out += section("Quality", "", charts({draw(perplexity_chart(run)), draw(recall_chart(run))}));
   out += section("How far back it still works", "Each window starts with an empty state; a memory that silts up shows as a rising line.",
-                 charts(draw_all(window_charts(run))) + window_table(run));
+                 charts(draw_all(window_charts(run))) + html_table(window_table(run)));
   out += section("Speed and memory", "One sequence, decoding token by token. State: what the sequence keeps in memory.",
                  charts({draw(throughput_chart(run)), draw(state_chart(run))}) + (run.finished ? html_table(speed_table(run)) : ""));
   out += section("Training", "", charts(draw_all(loss_charts(run))));

@@ -17,5 +17,6 @@ using Cells = std::vector<std::vector<std::string>>;
 Cells quality_table(const RunResults& run);
 Cells speed_table(const RunResults& run);
 Cells summary_table(const RunResults& run);  // both, side by side
+Cells window_table(const RunResults& run);   // every corpus at every window; empty when none was measured
 
 }  // namespace retort::cli
