@@ -29,8 +29,10 @@ void rate(benchmark::State& state, double flops) {
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void recurrence(benchmark::State& state, KernelDecay decay, int key_dim, bool normalised, Arithmetic arithmetic, bool backward) {
-  const KernelRecurrence spec{decay, kHeads, kKvHeads, key_dim, kHeadDim, normalised, kWindow + kSinks};
+void recurrence(benchmark::State& state, KernelDecay decay, int key_dim, KernelNormaliser normaliser, Arithmetic arithmetic,
+                bool backward) {
+  const KernelRecurrence spec{decay, kHeads, kKvHeads, key_dim, kHeadDim, normaliser, 0, kWindow + kSinks};
+  const bool normalised = spec.normalised();
   const int64_t T = kTokens, D = decay == KernelDecay::kPerKey ? key_dim : 1;
   const auto q = random_numbers(T * kHeads * key_dim, 0, 1), k = random_numbers(T * kKvHeads * key_dim, 0, 1);
   const auto v = random_numbers(T * kKvHeads * kHeadDim, -1, 1), l = random_numbers(T * kKvHeads * D, -0.1f, 0);
@@ -81,7 +83,7 @@ void window(benchmark::State& state, int64_t size, Arithmetic arithmetic, bool b
 }
 
 void step(benchmark::State& state) {
-  const KernelRecurrence spec{KernelDecay::kNone, kHeads, kKvHeads, 256, kHeadDim, true, 0};
+  const KernelRecurrence spec{KernelDecay::kNone, kHeads, kKvHeads, 256, kHeadDim, KernelNormaliser::kSum};
   const auto q = random_numbers(kHeads * 256, 0, 1), k = random_numbers(kKvHeads * 256, 0, 1), v = random_numbers(kKvHeads * kHeadDim, -1, 1);
   std::vector<float> memory(kKvHeads * spec.state_size()), out(kHeads * kHeadDim), norm(kHeads);
   for (auto _ : state) {
@@ -130,13 +132,15 @@ void add_all() {
     const std::string kind = a == Arithmetic::kExact ? "exact" : "fast";
     for (bool both : {false, true}) {
       const std::string what = kind + (both ? "/forward+backward" : "/forward");
-      add("slots/" + what, [=](benchmark::State& s) { recurrence(s, KernelDecay::kNone, 256, true, a, both); });
+      add("slots/" + what, [=](benchmark::State& s) { recurrence(s, KernelDecay::kNone, 256, KernelNormaliser::kSum, a, both); });
       add("window/" + what, [=](benchmark::State& s) { window(s, kWindow, a, both); });
       add("attention/" + what, [=](benchmark::State& s) { window(s, 0, a, both); });
     }
   }
-  add("scalar_decay/exact/forward+backward", [](benchmark::State& s) { recurrence(s, KernelDecay::kScalar, 64, false, Arithmetic::kExact, true); });
-  add("per_key_decay/exact/forward+backward", [](benchmark::State& s) { recurrence(s, KernelDecay::kPerKey, 64, false, Arithmetic::kExact, true); });
+  for (const auto& [name, decay] : {std::pair{"scalar_decay", KernelDecay::kScalar}, std::pair{"per_key_decay", KernelDecay::kPerKey}}) {
+    add(std::string(name) + "/exact/forward+backward",
+        [decay](benchmark::State& s) { recurrence(s, decay, 64, KernelNormaliser::kNone, Arithmetic::kExact, true); });
+  }
   add("slots/step", step);
 }
 

@@ -6,13 +6,17 @@
 namespace retort {
 namespace {
 
-// Rounded products would leave nothing of a decay's gradient, which is a difference: those families stay exact.
+// Rounded products would leave nothing of a decay's gradient, which is a difference, or of a signed normaliser: those families
+// stay exact.
 const RecurrenceKernels<float>& recurrence(const KernelRecurrence& spec, Arithmetic arithmetic) {
   switch (active_isa()) {
     case Isa::kScalar: break;
     case Isa::kAvx2: return recurrence_avx2();
     case Isa::kAvx512:
-      return arithmetic == Arithmetic::kFast && spec.decay == KernelDecay::kNone ? recurrence_avx512_bf16() : recurrence_avx512();
+      if (arithmetic == Arithmetic::kFast && spec.decay == KernelDecay::kNone && spec.normaliser != KernelNormaliser::kAtLeastOne) {
+        return recurrence_avx512_bf16();
+      }
+      return recurrence_avx512();
   }
   return recurrence_scalar();
 }

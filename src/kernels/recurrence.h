@@ -1,7 +1,8 @@
 // The one recurrence (mixers.md 3.1) on raw memory: one token at a time, a sequence in chunks, and backwards.
 //
 //   S_t = exp(l_t) o S_{t-1} + k_t v_t^T;   y_t = S_t^T q_t
-//   normalised: z_t = exp(l_t) o z_{t-1} + k_t;   y_t = S_t^T q_t / (z_t . q_t),   log_norm_t = log(z_t . q_t) + q_log_offset_t
+//   kSum, kAtLeastOne: z_t = exp(l_t) o z_{t-1} + k_t;   y_t = S_t^T q_t / d_t,   d_t = z_t . q_t + norm_eps or max(|z_t . q_t|, 1)
+//   kSum: log_norm_t = log d_t + q_log_offset_t
 //
 // Layer: kernels. Thread-safe: every call touches one kv head (and the query heads that read it) of one sequence, so callers
 // run kv heads and sequences in parallel. A skip (y += skip v) is the caller's.
@@ -15,6 +16,7 @@
 namespace retort {
 
 enum class KernelDecay { kNone, kScalar, kPerKey };
+enum class KernelNormaliser { kNone, kSum, kAtLeastOne };
 
 struct KernelRecurrence {
   KernelDecay decay = KernelDecay::kNone;
@@ -22,15 +24,17 @@ struct KernelRecurrence {
   int kv_heads = 0;   // G
   int key_dim = 0;    // K
   int value_dim = 0;  // V
-  bool normalised = false;
+  KernelNormaliser normaliser = KernelNormaliser::kNone;
+  double norm_eps = 0;         // kSum
   int64_t first_position = 0;  // tokens before it neither write nor decay; their output is 0
 
   int group() const { return heads / kv_heads; }
+  bool normalised() const { return normaliser != KernelNormaliser::kNone; }
   // Numbers in the state of one kv head: S [K, V] row-major, then z [K] when normalised. A sequence's state is G of them.
-  int64_t state_size() const { return int64_t(key_dim) * (value_dim + (normalised ? 1 : 0)); }
+  int64_t state_size() const { return int64_t(key_dim) * (value_dim + (normalised() ? 1 : 0)); }
 };
 
-// log_norm where nothing was written yet; out is 0 there.
+// log_norm where the normaliser is empty; out is 0 there.
 inline constexpr float kKernelNothingWritten = -1e30f;
 // A normaliser that is not above this counts as empty.
 inline constexpr float kKernelLeastNorm = 1e-30f;
@@ -60,7 +64,7 @@ enum class Arithmetic { kExact, kFast };
 
 // All pointers are to the sequence's first row (step: to the token's row); the functions find the kv head's columns.
 // `state` is the kv head's own block and is updated; null (forward only): start from zero and drop it.
-// log_norm [T, H] may be null. `position` is the index in the sequence of the first (or only) token.
+// log_norm [T, H] may be null and is for kSum only. `position` is the index in the sequence of the first (or only) token.
 void recurrence_step(const KernelRecurrence& spec, int kv_head, int64_t position, const RecurrenceTokens<float>& token,
                      float* state, float* out, float* log_norm);
 void recurrence_forward(const KernelRecurrence& spec, int kv_head, int64_t tokens, int64_t position,

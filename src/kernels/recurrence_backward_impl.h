@@ -59,7 +59,7 @@ struct RecurrenceBackward {
     }
   }
 
-  // Tokens that neither write nor read anything have no gradient.
+  // Tokens that neither write nor read anything have no gradient; but their log_norm may be log norm_eps + q_log_offset.
   void silence(int64_t end) const {
     const int64_t n = spec.group(), K = spec.key_dim, V = spec.value_dim, kv_heads = spec.kv_heads;
     const int64_t D = spec.decay == KernelDecay::kPerKey ? K : 1;
@@ -72,6 +72,9 @@ struct RecurrenceBackward {
       clear(grad.v, kv_heads * V, V);
       clear(grad.q_log_offset, n * kv_heads, n);
       if (spec.decay != KernelDecay::kNone) clear(grad.log_decay, kv_heads * D, D);
+      if (!grad.q_log_offset || !d_log_norm || spec.norm_eps <= kKernelLeastNorm) continue;
+      const int64_t heads = t * spec.heads + kv_head * n;
+      std::copy(d_log_norm + heads, d_log_norm + heads + n, grad.q_log_offset + heads);
     }
   }
 
@@ -114,27 +117,29 @@ struct RecurrenceBackward {
     const auto [writes, stride] = ch.writes(frame);
     G::run(c, K, V, M::left_rows(frame, ch.v, ch.v_stride, c, V), M::right_cols(frame, w.d_state, V, K, V), w.dk, ch.k_stride, false);
     const T* dz = w.d_state + K * V;
-    if (spec.normalised) for (int64_t t = 0; t < c; ++t) axpy<M>(1, dz, w.dk + t * ch.k_stride, K);
+    if (spec.normalised()) for (int64_t t = 0; t < c; ++t) axpy<M>(1, dz, w.dk + t * ch.k_stride, K);
     if (ch.D > 0) ch.scale_rows(w.dk, ch.k_stride, ch.to_end);
     G::run(c, V, K, M::left_rows(frame, writes, stride, c, K), M::right_rows(frame, w.d_state, V, K, V), w.dv, ch.v_stride, false);
     if (ch.D == 0) return;
     std::fill(d_end, d_end + ch.D, T(0));
     for (int64_t i = 0; i < K; ++i) {
-      const T z = spec.normalised ? after[K * V + i] * dz[i] : T(0);
+      const T z = spec.normalised() ? after[K * V + i] * dz[i] : T(0);
       d_end[ch.per_key() ? i : 0] += dot<M>(after + i * V, w.d_state + i * V, V) + z;
     }
   }
 
-  // The gradient of the unnormalised output and of the normaliser: y = n / d, log_norm = log d. [c, V], [c]
-  void normaliser_gradient(const Work& w, int head, const T* d, T* dn, T* dd) const {
+  // The gradients of the undivided output and of sum = z . q: y = n / d(sum), log_norm = log d. [c, V], [c]
+  void normaliser_gradient(const Work& w, int head, const T* sum, T* dn, T* d_sum) const {
     const Chunk& ch = w.ch;
     for (int64_t t = 0; t < ch.c; ++t) {
+      const T d = Recurrence<M>::divisor(spec, sum[t]);
+      const T slope = spec.normaliser == KernelNormaliser::kSum ? T(1) : std::fabs(sum[t]) <= 1 ? T(0) : std::copysign(T(1), sum[t]);
       const int64_t i = (w.first + t) * spec.heads + head;
       const T* dy = d_out + i * ch.V;
-      const T inverse = d[t] > kKernelLeastNorm ? 1 / d[t] : T(0);
-      const T d_log = d_log_norm && d[t] > kKernelLeastNorm ? d_log_norm[i] : T(0);
+      const T inverse = d > kKernelLeastNorm ? 1 / d : T(0);
+      const T d_log = d_log_norm && d > kKernelLeastNorm ? d_log_norm[i] : T(0);
       for (int64_t j = 0; j < ch.V; ++j) dn[t * ch.V + j] = dy[j] * inverse;
-      dd[t] = (d_log - dot<M>(dy, out + i * ch.V, ch.V)) * inverse;
+      d_sum[t] = slope * (d_log - dot<M>(dy, out + i * ch.V, ch.V)) * inverse;
       if (grad.q_log_offset) grad.q_log_offset[i] = d_log;
     }
   }
@@ -149,13 +154,13 @@ struct RecurrenceBackward {
     ch.scores(w.keys, h, p);
     const T* dn = d_out + (w.first * spec.heads + head) * V;
     int64_t dn_stride = spec.heads * V;
-    T* dd = nullptr;
-    if (spec.normalised) {
-      T* d = frame.alloc<T>(c);
+    T* d_sum = nullptr;
+    if (spec.normalised()) {
+      T* sum = frame.alloc<T>(c);
       T* scaled = frame.alloc<T>(c * V);
-      dd = frame.alloc<T>(c);
-      Recurrence<M>::normalisers(ch, reads, stride, p, w.state + K * V, d);
-      normaliser_gradient(w, head, d, scaled, dd);
+      d_sum = frame.alloc<T>(c);
+      Recurrence<M>::sums(ch, reads, stride, p, w.state + K * V, sum);
+      normaliser_gradient(w, head, sum, scaled, d_sum);
       dn = scaled, dn_stride = V;
     }
     const Right<U> dn_right = M::right_rows(frame, dn, dn_stride, c, V);
@@ -164,15 +169,15 @@ struct RecurrenceBackward {
     // Through the state before the chunk.
     T* dq = grad.q + w.first * ch.q_stride + head * K;
     G::run(c, K, V, dn_left, w.state_transposed, dq, ch.q_stride, false);
-    if (dd) for (int64_t t = 0; t < c; ++t) axpy<M>(dd[t], w.state + K * V, dq + t * ch.q_stride, K);
+    if (d_sum) for (int64_t t = 0; t < c; ++t) axpy<M>(d_sum[t], w.state + K * V, dq + t * ch.q_stride, K);
     if (ch.D > 0) ch.scale_rows(dq, ch.q_stride, ch.from_start);
     G::run(K, V, c, M::left_cols(frame, reads, stride, c, K), dn_right, w.d_state, V, true);
-    if (dd) for (int64_t t = 0; t < c; ++t) axpy<M>(dd[t], reads + t * stride, w.d_state + K * V, K);
+    if (d_sum) for (int64_t t = 0; t < c; ++t) axpy<M>(d_sum[t], reads + t * stride, w.d_state + K * V, K);
     // Through the scores.
     T* dp = p;
     G::run(c, dn_left, w.values_transposed, dp, kChunk, false, UpTo{c}, Everything{V});
     for (int64_t t = 0; t < c; ++t) {
-      for (int64_t s = 0; dd && s <= t; ++s) dp[t * kChunk + s] += dd[t];
+      for (int64_t s = 0; d_sum && s <= t; ++s) dp[t * kChunk + s] += d_sum[t];
       w.diagonal[h * c + t] = dp[t * kChunk + t];
     }
     if (ch.D > 0) for (int64_t t = 0; t < c; ++t) dp[t * kChunk + t] = 0;

@@ -13,6 +13,10 @@ struct Recurrence {
   using G = Gemm<M>;
   using Chunk = RecurrenceChunk<M>;
 
+  // What the output is divided by, from z . q.
+  static T divisor(const KernelRecurrence& spec, T sum) {
+    return spec.normaliser == KernelNormaliser::kSum ? sum + T(spec.norm_eps) : std::max(std::fabs(sum), T(1));
+  }
   static void write_norm(const KernelRecurrence& spec, const RecurrenceTokens<T>& in, int64_t row, int head, T d, T* log_norm) {
     if (!log_norm) return;
     const int64_t i = row * spec.heads + head;
@@ -87,13 +91,13 @@ struct Recurrence {
         }
       }
     }
-    if (!spec.normalised) return;
+    if (!spec.normalised()) return;
     T* z = state + K * V;
     if (write) {
       for (int64_t i = 0; i < K; ++i) z[i] = (decay ? decay[i] * z[i] : z[i]) + k[i];
     }
     for (int h = 0; h < n; ++h) {
-      const T d = dot<M>(q + h * K, z, K);
+      const T d = divisor(spec, dot<M>(q + h * K, z, K));
       for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > kKernelLeastNorm ? y[h * V + i] / d : T(0);
       write_norm(spec, in, 0, first + h, d, log_norm);
     }
@@ -107,7 +111,7 @@ struct Recurrence {
     T* z = state + ch.K * ch.V;
     decay_state(ch, state);
     G::run(ch.K, ch.V, ch.c, M::left_cols(frame, writes, stride, ch.c, ch.K), values, state, ch.V, true);
-    if (!ch.spec.normalised) return;
+    if (!ch.spec.normalised()) return;
     for (int64_t t = 0; t < ch.c; ++t) {
       for (int64_t i = 0; i < ch.K; ++i) z[i] += writes[t * stride + i];
     }
@@ -118,13 +122,13 @@ struct Recurrence {
     for (int64_t i = 0; i < ch.K; ++i) {
       const T a = ch.total[ch.per_key() ? i : 0];
       for (int64_t j = 0; j < ch.V; ++j) state[i * ch.V + j] *= a;
-      if (ch.spec.normalised) state[ch.K * ch.V + i] *= a;
+      if (ch.spec.normalised()) state[ch.K * ch.V + i] *= a;
     }
   }
 
-  // z . q + the row's own sum of scores: the normaliser of each token.
-  static void normalisers(const Chunk& ch, const T* reads, int64_t stride, const T* p, const T* z, T* d) {
-    for (int64_t t = 0; t < ch.c; ++t) d[t] = dot<M>(reads + t * stride, z, ch.K) + sum_of<M>(p + t * kChunk, t + 1);
+  // z . q of each token: through the state before the chunk, and the row's own scores.
+  static void sums(const Chunk& ch, const T* reads, int64_t stride, const T* p, const T* z, T* sum) {
+    for (int64_t t = 0; t < ch.c; ++t) sum[t] = dot<M>(reads + t * stride, z, ch.K) + sum_of<M>(p + t * kChunk, t + 1);
   }
 
   static void forward(const KernelRecurrence& spec, int kv_head, int64_t tokens, int64_t position, const RecurrenceTokens<T>& in,
@@ -150,7 +154,7 @@ struct Recurrence {
     for (int64_t t = begin; t < end; ++t) {
       T* y = out + (t * spec.heads + kv_head * n) * V;
       std::fill(y, y + n * V, T(0));
-      if (spec.normalised) for (int h = 0; h < n; ++h) write_norm(spec, in, t, int(kv_head * n + h), T(0), log_norm);
+      for (int h = 0; spec.normalised() && h < n; ++h) write_norm(spec, in, t, int(kv_head * n + h), divisor(spec, T(0)), log_norm);
     }
   }
 
@@ -162,7 +166,7 @@ struct Recurrence {
     const Right<U> values = M::right_rows(frame, ch.v, ch.v_stride, ch.c, ch.V);
     const Right<U> before = M::right_rows(frame, state, ch.V, ch.K, ch.V);
     T* p = frame.alloc<T>(ch.c * kChunk);
-    T* d = frame.alloc<T>(ch.c);
+    T* sum = frame.alloc<T>(ch.c);
     for (int h = 0; h < spec.group(); ++h) {
       ScratchFrame inner;
       const int head = kv_head * spec.group() + h;
@@ -171,12 +175,12 @@ struct Recurrence {
       const auto [reads, stride] = ch.reads(inner, h);
       G::run(ch.c, ch.V, ch.K, M::left_rows(inner, reads, stride, ch.c, ch.K), before, y, out_stride, false);
       G::run(ch.c, M::left_rows(inner, p, kChunk, ch.c, ch.c), values, y, out_stride, true, Everything{ch.V}, UpTo{ch.c});
-      if (!spec.normalised) continue;
-      normalisers(ch, reads, stride, p, state + ch.K * ch.V, d);
+      if (!spec.normalised()) continue;
+      sums(ch, reads, stride, p, state + ch.K * ch.V, sum);
       for (int64_t t = 0; t < ch.c; ++t) {
-        const T inverse = d[t] > kKernelLeastNorm ? 1 / d[t] : T(0);
+        const T d = divisor(spec, sum[t]), inverse = d > kKernelLeastNorm ? 1 / d : T(0);
         for (int64_t i = 0; i < ch.V; ++i) y[t * out_stride + i] *= inverse;
-        write_norm(spec, in, first + t, head, d[t], log_norm);
+        write_norm(spec, in, first + t, head, d, log_norm);
       }
     }
     advance(ch, values, state);

@@ -20,11 +20,14 @@ struct Case {
 
 std::string describe(const Case& c) {
   const char* decay = c.spec.decay == KernelDecay::kNone ? "none" : c.spec.decay == KernelDecay::kScalar ? "scalar" : "per_key";
-  return std::string(decay) + (c.spec.normalised ? " normalised" : "") + " H=" + std::to_string(c.spec.heads) + " G=" +
+  const char* normaliser[] = {"", " sum", " at least one"};
+  return std::string(decay) + normaliser[int(c.spec.normaliser)] + " H=" + std::to_string(c.spec.heads) + " G=" +
          std::to_string(c.spec.kv_heads) + " K=" + std::to_string(c.spec.key_dim) + " V=" + std::to_string(c.spec.value_dim) +
-         " T=" + std::to_string(c.tokens) + " first=" + std::to_string(c.spec.first_position) + " decay to -" +
-         std::to_string(c.strongest);
+         " T=" + std::to_string(c.tokens) + " first=" + std::to_string(c.spec.first_position) + " eps=" +
+         std::to_string(c.spec.norm_eps) + " decay to -" + std::to_string(c.strongest);
 }
+
+bool joins(const KernelRecurrence& s) { return s.normaliser == KernelNormaliser::kSum; }
 
 template <class T>
 struct Data {
@@ -32,7 +35,7 @@ struct Data {
   RecurrenceTokens<T> at(const KernelRecurrence& s, int64_t t) const {
     const int64_t D = s.decay == KernelDecay::kPerKey ? s.key_dim : 1;
     return {q.data() + t * s.heads * s.key_dim, k.data() + t * s.kv_heads * s.key_dim, v.data() + t * s.kv_heads * s.value_dim,
-            s.decay == KernelDecay::kNone ? nullptr : l.data() + t * s.kv_heads * D, s.normalised ? offset.data() + t * s.heads : nullptr};
+            s.decay == KernelDecay::kNone ? nullptr : l.data() + t * s.kv_heads * D, joins(s) ? offset.data() + t * s.heads : nullptr};
   }
 };
 
@@ -46,8 +49,10 @@ Data<double> random_data(const Case& c, unsigned seed) {
     for (double& e : x) e = float(draw());
   };
   Data<double> d;
-  const auto feature = [&] { return s.normalised ? uniform(random) : normal(random); };
-  fill(d.q, c.tokens * s.heads * s.key_dim, feature);
+  const auto feature = [&] { return joins(s) ? uniform(random) : normal(random); };
+  // Sums on both sides of 1.
+  const double size = s.normaliser == KernelNormaliser::kAtLeastOne ? 0.25 / std::sqrt(double(s.key_dim)) : 1;
+  fill(d.q, c.tokens * s.heads * s.key_dim, [&] { return size * feature(); });
   fill(d.k, c.tokens * s.kv_heads * s.key_dim, feature);
   fill(d.v, c.tokens * s.kv_heads * s.value_dim, [&] { return normal(random); });
   fill(d.l, c.tokens * s.kv_heads * s.key_dim, [&] { return -c.strongest * uniform(random); });
@@ -84,9 +89,9 @@ Outputs<double> definition(const Case& c, const Data<double>& d) {
         for (int i = 0; i < K; ++i) {
           for (int j = 0; j <= V; ++j) y[j] += d.q[(t * s.heads + h) * K + i] * S[(g * K + i) * (V + 1) + j];
         }
-        const double norm = s.normalised ? y[V] : 1;
+        const double norm = joins(s) ? y[V] + s.norm_eps : s.normalised() ? std::max(std::fabs(y[V]), 1.0) : 1;
         for (int j = 0; j < V; ++j) r.out[(t * s.heads + h) * V + j] = norm > 0 ? y[j] / norm : 0;
-        if (s.normalised && norm > 0) r.log_norm[t * s.heads + h] = std::log(norm) + d.offset[t * s.heads + h];
+        if (joins(s) && norm > 0) r.log_norm[t * s.heads + h] = std::log(norm) + d.offset[t * s.heads + h];
       }
     }
   }
@@ -99,7 +104,7 @@ Outputs<T> run(const Case& c, const Data<T>& d, const std::vector<int64_t>& piec
   const auto& s = c.spec;
   const T nan = std::numeric_limits<T>::quiet_NaN();
   Outputs<T> r{std::vector<T>(c.tokens * s.heads * s.value_dim, nan), std::vector<T>(c.tokens * s.heads, nan)};
-  if (!s.normalised) r.log_norm.assign(r.log_norm.size(), kKernelNothingWritten);
+  if (!joins(s)) r.log_norm.assign(r.log_norm.size(), kKernelNothingWritten);
   std::vector<T> state(s.kv_heads * s.state_size(), T(0));
   int64_t t = 0;
   for (size_t i = 0; t < c.tokens; ++i) {
@@ -107,7 +112,7 @@ Outputs<T> run(const Case& c, const Data<T>& d, const std::vector<int64_t>& piec
     const int64_t n = piece == 0 ? 1 : std::min(piece, c.tokens - t);
     for (int g = 0; g < s.kv_heads; ++g) {
       T* out = r.out.data() + t * s.heads * s.value_dim;
-      T* norm = s.normalised ? r.log_norm.data() + t * s.heads : nullptr;
+      T* norm = joins(s) ? r.log_norm.data() + t * s.heads : nullptr;
       T* own = state.data() + g * s.state_size();
       if (piece == 0) recurrence_step(s, g, t, d.at(s, t), own, out, norm);
       else if constexpr (std::is_same_v<T, float>) recurrence_forward(s, g, n, t, d.at(s, t), own, out, norm, arithmetic);
@@ -134,12 +139,13 @@ double distance(const std::vector<A>& a, const std::vector<B>& b) {
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (KernelDecay decay : {KernelDecay::kNone, KernelDecay::kScalar, KernelDecay::kPerKey}) {
-    for (bool normalised : {false, true}) {
-      out.push_back({{decay, 6, 2, 16, 8, normalised, 0}, 150});
-      out.push_back({{decay, 3, 3, 7, 5, normalised, 9}, 131});
-      out.push_back({{decay, 5, 1, 33, 70, normalised, 70}, 200});
-      out.push_back({{decay, 1, 1, 1, 1, normalised, 0}, 65});
-      if (decay != KernelDecay::kNone) out.push_back({{decay, 4, 2, 20, 19, normalised, 0}, 130, 20.0});
+    for (KernelNormaliser normaliser : {KernelNormaliser::kNone, KernelNormaliser::kSum, KernelNormaliser::kAtLeastOne}) {
+      out.push_back({{decay, 6, 2, 16, 8, normaliser}, 150});
+      out.push_back({{decay, 3, 3, 7, 5, normaliser, 0, 9}, 131});
+      out.push_back({{decay, 5, 1, 33, 70, normaliser, 0, 70}, 200});
+      out.push_back({{decay, 1, 1, 1, 1, normaliser}, 65});
+      if (decay != KernelDecay::kNone) out.push_back({{decay, 4, 2, 20, 19, normaliser}, 130, 20.0});
+      if (normaliser == KernelNormaliser::kSum) out.push_back({{decay, 4, 2, 12, 9, normaliser, 0.5, 7}, 90});
     }
   }
   return out;
@@ -195,7 +201,7 @@ struct Loss {
     const auto r = run(c, d, {});
     double sum = 0;
     for (size_t i = 0; i < out.size(); ++i) sum += out[i] * r.out[i];
-    for (size_t i = 0; i < log_norm.size() && c.spec.normalised; ++i) {
+    for (size_t i = 0; i < log_norm.size() && joins(c.spec); ++i) {
       if (r.log_norm[i] != kKernelNothingWritten) sum += log_norm[i] * r.log_norm[i];
     }
     return sum;
@@ -218,11 +224,11 @@ Data<T> backward(const Case& c, const Data<T>& d, const Loss& loss, Arithmetic a
   const T nan = std::numeric_limits<T>::quiet_NaN();
   const int64_t D = s.decay == KernelDecay::kPerKey ? s.key_dim : s.decay == KernelDecay::kScalar ? 1 : 0;
   Data<T> g{std::vector<T>(d.q.size(), nan), std::vector<T>(d.k.size(), nan), std::vector<T>(d.v.size(), nan),
-            std::vector<T>(c.tokens * s.kv_heads * D, nan), std::vector<T>(s.normalised ? d.offset.size() : 0, nan)};
+            std::vector<T>(c.tokens * s.kv_heads * D, nan), std::vector<T>(joins(s) ? d.offset.size() : 0, nan)};
   const auto d_out = as<T>(loss.out), d_norm = as<T>(loss.log_norm);
-  const RecurrenceGradients<T> to{g.q.data(), g.k.data(), g.v.data(), D ? g.l.data() : nullptr, s.normalised ? g.offset.data() : nullptr};
+  const RecurrenceGradients<T> to{g.q.data(), g.k.data(), g.v.data(), D ? g.l.data() : nullptr, joins(s) ? g.offset.data() : nullptr};
   for (int head = 0; head < s.kv_heads; ++head) {
-    const T* norm = s.normalised ? d_norm.data() : nullptr;
+    const T* norm = joins(s) ? d_norm.data() : nullptr;
     if constexpr (std::is_same_v<T, float>) recurrence_backward(s, head, c.tokens, d.at(s, 0), r.out.data(), d_out.data(), norm, to, arithmetic);
     else recurrence_backward(s, head, c.tokens, d.at(s, 0), r.out.data(), d_out.data(), norm, to);
   }

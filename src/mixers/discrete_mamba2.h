@@ -47,7 +47,7 @@ struct DiscreteMamba2 {
   }
 
   static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
-    return {Decay::kScalar, s.heads, s.heads, s.head_dim, s.head_dim, /*normalised=*/false};
+    return {Decay::kScalar, s.heads, s.heads, s.head_dim, s.head_dim};
   }
 
   template <class Ops>

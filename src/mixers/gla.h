@@ -45,7 +45,7 @@ struct Gla {
   }
 
   static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
-    return {Decay::kPerKey, s.heads, s.kv_heads, s.head_dim, s.head_dim, /*normalised=*/false};
+    return {Decay::kPerKey, s.heads, s.kv_heads, s.head_dim, s.head_dim};
   }
 
   template <class Ops>

@@ -4,8 +4,8 @@
 // Layer: mixers.
 //
 // Joining a recurrence with an exact window (part.window.size > 0): the recurrence takes the tokens that leave the window.
-//   normalised mixers:  one normaliser. The far side weighs log F = W_g x + b_g + gamma log_norm - (rho - 1) log_norm_window
-//   other mixers:       y = window + sigmoid(W_g x + b_g) o readout(recurrence), per head
+//   Normaliser::kSum:  one normaliser. The far side weighs log F = W_g x + b_g + gamma log_norm - (rho - 1) log_norm_window
+//   other mixers:      y = window + sigmoid(W_g x + b_g) o readout(recurrence), per head
 #pragma once
 
 #include "mixers/mixer.h"
@@ -17,13 +17,13 @@ namespace join {
 enum Weight : int { kGateWeight, kGateBias, kGamma, kRho, kCount };
 inline constexpr double kGateStart = -2.0;  // sigmoid(-2) = 0.12: an untrained recurrence whispers
 
-inline std::vector<TensorSpec> tensors(const PartShape& s, bool normalised) {
-  const auto per_head = [&] { return normalised ? std::vector<int64_t>{s.heads} : std::vector<int64_t>{}; };
+inline std::vector<TensorSpec> tensors(const PartShape& s, bool one_normaliser) {
+  const auto per_head = [&] { return one_normaliser ? std::vector<int64_t>{s.heads} : std::vector<int64_t>{}; };
   using B = InitBlock;
   constexpr auto kGates = TrainGroup::kGate;
   return {
       {"join.gate.weight", {s.heads, s.width}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kQueryRows},
-      {"join.gate.bias", {s.heads}, Precision::kF32, kGates, {B::constant(normalised ? 0.0 : kGateStart)}, HeadAxis::kQueryRows},
+      {"join.gate.bias", {s.heads}, Precision::kF32, kGates, {B::constant(one_normaliser ? 0.0 : kGateStart)}, HeadAxis::kQueryRows},
       {"join.gamma", per_head(), Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
       {"join.rho", per_head(), Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
   };
@@ -44,7 +44,7 @@ std::vector<TensorSpec> part_tensor_table(const typename Mixer::Config& c, const
   auto table = Mixer::tensors(c, s);
   if constexpr (Mixer::kRecurrent) {
     if (s.window.size > 0) {
-      for (auto& t : join::tensors(s, Mixer::recurrence(c, s).normalised)) table.push_back(std::move(t));
+      for (auto& t : join::tensors(s, Mixer::recurrence(c, s).joins())) table.push_back(std::move(t));
     }
   }
   return table;
@@ -71,7 +71,7 @@ typename Ops::Tensor part_mix(Ops& ops, const typename Mixer::Config& c, const P
     auto far = ops.recurrence(spec, in);
     Weights<Ops> j = w + Mixer::kWeightCount;
     auto gate = ops.linear(x, j[join::kGateWeight], j[join::kGateBias]);
-    if (spec.normalised) {
+    if (spec.joins()) {
       auto window_share = ops.add(local.log_norm, ops.neg(ops.mul_row(local.log_norm, j[join::kRho])));
       far.log_norm = ops.add(ops.add(gate, ops.mul_row(far.log_norm, j[join::kGamma])), window_share);
       return Mixer::template readout<Ops>(ops, c, s, w, in, ops.join(local, far, s.heads));

@@ -87,7 +87,7 @@ class ProbeOps {
   }
   Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<ProbeOps>&) {
     states.push_back({StateSlot::Kind::kRecurrence, int64_t(spec.kv_heads) * spec.key_dim, spec.state_columns(), spec});
-    return {{spec.heads * spec.value_dim}, {spec.normalised ? spec.heads : 0}};
+    return {{spec.heads * spec.value_dim}, {spec.joins() ? spec.heads : 0}};
   }
   Tensor join(Normalised<Tensor> a, Normalised<Tensor>, int) { return a.out; }
 

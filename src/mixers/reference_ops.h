@@ -58,7 +58,7 @@ class ReferenceOps {
     ReferenceState* state;
     int64_t rows;
   };
-  // One head of one sequence: weights[t][s], t from `position` on. Rows of a normalised recurrence sum to 1 or 0.
+  // One head of one sequence: weights[t][s], t from `position` on, what they were divided by included.
   struct Matrix {
     int segment, head;
     bool recurrent;
@@ -258,7 +258,7 @@ class ReferenceOps {
   }
 
   Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<ReferenceOps>& in) {
-    Normalised<Tensor> y{Tensor(in.q.rows, spec.heads * spec.value_dim), spec.normalised ? Tensor(in.q.rows, spec.heads) : Tensor()};
+    Normalised<Tensor> y{Tensor(in.q.rows, spec.heads * spec.value_dim), spec.joins() ? Tensor(in.q.rows, spec.heads) : Tensor()};
     int64_t first = 0;
     for (Segment& s : segments_) {
       ReferenceSlot& held = slot(s);
@@ -342,13 +342,22 @@ class ReferenceOps {
     held.a.push_back(std::move(k)), held.b.push_back(std::move(v)), held.c.push_back(std::move(l));
   }
 
-  // y = S^T q with its normaliser last. [V + 1] -> the row's head.
+  static double divisor(const RecurrenceSpec& spec, double sum) {
+    switch (spec.normaliser) {
+      case Normaliser::kNone: break;
+      case Normaliser::kSum: return sum + spec.norm_eps;
+      case Normaliser::kAtLeastOne: return std::max(std::fabs(sum), 1.0);
+    }
+    return 1;
+  }
+
+  // y = S^T q with z . q last. [V + 1] -> the row's head.
   static void finish(const RecurrenceSpec& spec, const Inputs& in, int64_t r, int64_t h, const std::vector<double>& sums,
                      Normalised<Tensor>& y) {
     const int64_t V = spec.value_dim;
-    const double norm = sums[size_t(V)];
-    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = !spec.normalised ? sums[size_t(i)] : norm > kLeastNorm ? sums[size_t(i)] / norm : 0;
-    if (!spec.normalised) return;
+    const double norm = divisor(spec, sums[size_t(V)]);
+    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = norm > kLeastNorm ? sums[size_t(i)] / norm : 0;
+    if (!spec.joins()) return;
     y.log_norm.row(r)[h] = norm > kLeastNorm ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
   }
 
@@ -438,7 +447,8 @@ class ReferenceOps {
           for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += weights[size_t(from)] * held.b[size_t(from)][size_t(h / group * W + j)];
         }
         finish(spec, in, first + t, h, sums, y);
-        if (spec.normalised) for (double& w : weights) w = sums.back() > kLeastNorm ? w / sums.back() : 0;
+        const double norm = divisor(spec, sums.back());
+        for (double& w : weights) w = norm > kLeastNorm ? w / norm : 0;
         matrix(s, int(h), true).weights.push_back(std::move(weights));
       }
     }

@@ -37,7 +37,7 @@ struct Slots {
   }
 
   static RecurrenceSpec recurrence(const Config& c, const PartShape& s) {
-    return {Decay::kNone, s.heads, s.kv_heads, c.slots, s.head_dim, /*normalised=*/true};
+    return {Decay::kNone, s.heads, s.kv_heads, c.slots, s.head_dim, Normaliser::kSum};
   }
 
   template <class Ops>

@@ -53,8 +53,21 @@ KernelDecay kernel_decay(Decay decay) {
     case Decay::kNone: return KernelDecay::kNone;
     case Decay::kScalar: return KernelDecay::kScalar;
     case Decay::kPerKey: return KernelDecay::kPerKey;
+    case Decay::kPerCell: break;
   }
+  RETORT_CHECK(false, "this decay has no kernel");
   return KernelDecay::kNone;
+}
+KernelNormaliser kernel_normaliser(Normaliser normaliser) {
+  switch (normaliser) {
+    case Normaliser::kNone: break;
+    case Normaliser::kSum: return KernelNormaliser::kSum;
+    case Normaliser::kAtLeastOne: return KernelNormaliser::kAtLeastOne;
+  }
+  return KernelNormaliser::kNone;
+}
+KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
+  return {kernel_decay(s.decay), s.heads, s.kv_heads, s.key_dim, s.value_dim, kernel_normaliser(s.normaliser), s.norm_eps, s.first_position};
 }
 
 // Up to here tokens go one by one: the chunked form pays off later.
@@ -168,9 +181,8 @@ Tensor RuntimeOps::dense(Tensor x) {
 
 Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
   Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
-  if (spec.normalised) y.log_norm = allocate(spec.heads);
-  const KernelRecurrence kernel{kernel_decay(spec.decay), spec.heads,     spec.kv_heads,       spec.key_dim,
-                                spec.value_dim,           spec.normalised, spec.first_position};
+  if (spec.joins()) y.log_norm = allocate(spec.heads);
+  const KernelRecurrence kernel = kernel_spec(spec);
   const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
   pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
     const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];

@@ -16,7 +16,10 @@ float* at_row(const Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<floa
 
 KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
   const KernelDecay decay = s.decay == Decay::kNone ? KernelDecay::kNone : s.decay == Decay::kScalar ? KernelDecay::kScalar : KernelDecay::kPerKey;
-  return {decay, s.heads, s.kv_heads, s.key_dim, s.value_dim, s.normalised, s.first_position};
+  const KernelNormaliser normaliser = s.normaliser == Normaliser::kNone  ? KernelNormaliser::kNone
+                                      : s.normaliser == Normaliser::kSum ? KernelNormaliser::kSum
+                                                                         : KernelNormaliser::kAtLeastOne;
+  return {decay, s.heads, s.kv_heads, s.key_dim, s.value_dim, normaliser, s.norm_eps, s.first_position};
 }
 
 RecurrenceTokens<float> tokens_at(const variable_list& in, int64_t row) {
@@ -30,7 +33,7 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
     variable_list in = {q.contiguous(), k.contiguous(), v.contiguous(), log_decay.contiguous(), offset.contiguous()};
     const KernelRecurrence kernel = kernel_spec(spec);
     const Tensor out = at::empty({q.size(0), int64_t(spec.heads) * spec.value_dim}, at::kFloat);
-    const Tensor norm = at::empty({q.size(0), spec.normalised ? spec.heads : 0}, at::kFloat);
+    const Tensor norm = at::empty({q.size(0), spec.joins() ? spec.heads : 0}, at::kFloat);
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
@@ -39,7 +42,8 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
       }
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim,
-                                                   spec.normalised, spec.first_position};
+                                                   int64_t(spec.normaliser), spec.first_position};
+    ctx->saved_data["norm_eps"] = spec.norm_eps;
     ctx->saved_data["runs"] = runs;
     in.push_back(out);
     ctx->save_for_backward(in);
@@ -49,7 +53,9 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const auto f = ctx->saved_data["spec"].toIntVector(), runs = ctx->saved_data["runs"].toIntVector();
-    const KernelRecurrence kernel = kernel_spec({Decay(f[0]), int(f[1]), int(f[2]), int(f[3]), int(f[4]), f[5] != 0, int(f[6])});
+    RecurrenceSpec spec{Decay(f[0]), int(f[1]), int(f[2]), int(f[3]), int(f[4]), Normaliser(f[5]), ctx->saved_data["norm_eps"].toDouble()};
+    spec.first_position = int(f[6]);
+    const KernelRecurrence kernel = kernel_spec(spec);
     const Tensor dout = grads[0].contiguous(), dnorm = grads[1].contiguous();
     const Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]), dl = at::empty_like(saved[3]);
     for (size_t i = 0; i < runs.size(); i += 2) {
@@ -94,11 +100,13 @@ OutAndNorm formula(const RecurrenceSpec& spec, const Tensor& q, const Tensor& k,
   const Tensor writes = at::arange(s.size).ge(spec.first_position).to(v.scalar_type()).view({1, s.size, 1});
   const Tensor l = spec.decay == Decay::kNone ? at::zeros({spec.kv_heads, s.size, 1}, v.options()) : split(log_decay, spec.kv_heads) * writes;
   Tensor values = split(v, spec.kv_heads);
-  if (spec.normalised) values = at::cat({values, at::ones({spec.kv_heads, s.size, 1}, v.options())}, 2);
+  if (spec.normaliser != Normaliser::kNone) values = at::cat({values, at::ones({spec.kv_heads, s.size, 1}, v.options())}, 2);
   const Tensor y = decaying(split(q, spec.heads), split(k, spec.kv_heads) * writes, values, l).transpose(0, 1);  // [n, H, V (+ 1)]
-  if (!spec.normalised) return {y.reshape({s.size, -1}), {}};
-  const Tensor z = y.select(2, spec.value_dim), nothing = z.lt(kLeastNorm), safe = z.masked_fill(nothing, 1);
-  const Tensor out = (y.narrow(2, 0, spec.value_dim) / safe.unsqueeze(2)).masked_fill(nothing.unsqueeze(2), 0);
+  if (spec.normaliser == Normaliser::kNone) return {y.reshape({s.size, -1}), {}};
+  const Tensor n = y.narrow(2, 0, spec.value_dim), z = y.select(2, spec.value_dim);
+  if (spec.normaliser == Normaliser::kAtLeastOne) return {(n / z.abs().clamp_min(1).unsqueeze(2)).reshape({s.size, -1}), {}};
+  const Tensor norm = z + spec.norm_eps, nothing = norm.le(kLeastNorm), safe = norm.masked_fill(nothing, 1);
+  const Tensor out = (n / safe.unsqueeze(2)).masked_fill(nothing.unsqueeze(2), 0);
   return {out.reshape({s.size, -1}), safe.log().masked_fill(nothing, kNothingWritten)};
 }
 
@@ -110,15 +118,15 @@ OutAndNorm recurrence(const RecurrenceSpec& spec, const Tensor& q, const Tensor&
     const Tensor absent = at::empty({0, 0}, at::kFloat);
     auto out = RecurrenceFunction::apply(q, k, v, log_decay.defined() ? log_decay : absent, offset.defined() ? offset.detach() : absent, spec,
                                          sequences);
-    return {out[0], spec.normalised ? out[1] : Tensor()};
+    return {out[0], spec.joins() ? out[1] : Tensor()};
   }
   std::vector<Tensor> outs, norms;
   for (const Sequence& s : sequences) {
     auto [out, norm] = formula(spec, q, k, v, log_decay, s);
     outs.push_back(out);
-    if (spec.normalised) norms.push_back(norm);
+    if (spec.joins()) norms.push_back(norm);
   }
-  Tensor norm = spec.normalised ? at::cat(norms) : Tensor();
+  Tensor norm = spec.joins() ? at::cat(norms) : Tensor();
   if (norm.defined() && offset.defined()) norm = at::where(norm.eq(kNothingWritten), norm, norm + offset.detach());
   return {at::cat(outs), norm};
 }
