@@ -23,6 +23,9 @@ struct ElementwiseKernels {
   void (*log_sigmoid)(const float* x, int64_t n, float* y);
   void (*softplus)(const float* x, int64_t n, float* y);
   void (*exp)(const float* x, int64_t n, float* y);
+  void (*one_minus_exp)(const float* x, int64_t n, float* y);  // 1 - e^x, to 4e-7 of itself also near 0
+  void (*tanh)(const float* x, int64_t n, float* y);
+  void (*center)(const float* x, int64_t n, float* y);  // y = x - mean(x)
   float (*exp_minus_max)(const float* x, int64_t n, float* y);  // y = exp(x - m), returns m = max(x)
   void (*softmax)(const float* x, int64_t n, float* y);
   void (*add)(const float* a, const float* b, int64_t n, float* y);

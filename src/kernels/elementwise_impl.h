@@ -70,6 +70,22 @@ struct Elementwise {
   static void log_sigmoid(const float* x, int64_t n, float* y) { map(x, n, y, M::log_sigmoid); }
   static void softplus(const float* x, int64_t n, float* y) { map(x, n, y, M::softplus); }
   static void exp(const float* x, int64_t n, float* y) { map(x, n, y, M::exp); }
+  static void one_minus_exp(const float* x, int64_t n, float* y) {
+    map(x, n, y, [](F a) { return S::sub(S::zero(), M::expm1(a)); });
+  }
+  static void tanh(const float* x, int64_t n, float* y) { map(x, n, y, M::tanh); }
+
+  static float sum(const float* x, int64_t n) {
+    F s = S::zero();
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) s = S::add(s, S::load(x + i));
+    if (i < n) s = S::add(s, S::load_part(x + i, int(n - i)));
+    return S::sum(s);
+  }
+  static void center(const float* x, int64_t n, float* y) {
+    const F mean = S::set1(sum(x, n) / float(n));
+    map(x, n, y, [&](F a) { return S::sub(a, mean); });
+  }
 
   static float max_value(const float* x, int64_t n) {
     if (n < 16) {
@@ -89,11 +105,7 @@ struct Elementwise {
   }
   static void softmax(const float* x, int64_t n, float* y) {
     exp_minus_max(x, n, y);
-    F s = S::zero();
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) s = S::add(s, S::load(y + i));
-    if (i < n) s = S::add(s, S::load_part(y + i, int(n - i)));
-    scale(y, 1.0f / S::sum(s), n, y);
+    scale(y, 1.0f / sum(y, n), n, y);
   }
 
   static void add(const float* a, const float* b, int64_t n, float* y) { map2(a, b, n, y, S::add); }
@@ -130,9 +142,9 @@ struct Elementwise {
   }
 
   static const ElementwiseKernels& table() {
-    static const ElementwiseKernels kernels = {rms_norm, rope,    silu_mul, silu,       sigmoid, log_sigmoid,
-                                               softplus, exp,     exp_minus_max, softmax, add,   mul,
-                                               scale,    add_scaled, dot,   argmax,     to_bf16, from_bf16};
+    static const ElementwiseKernels kernels = {rms_norm, rope,   silu_mul,      silu,    sigmoid, log_sigmoid, softplus,
+                                               exp,      one_minus_exp, tanh,   center,  exp_minus_max, softmax, add,
+                                               mul,      scale,  add_scaled,    dot,     argmax,  to_bf16,     from_bf16};
     return kernels;
   }
 };

@@ -56,6 +56,10 @@ TEST(Elementwise, FunctionsAreAccurate) {
   using K = ElementwiseKernels;
   const auto log1pexp = [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); };
   check("exp", &K::exp, [](double x) { return std::exp(x); }, -86, 88, 2e-7);
+  check("one_minus_exp", &K::one_minus_exp, [](double x) { return -std::expm1(x); }, -86, 88, 4e-7);
+  check("one_minus_exp near 0", &K::one_minus_exp, [](double x) { return -std::expm1(x); }, -1e-3f, 1e-3f, 4e-7);
+  check("tanh", &K::tanh, [](double x) { return std::tanh(x); }, -20, 20, 5e-7);
+  check("tanh near 0", &K::tanh, [](double x) { return std::tanh(x); }, -1e-3f, 1e-3f, 5e-7);
   check("sigmoid", &K::sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, -80, 80, 4e-7);
   check("silu", &K::silu, [](double x) { return x / (1 + std::exp(-x)); }, -80, 80, 4e-7);
   check("softplus", &K::softplus, log1pexp, -80, 80, 5e-7);
@@ -100,6 +104,10 @@ TEST(Elementwise, RowsAgreeWithDoubles) {
         const double want = a[i] / std::sqrt(square / double(n) + 1e-5) * b[i];
         ASSERT_NEAR(y[i], want, std::fabs(want) * 1e-6);
       }
+      k.center(a.data(), n, y.data());
+      double mean = 0;
+      for (float x : a) mean += x / double(n);
+      for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[i], a[i] - mean, 1e-5);
       k.softmax(a.data(), n, y.data());
       for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[i], std::exp(double(a[i]) - most) / sum, 2e-6 * y[i] + 1e-38);
       EXPECT_EQ(k.exp_minus_max(a.data(), n, y.data()), most);

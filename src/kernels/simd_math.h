@@ -28,6 +28,26 @@ struct SimdMath {
     return S::zero_where_less(S::scale_by_power(doubled, S::minus_one(n)), x, least);
   }
 
+  // e^x - 1 = 2^n (e^r - 1) + (2^n - 1), which loses nothing where n = 0: near 0.
+  static F expm1(F x) {
+    const F c = S::min(S::set1(89.0f), S::max(S::set1(-86.6f), x));
+    const auto n = S::round(S::mul(c, S::set1(1.44269504f)));
+    const F nf = S::to_float(n);
+    F r = S::fma(nf, S::set1(-0.693359375f), c);
+    r = S::fma(nf, S::set1(2.12194440e-4f), r);
+    F p = S::set1(1.0f / 5040);
+    for (float k : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f}) p = S::fma(p, r, S::set1(k));
+    const F half = S::scale_by_power(S::set1(1.0f), S::minus_one(n));
+    const F y = S::fma(S::mul(p, r), half, S::sub(half, S::set1(0.5f)));
+    return S::add(y, y);
+  }
+  // From e^2x - 1, whose sign it has; beyond 9.1 it is 1.
+  static F tanh(F x) {
+    const F c = S::min(S::set1(9.1f), S::max(S::set1(-9.1f), x));
+    const F u = expm1(S::add(c, c));
+    return S::div(u, S::add(u, S::set1(2.0f)));
+  }
+
   static F sigmoid(F x) { return S::div(S::set1(1.0f), S::add(S::set1(1.0f), exp(S::sub(S::zero(), x)))); }
   static F silu(F x) { return S::div(x, S::add(S::set1(1.0f), exp(S::sub(S::zero(), x)))); }
 

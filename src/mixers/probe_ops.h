@@ -13,7 +13,7 @@ namespace retort {
 // One stateful operation, in the order in which the equations call it. Sizes are per sequence.
 struct StateSlot {
   enum class Kind {
-    kConv,        // the last taps-1 inputs: rows = taps - 1, columns = channels
+    kConv,        // the last inputs of short_conv (rows = taps - 1) or previous (1): rows, columns
     kLeaving,     // the last window.size inputs: rows = window.size, columns
     kCache,       // softmax attention: keys and values; rows = window + sinks, or -1: grows with the context
     kRecurrence,  // rows = kv_heads * key_dim, columns = value_dim (+ 1)
@@ -54,7 +54,7 @@ class ProbeOps {
     return {static_cast<int>(w.spec->shape[0])};
   }
   Tensor head_linear(Tensor, Weight w, Weight, int heads) {
-    macs += w.spec->count();
+    macs += w.spec->count() / w.spec->shape[0] * heads;
     return {heads * static_cast<int>(w.spec->shape[1])};
   }
   Tensor short_conv(Tensor x, Weight w, Weight) {
@@ -65,25 +65,39 @@ class ProbeOps {
     if (shape_.window.size > 0) states.push_back({StateSlot::Kind::kLeaving, shape_.window.size, x.columns});
     return x;
   }
+  Tensor previous(Tensor x) {
+    states.push_back({StateSlot::Kind::kConv, 1, x.columns});
+    return x;
+  }
   Tensor rope(Tensor x, int) { return x; }
   Tensor rms_norm_heads(Tensor x, Weight, int, double) { return x; }
   Tensor softmax_heads(Tensor x, int) { return x; }
   Pair exp_heads(Tensor x, int heads) { return {x, {heads}}; }
+  Tensor center_heads(Tensor x, int) { return x; }
+  Tensor mirror_heads(Tensor x, int) { return {2 * x.columns}; }
+  Tensor square_heads(Tensor x, int heads) { return {x.columns * (x.columns / heads + 1) / 2}; }
+  Tensor repeat_heads(Tensor x, int, int times) { return {x.columns * times}; }
+  Tensor dot_heads(Tensor, Tensor, int heads) { return {heads}; }
   Tensor sigmoid(Tensor x) { return x; }
   Tensor log_sigmoid(Tensor x) { return x; }
   Tensor silu(Tensor x) { return x; }
   Tensor neg(Tensor x) { return x; }
+  Tensor tanh(Tensor x) { return x; }
+  Tensor exp(Tensor x) { return x; }
+  Tensor one_minus_exp(Tensor x) { return x; }
   Tensor add(Tensor a, Tensor) { return a; }
   Tensor mul(Tensor a, Tensor) { return a; }
   Tensor add_row(Tensor x, Weight) { return x; }
   Tensor mul_row(Tensor x, Weight) { return x; }
+  Tensor mul_exp_row(Tensor x, Weight) { return x; }
+  Tensor same_row(Tensor, const std::vector<double>& values) { return {static_cast<int>(values.size())}; }
   Tensor scale(Tensor x, double) { return x; }
   Tensor mul_heads(Tensor x, Tensor, int) { return x; }
   Tensor columns(Tensor, int, int count) { return {count}; }
-  Normalised<Tensor> attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
+  Normalised<Tensor> attention(Tensor, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
     const int64_t rows = window.size > 0 ? window.size + window.sinks : -1;
     states.push_back({StateSlot::Kind::kCache, rows, k.columns + v.columns, {}, kv_heads, k.columns});
-    return {q, {heads}};
+    return {{heads * v.columns / kv_heads}, {heads}};
   }
   Normalised<Tensor> recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<ProbeOps>&) {
     states.push_back({StateSlot::Kind::kRecurrence, int64_t(spec.kv_heads) * spec.key_dim, spec.state_columns(), spec});

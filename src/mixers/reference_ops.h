@@ -97,8 +97,9 @@ class ReferenceOps {
     Tensor y(x.rows, heads * out);
     for (int64_t t = 0; t < x.rows; ++t) {
       for (int64_t o = 0; o < y.columns; ++o) {
-        double sum = b ? b[o] : 0;
-        for (int64_t i = 0; i < in; ++i) sum += x.row(t)[o / out * in + i] * w[o * in + i];
+        const int64_t own = w.shape[0] == 1 ? o % out : o;
+        double sum = b ? b[own] : 0;
+        for (int64_t i = 0; i < in; ++i) sum += x.row(t)[o / out * in + i] * w[own * in + i];
         y.row(t)[o] = sum;
       }
     }
@@ -144,16 +145,62 @@ class ReferenceOps {
     }
     return p;
   }
+  Tensor center_heads(const Tensor& x, int heads) const {
+    const int64_t d = x.columns / heads;
+    return map_heads(x, heads, d, [d](const double* in, double* out) {
+      double sum = 0;
+      for (int64_t i = 0; i < d; ++i) sum += in[i];
+      for (int64_t i = 0; i < d; ++i) out[i] = in[i] - sum / double(d);
+    });
+  }
+  Tensor mirror_heads(const Tensor& x, int heads) const {
+    const int64_t d = x.columns / heads;
+    return map_heads(x, heads, 2 * d, [d](const double* in, double* out) {
+      for (int64_t i = 0; i < d; ++i) out[i] = in[i], out[d + i] = -in[i];
+    });
+  }
+  Tensor square_heads(const Tensor& x, int heads) const {
+    const int64_t f = x.columns / heads;
+    return map_heads(x, heads, f * (f + 1) / 2, [f](const double* in, double* out) {
+      for (int64_t i = 0; i < f; ++i) *out++ = in[i] * in[i];
+      for (int64_t i = 0; i < f; ++i) {
+        for (int64_t j = i + 1; j < f; ++j) *out++ = std::sqrt(2.0) * in[i] * in[j];
+      }
+    });
+  }
+  Tensor repeat_heads(const Tensor& x, int heads, int times) const {
+    const int64_t d = x.columns / heads;
+    return map_heads(x, heads, d * times, [d, times](const double* in, double* out) {
+      for (int64_t i = 0; i < d * times; ++i) out[i] = in[i % d];
+    });
+  }
+  Tensor dot_heads(const Tensor& a, const Tensor& b, int heads) const {
+    Tensor y(a.rows, heads);
+    const int64_t d = a.columns / heads;
+    for (int64_t t = 0; t < a.rows; ++t) {
+      for (int64_t i = 0; i < a.columns; ++i) y.row(t)[i / d] += a.row(t)[i] * b.row(t)[i];
+    }
+    return y;
+  }
   static double log_sigmoid(double z) { return z < 0 ? z - std::log1p(std::exp(z)) : -std::log1p(std::exp(-z)); }
   Tensor sigmoid(const Tensor& x) const { return map(x, [](double z) { return 1 / (1 + std::exp(-z)); }); }
   Tensor log_sigmoid(const Tensor& x) const { return map(x, [](double z) { return log_sigmoid(z); }); }
   Tensor silu(const Tensor& x) const { return map(x, [](double z) { return z / (1 + std::exp(-z)); }); }
   Tensor neg(const Tensor& x) const { return map(x, [](double z) { return -z; }); }
+  Tensor tanh(const Tensor& x) const { return map(x, [](double z) { return std::tanh(z); }); }
+  Tensor exp(const Tensor& x) const { return map(x, [](double z) { return std::exp(z); }); }
+  Tensor one_minus_exp(const Tensor& x) const { return map(x, [](double z) { return -std::expm1(z); }); }
   Tensor scale(const Tensor& x, double c) const { return map(x, [c](double z) { return c * z; }); }
   Tensor add(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kPlus); }
   Tensor mul(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kTimes); }
   Tensor add_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kPlus); }
   Tensor mul_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kTimes); }
+  Tensor mul_exp_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return std::exp(v[i]); }, kTimes); }
+  Tensor same_row(const Tensor& x, const std::vector<double>& values) const {
+    Tensor y(x.rows, int64_t(values.size()));
+    for (int64_t t = 0; t < x.rows; ++t) std::copy(values.begin(), values.end(), y.row(t));
+    return y;
+  }
   Tensor mul_heads(const Tensor& x, const Tensor& g, int heads) const {
     const int64_t d = x.columns / heads;
     return zip(x, [&](int64_t t, int64_t i) { return g.row(t)[i / d]; }, kTimes);
@@ -212,19 +259,8 @@ class ReferenceOps {
     return y;
   }
 
-  Tensor leaving(const Tensor& x) {
-    const int64_t window = shape_.window.size;
-    if (window == 0) return x;
-    Tensor y(x.rows, x.columns);
-    each_row([&](Segment& s, int64_t r, int64_t t) {
-      auto& rows = slot(s).a;
-      rows.emplace_back(x.row(r), x.row(r) + x.columns);
-      const int64_t from = s.state->position + t - window;
-      if (from >= 0) std::copy(rows[size_t(from)].begin(), rows[size_t(from)].end(), y.row(r));
-    });
-    ++slot_;
-    return y;
-  }
+  Tensor leaving(const Tensor& x) { return shape_.window.size == 0 ? x : earlier(x, shape_.window.size); }
+  Tensor previous(const Tensor& x) { return earlier(x, 1); }
 
   Normalised<Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads, WindowConfig window) {
     const int64_t d = k.columns / kv_heads, V = v.columns / kv_heads, group = heads / kv_heads;
@@ -300,6 +336,15 @@ class ReferenceOps {
     }
     return x;
   }
+  // fn(head's columns, its `out` new columns)
+  template <class Fn>
+  static Tensor map_heads(const Tensor& x, int heads, int64_t out, Fn&& fn) {
+    Tensor y(x.rows, heads * out);
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int h = 0; h < heads; ++h) fn(x.row(t) + h * (x.columns / heads), y.row(t) + h * out);
+    }
+    return y;
+  }
   // fn(segment, row, index in the segment)
   template <class Self, class Fn>
   static void each(Self& self, Fn&& fn) {
@@ -313,6 +358,19 @@ class ReferenceOps {
   void each_row(Fn&& fn) const { each(*this, fn); }
   template <class Fn>
   void each_row(Fn&& fn) { each(*this, fn); }
+
+  // The row `back` tokens before in the same sequence, zeros where there is none.
+  Tensor earlier(const Tensor& x, int64_t back) {
+    Tensor y(x.rows, x.columns);
+    each_row([&](Segment& s, int64_t r, int64_t t) {
+      auto& rows = slot(s).a;
+      rows.emplace_back(x.row(r), x.row(r) + x.columns);
+      const int64_t from = s.state->position + t - back;
+      if (from >= 0) std::copy(rows[size_t(from)].begin(), rows[size_t(from)].end(), y.row(r));
+    });
+    ++slot_;
+    return y;
+  }
 
   ReferenceSlot& slot(Segment& s) const {
     if (s.state->slots.size() <= slot_) s.state->slots.resize(slot_ + 1);

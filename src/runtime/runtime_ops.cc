@@ -1,6 +1,7 @@
 #include "runtime/runtime_ops.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace retort {
@@ -75,8 +76,9 @@ Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
   pool_.run_chunks(heads, [&](int64_t h) {
     Activations& activations = scratch_.head_activations[size_t(h)];
     activations.set(x.data + h * in, rows_, in, x.stride);
-    MatmulJob job{&w->matrices[size_t(h)], out.data + h * out_columns, out.stride};
-    if (bias) job.bias = bias->values.data() + h * out_columns;
+    const int64_t own = w->matrices.size() == 1 ? 0 : h;  // the only one is shared by all heads
+    MatmulJob job{&w->matrices[size_t(own)], out.data + h * out_columns, out.stride};
+    if (bias) job.bias = bias->values.data() + own * out_columns;
     matmul(pool_, activations, job);
   });
   return out;
@@ -112,10 +114,37 @@ Tensor RuntimeOps::rms_norm_heads(Tensor x, Weight w, int heads, double eps) {
 }
 
 Tensor RuntimeOps::softmax_heads(Tensor x, int heads) {
-  const int d = x.columns / heads;
-  return map_rows(x, [&](const float* in, float* out, int64_t) {
-    for (int h = 0; h < heads; ++h) kernels_.softmax(in + h * d, d, out + h * d);
+  return map_heads(x, heads, x.columns / heads, [&](const float* in, float* out, int d) { kernels_.softmax(in, d, out); });
+}
+Tensor RuntimeOps::center_heads(Tensor x, int heads) {
+  return map_heads(x, heads, x.columns / heads, [&](const float* in, float* out, int d) { kernels_.center(in, d, out); });
+}
+Tensor RuntimeOps::mirror_heads(Tensor x, int heads) {
+  return map_heads(x, heads, 2 * x.columns / heads, [&](const float* in, float* out, int d) {
+    std::memcpy(out, in, size_t(d) * sizeof(float));
+    kernels_.scale(in, -1.0f, d, out + d);
   });
+}
+Tensor RuntimeOps::square_heads(Tensor x, int heads) {
+  const int f = x.columns / heads;
+  return map_heads(x, heads, f * (f + 1) / 2, [&](const float* in, float* out, int) {
+    kernels_.mul(in, in, f, out);
+    out += f;
+    for (int i = 0; i + 1 < f; out += f - ++i) kernels_.scale(in + i + 1, float(M_SQRT2) * in[i], f - i - 1, out);
+  });
+}
+Tensor RuntimeOps::repeat_heads(Tensor x, int heads, int times) {
+  return map_heads(x, heads, x.columns / heads * times, [&](const float* in, float* out, int d) {
+    for (int i = 0; i < times; ++i) std::memcpy(out + i * d, in, size_t(d) * sizeof(float));
+  });
+}
+Tensor RuntimeOps::dot_heads(Tensor a, Tensor b, int heads) {
+  const int d = a.columns / heads;
+  const Tensor out = allocate(heads);
+  each_row(a.columns, [&](int64_t r) {
+    for (int h = 0; h < heads; ++h) out.row(r)[h] = kernels_.dot(a.row(r) + h * d, b.row(r) + h * d, d);
+  });
+  return out;
 }
 
 RuntimeOps::Pair RuntimeOps::exp_heads(Tensor x, int heads) {
@@ -136,6 +165,15 @@ Tensor RuntimeOps::log_sigmoid(Tensor x) {
 Tensor RuntimeOps::silu(Tensor x) {
   return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.silu(in, x.columns, out); });
 }
+Tensor RuntimeOps::tanh(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.tanh(in, x.columns, out); });
+}
+Tensor RuntimeOps::exp(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.exp(in, x.columns, out); });
+}
+Tensor RuntimeOps::one_minus_exp(Tensor x) {
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.one_minus_exp(in, x.columns, out); });
+}
 Tensor RuntimeOps::scale(Tensor x, double c) {
   return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.scale(in, float(c), x.columns, out); });
 }
@@ -144,6 +182,16 @@ Tensor RuntimeOps::add_row(Tensor x, Weight v) {
 }
 Tensor RuntimeOps::mul_row(Tensor x, Weight v) {
   return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.mul(in, v->values.data(), x.columns, out); });
+}
+Tensor RuntimeOps::mul_exp_row(Tensor x, Weight v) {
+  float* factors = arena_.floats(x.columns);
+  kernels_.exp(v->values.data(), x.columns, factors);
+  return map_rows(x, [&](const float* in, float* out, int64_t) { kernels_.mul(in, factors, x.columns, out); });
+}
+Tensor RuntimeOps::same_row(Tensor, const std::vector<double>& values) {
+  const Tensor out = allocate(int(values.size()));
+  each_row(out.columns, [&](int64_t r) { std::copy(values.begin(), values.end(), out.row(r)); });
+  return out;
 }
 Tensor RuntimeOps::add(Tensor a, Tensor b) {
   return map_rows(a, [&](const float* in, float* out, int64_t r) { kernels_.add(in, b.row(r), a.columns, out); });

@@ -65,19 +65,30 @@ class RuntimeOps {
   Tensor linear(Tensor x, Weight w, Weight bias = {});
   Tensor head_linear(Tensor x, Weight w, Weight bias, int heads);
   Tensor short_conv(Tensor x, Weight w, Weight bias);
-  Tensor leaving(Tensor x);
+  Tensor leaving(Tensor x) { return shape_->window.size == 0 ? x : earlier(x, shape_->window.size); }
+  Tensor previous(Tensor x) { return earlier(x, 1); }
   Tensor rope(Tensor x, int heads);
   Tensor rms_norm_heads(Tensor x, Weight w, int heads, double eps);
   Tensor softmax_heads(Tensor x, int heads);
   Pair exp_heads(Tensor x, int heads);
+  Tensor center_heads(Tensor x, int heads);
+  Tensor mirror_heads(Tensor x, int heads);
+  Tensor square_heads(Tensor x, int heads);
+  Tensor repeat_heads(Tensor x, int heads, int times);
+  Tensor dot_heads(Tensor a, Tensor b, int heads);
   Tensor sigmoid(Tensor x);
   Tensor log_sigmoid(Tensor x);
   Tensor silu(Tensor x);
   Tensor neg(Tensor x) { return scale(x, -1.0); }
+  Tensor tanh(Tensor x);
+  Tensor exp(Tensor x);
+  Tensor one_minus_exp(Tensor x);
   Tensor add(Tensor a, Tensor b);
   Tensor mul(Tensor a, Tensor b);
   Tensor add_row(Tensor x, Weight v);
   Tensor mul_row(Tensor x, Weight v);
+  Tensor mul_exp_row(Tensor x, Weight v);
+  Tensor same_row(Tensor x, const std::vector<double>& values);
   Tensor scale(Tensor x, double c);
   Tensor mul_heads(Tensor x, Tensor g, int heads);
   Tensor columns(Tensor x, int first, int count) { return {x.data + first, count, x.stride}; }
@@ -110,11 +121,22 @@ class RuntimeOps {
     });
   }
   template <class Fn>
-  Tensor map_rows(Tensor x, Fn&& fn) {  // fn(in, out, row)
-    const Tensor out = allocate(x.columns);
-    each_row(x.columns, [&](int64_t r) { fn(x.row(r), out.row(r), r); });
+  Tensor map_rows(Tensor x, Fn&& fn) { return map_rows(x, x.columns, fn); }  // fn(in, out, row)
+  template <class Fn>
+  Tensor map_rows(Tensor x, int columns, Fn&& fn) {
+    const Tensor out = allocate(columns);
+    each_row(columns, [&](int64_t r) { fn(x.row(r), out.row(r), r); });
     return out;
   }
+  template <class Fn>
+  Tensor map_heads(Tensor x, int heads, int columns, Fn&& fn) {  // fn(a head's columns in, its new columns, how many in)
+    const int d = x.columns / heads;
+    return map_rows(x, heads * columns, [&](const float* in, float* out, int64_t) {
+      for (int h = 0; h < heads; ++h) fn(in + h * d, out + h * columns, d);
+    });
+  }
+  // The row `back` tokens before in the same sequence, zeros where there is none.
+  Tensor earlier(Tensor x, int64_t back);
   void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
   void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
   // Rows side by side, as the recurrence kernels read them.

@@ -6,20 +6,24 @@ namespace retort {
 
 StateLayout::StateLayout(const ModelConfig& config, CacheType cache_type) : cache_type_(cache_type) {
   for (const LayerPlan& layer : config.plan) {
-    auto& first = first_.emplace_back();
-    for (const Part& part : layer.parts) {
-      first.push_back(int(slots_.size()));
-      for (StateSlot& shape : part_states(config, part)) {
-        Slot slot{std::move(shape), fixed_numbers_, -1};
-        if (slot.shape.kind == StateSlot::Kind::kCache && slot.shape.rows < 0) {
-          slot.cache = int(growing_.size());
-          growing_.push_back(slot);
-        } else {
-          fixed_numbers_ += (slot.shape.rows * slot.shape.columns + 15) / 16 * 16;  // every slot starts a cache line
-        }
-        slots_.push_back(slot);
-      }
+    first_.emplace_back();
+    for (const Part& part : layer.parts) add_part(part_states(config, part));
+  }
+}
+
+StateLayout::StateLayout(const std::vector<StateSlot>& part, CacheType cache_type) : first_(1), cache_type_(cache_type) { add_part(part); }
+
+void StateLayout::add_part(const std::vector<StateSlot>& slots) {
+  first_.back().push_back(int(slots_.size()));
+  for (const StateSlot& shape : slots) {
+    Slot slot{shape, fixed_numbers_, -1};
+    if (shape.kind == StateSlot::Kind::kCache && shape.rows < 0) {
+      slot.cache = int(growing_.size());
+      growing_.push_back(slot);
+    } else {
+      fixed_numbers_ += (shape.rows * shape.columns + 15) / 16 * 16;  // every slot starts a cache line
     }
+    slots_.push_back(slot);
   }
 }
 

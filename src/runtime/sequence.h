@@ -23,6 +23,8 @@ class StateLayout {
     int cache = -1;      // index among the growing slots
   };
   StateLayout(const ModelConfig& config, CacheType cache_type);
+  // One part alone.
+  StateLayout(const std::vector<StateSlot>& part, CacheType cache_type);
 
   const std::vector<Slot>& slots() const { return slots_; }
   // The first slot of a layer's part; part_forward uses the following ones in order.
@@ -32,6 +34,8 @@ class StateLayout {
   CacheType cache_type() const { return cache_type_; }
 
  private:
+  void add_part(const std::vector<StateSlot>& slots);
+
   std::vector<Slot> slots_, growing_;
   std::vector<std::vector<int>> first_;
   int64_t fixed_numbers_ = 0;

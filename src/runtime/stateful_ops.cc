@@ -99,19 +99,17 @@ Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
   return out;
 }
 
-Tensor RuntimeOps::leaving(Tensor x) {
-  const int64_t window = shape_->window.size;
-  if (window == 0) return x;
+Tensor RuntimeOps::earlier(Tensor x, int64_t back) {
   const Tensor out = allocate(x.columns);
   const size_t bytes = size_t(x.columns) * sizeof(float);
   for (const RowSegment& s : segments_) {
     const int64_t position = s.sequence->position();
-    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), window, x.columns};
+    const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), back, x.columns};
     for (int64_t t = 0; t < s.count; ++t) {
-      const float* from = t >= window ? x.row(s.first + t - window) : ring.row(position + t);  // zeros at the start
+      const float* from = t >= back ? x.row(s.first + t - back) : ring.row(position + t);  // zeros at the start
       std::memcpy(out.row(s.first + t), from, bytes);
     }
-    for (int64_t t = std::max<int64_t>(0, s.count - window); t < s.count; ++t) {
+    for (int64_t t = std::max<int64_t>(0, s.count - back); t < s.count; ++t) {
       std::memcpy(ring.row(position + t), x.row(s.first + t), bytes);
     }
   }

@@ -3,52 +3,24 @@
 #include <gtest/gtest.h>
 
 #include "base/cpu.h"
-#include "conformance/harness.h"
+#include "conformance/operations.h"
+#include "conformance/served.h"
 #include "kernels/scratch.h"
-#include "runtime/runtime_ops.h"
 
 namespace retort::conformance {
 namespace {
 
-// A world's part as the runtime holds it.
-class Served {
+// A world's part.
+class ServedPart : public Served {
  public:
-  Served(const World& w, WeightFormat format) : world_(w), layout_(std::make_shared<const StateLayout>(w.config, CacheType::kF32)) {
-    held_.reserve(w.table.size());
-    for (size_t i = 0; i < w.table.size(); ++i) {
-      if (!w.table[i].present()) {
-        refs_.emplace_back();
-        continue;
-      }
-      const std::vector<float> values(w.weights[i].values.begin(), w.weights[i].values.end());
-      const TensorView view{w.table[i].name, TensorType::kF32, w.table[i].shape, reinterpret_cast<const std::byte*>(values.data())};
-      auto loaded = load_weight(view, w.table[i].floor, format, pool_);
-      RETORT_CHECK(loaded.ok(), loaded.error().message);
-      held_.push_back(std::move(*loaded));
-      refs_.emplace_back(&held_.back());
-    }
-    frequencies_ = w.config.rope.frequencies(w.config.head_dim);
-  }
+  ServedPart(const World& w, WeightFormat format)
+      : Served(w.table, w.weights, w.shape, std::make_shared<const StateLayout>(w.config, CacheType::kF32), format), world_(w) {}
 
-  Sequence sequence() const { return Sequence(layout_); }
-
-  // Rows of several sequences at once; the sequences move on.
   template <class Mixer>
   ReferenceOps::Tensor forward(std::vector<RowSegment> segments, const ReferenceOps::Tensor& x) {
-    arena_.release({});
-    std::fill_n(arena_.floats(1 << 18), 1 << 18, std::numeric_limits<float>::quiet_NaN());
-    arena_.release({});
-    RuntimeOps ops(pool_, arena_, scratch_, segments, x.rows);
-    const auto input = ops.allocate(int(x.columns));
-    for (int64_t r = 0; r < x.rows; ++r) std::copy(x.row(r), x.row(r) + x.columns, input.row(r));
-    ops.set_rope(frequencies_);
-    ops.begin_layer(input, {});
-    ops.begin_part(world_.shape, layout_->first_slot(0, 0));
-    const auto y = part_forward<Mixer>(ops, *parse_config<Mixer>(world_.part().config), world_.shape, refs_.data(), input);
-    for (const RowSegment& s : segments) s.sequence->set_position(s.sequence->position() + s.count);
-    ReferenceOps::Tensor out(x.rows, y.columns);
-    for (int64_t r = 0; r < x.rows; ++r) std::copy(y.row(r), y.row(r) + y.columns, out.row(r));
-    return out;
+    return run(std::move(segments), x, [&](RuntimeOps& ops, RuntimeOps::Tensor input, Weights<RuntimeOps> weights) {
+      return part_forward<Mixer>(ops, *parse_config<Mixer>(world_.part().config), world_.shape, weights, input);
+    });
   }
 
   template <class Mixer>
@@ -59,13 +31,6 @@ class Served {
 
  private:
   const World& world_;
-  ThreadPool pool_{2};
-  std::shared_ptr<const StateLayout> layout_;
-  std::vector<ModelWeight> held_;
-  std::vector<WeightRef> refs_;
-  std::vector<double> frequencies_;
-  Arena arena_;
-  OpsScratch scratch_;
 };
 
 class RuntimeConformance : public testing::Test {
@@ -86,7 +51,7 @@ TEST_F(RuntimeConformance, EveryIsaFollowsTheReference) {
     const int64_t rows = 150;  // more than two chunks
     const auto x = random_rows(rows, w.config.width, 1);
     const auto want = reference<Mixer>(w, ReferenceForm::kStep, x);
-    Served served(w, WeightFormat::kF32);
+    ServedPart served(w, WeightFormat::kF32);
     for (Isa isa : available_isas()) {
       SCOPED_TRACE(isa_name(isa));
       set_active_isa(isa);
@@ -107,7 +72,7 @@ TEST_F(RuntimeConformance, RaggedBatchesInRandomPieces) {
     using Mixer = typename decltype(tag)::type;
     const int64_t sizes[] = {70, 33, 101};
     std::mt19937 random(7);
-    Served served(w, WeightFormat::kF32);
+    ServedPart served(w, WeightFormat::kF32);
     std::vector<ReferenceOps::Tensor> x, want;
     std::vector<Sequence> sequences;
     for (int i = 0; i < 3; ++i) {
@@ -136,6 +101,42 @@ TEST_F(RuntimeConformance, RaggedBatchesInRandomPieces) {
   }, {1});
 }
 
+TEST_F(RuntimeConformance, EveryOperationFollowsTheReference) {
+  for_each_operation([](const Operation& op, const auto& equation) {
+    SCOPED_TRACE(op.name);
+    const PartShape shape = operation_shape();
+    const auto table = op.table();
+    std::vector<ProbeOps::Weight> sizes;
+    for (const auto& spec : table) sizes.emplace_back(&spec);
+    sizes.emplace_back();
+    ProbeOps probe(shape);
+    const auto probed = apply(equation, probe, op, ProbeOps::Tensor{op.input_columns()}, sizes.data());
+
+    const std::vector<int64_t> lengths = {70, 1, 12};
+    const auto x = random_rows(83, op.input_columns(), 4);
+    const auto want = operation_reference(op, equation, lengths, x);
+    ASSERT_EQ(probed.columns, want.columns);
+    Served served(table, operation_weights(op), shape, std::make_shared<const StateLayout>(probe.states, CacheType::kF32), WeightFormat::kF32);
+    const auto run = [&](std::vector<RowSegment> segments, const ReferenceOps::Tensor& rows) {
+      return served.run(std::move(segments), rows, [&](RuntimeOps& ops, RuntimeOps::Tensor input, Weights<RuntimeOps> w) {
+        return apply(equation, ops, op, input, w);
+      });
+    };
+    for (Isa isa : available_isas()) {
+      SCOPED_TRACE(isa_name(isa));
+      set_active_isa(isa);
+      std::vector<Sequence> together(3, served.sequence());
+      const auto whole = run({{&together[0], 0, 70}, {&together[1], 70, 1}, {&together[2], 71, 12}}, x);
+      // Float sums of up to 70 terms, a few operations deep.
+      EXPECT_LT(distance(whole.values, want.values), 1e-5);
+      Sequence alone = served.sequence();
+      for (int64_t t = 0, n = 1; t < 70; t += n, n = std::min<int64_t>(1 + n * 7 % 12, 70 - t)) {
+        EXPECT_LT(distance(run({{&alone, 0, n}}, slice(x, t, n)).values, slice(want, t, n).values), 1e-4) << n << " rows from " << t;
+      }
+    }
+  });
+}
+
 double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
   double error = 0, size = 0;
   for (size_t i = 0; i < b.size(); ++i) error += (a[i] - b[i]) * (a[i] - b[i]), size += b[i] * b[i];
@@ -152,7 +153,7 @@ TEST_F(RuntimeConformance, EveryWeightFormatStaysNear) {
     const auto x = random_rows(80, w.config.width, 3);
     const auto want = reference<Mixer>(w, ReferenceForm::kStep, x);
     for (const auto& [format, tolerance] : formats) {
-      Served served(w, format);
+      ServedPart served(w, format);
       std::vector<double> first;
       for (Isa isa : available_isas()) {
         set_active_isa(isa);
