@@ -129,6 +129,31 @@ RETORT_CLONES void softmax_backward(const float* dy, const float* y, int64_t str
   }
 }
 
+RETORT_CLONES void square(const float* x, float* y, int64_t rows, int64_t f) {
+  for (int64_t r = 0; r < rows; ++r, x += f) {
+    for (int64_t i = 0; i < f; ++i) *y++ = x[i] * x[i];
+    for (int64_t i = 0; i < f; ++i) {
+      const float factor = float(M_SQRT2) * x[i];
+      for (int64_t j = i + 1; j < f; ++j) *y++ = factor * x[j];
+    }
+  }
+}
+
+RETORT_CLONES void square_backward(const float* x, const float* dy, float* dx, int64_t rows, int64_t f) {
+  for (int64_t r = 0; r < rows; ++r, x += f, dx += f) {
+    for (int64_t i = 0; i < f; ++i) dx[i] = 2 * x[i] * *dy++;
+    for (int64_t i = 0; i < f; dy += f - ++i) {
+      const float factor = float(M_SQRT2) * x[i];
+      float sum = 0;
+      for (int64_t j = i + 1; j < f; ++j) {
+        sum += dy[j - i - 1] * x[j];
+        dx[j] += dy[j - i - 1] * factor;
+      }
+      dx[i] += float(M_SQRT2) * sum;
+    }
+  }
+}
+
 RETORT_CLONES void rms_norm(const float* x, const float* w, uint16_t* y, float* inverse, int64_t rows, int64_t columns, float eps) {
   for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
     float lanes[kLanes] = {};
@@ -156,6 +181,65 @@ RETORT_CLONES void rms_norm_backward(const float* x, const float* w, const float
     for (; c < columns; ++c) sum += widen(dy[c]) * w[c] * x[c];
     const float scale = inverse[r], mean = sum * scale * scale / float(columns);
     for (c = 0; c < columns; ++c) dx[c] = scale * (widen(dy[c]) * w[c] - x[c] * mean);
+  }
+}
+
+RETORT_CLONES void rms_norm_heads(const float* x, const float* w, int64_t w_stride, float* y, float* inverse, int64_t rows, int64_t heads,
+                                  int64_t d, float eps) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t h = 0; h < heads; ++h, x += d, y += d) {
+      const float scale = 1.0f / std::sqrt(dot(x, x, d) / float(d) + eps);
+      *inverse++ = scale;
+      const float* own = w ? w + h * w_stride : nullptr;
+      if (own) for (int64_t c = 0; c < d; ++c) y[c] = x[c] * scale * own[c];
+      else for (int64_t c = 0; c < d; ++c) y[c] = x[c] * scale;
+    }
+  }
+}
+
+RETORT_CLONES void rms_norm_heads_backward(const float* x, const float* w, int64_t w_stride, const float* inverse, const float* dy, float* dx,
+                                           float* dw, int64_t rows, int64_t heads, int64_t d) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t h = 0; h < heads; ++h, x += d, dy += d, dx += d) {
+      const float scale = *inverse++;
+      const float* own = w ? w + h * w_stride : nullptr;
+      if (own) for (int64_t c = 0; c < d; ++c) dx[c] = dy[c] * own[c];
+      else for (int64_t c = 0; c < d; ++c) dx[c] = dy[c];
+      const float mean = dot(dx, x, d) * scale * scale / float(d);
+      for (int64_t c = 0; c < d; ++c) dx[c] = scale * (dx[c] - x[c] * mean);
+      if (dw) for (int64_t c = 0; c < d; ++c) dw[h * w_stride + c] += dy[c] * x[c] * scale;
+    }
+  }
+}
+
+RETORT_CLONES void short_conv(const float* x, int64_t stride, const float* taps, const float* b, float* y, int64_t rows, int64_t channels,
+                              int64_t count) {
+  const float* last = taps + (count - 1) * channels;
+  for (int64_t t = 0; t < rows; ++t, x += stride, y += channels) {
+    for (int64_t c = 0; c < channels; ++c) y[c] = last[c] * x[c] + (b ? b[c] : 0.0f);
+    for (int64_t back = 1; back < count && back <= t; ++back) {
+      const float *tap = last - back * channels, *before = x - back * stride;
+      for (int64_t c = 0; c < channels; ++c) y[c] += tap[c] * before[c];
+    }
+  }
+}
+
+RETORT_CLONES void short_conv_backward(const float* x, int64_t stride, const float* taps, const float* dy, float* dx, float* d_taps, float* db,
+                                       int64_t rows, int64_t channels, int64_t count) {
+  const float* last = taps + (count - 1) * channels;
+  float* d_last = d_taps + (count - 1) * channels;
+  for (int64_t t = 0; t < rows; ++t, x += stride, dy += channels, dx += channels) {
+    for (int64_t c = 0; c < channels; ++c) dx[c] = last[c] * dy[c];
+    for (int64_t later = 1; later < count && t + later < rows; ++later) {
+      const float *tap = last - later * channels, *after = dy + later * channels;
+      for (int64_t c = 0; c < channels; ++c) dx[c] += tap[c] * after[c];
+    }
+    for (int64_t back = 0; back < count && back <= t; ++back) {
+      const float* before = x - back * stride;
+      float* d_tap = d_last - back * channels;
+      for (int64_t c = 0; c < channels; ++c) d_tap[c] += dy[c] * before[c];
+    }
+    if (db) for (int64_t c = 0; c < channels; ++c) db[c] += dy[c];
   }
 }
 

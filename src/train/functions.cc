@@ -104,6 +104,25 @@ struct HeadFeature : Function<HeadFeature> {
   }
 };
 
+struct SquareFunction : Function<SquareFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, int64_t heads) {
+    const Tensor in = to_f32(x).contiguous();
+    const int64_t f = in.size(1) / heads;
+    const Tensor y = at::empty({in.size(0), heads * f * (f + 1) / 2}, at::kFloat);
+    rows::square(in.data_ptr<float>(), y.data_ptr<float>(), in.size(0) * heads, f);
+    ctx->save_for_backward({in});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["x_type"] = static_cast<int64_t>(x.scalar_type());
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const Tensor x = ctx->get_saved_variables()[0], dy = grads[0].contiguous(), dx = at::empty_like(x);
+    const int64_t heads = ctx->saved_data["heads"].toInt();
+    rows::square_backward(x.data_ptr<float>(), dy.data_ptr<float>(), dx.data_ptr<float>(), x.size(0) * heads, x.size(1) / heads);
+    return {dx.to(static_cast<at::ScalarType>(ctx->saved_data["x_type"].toInt())), Tensor()};
+  }
+};
+
 struct RopeFunction : Function<RopeFunction> {
   static Tensor turn(const Tensor& x, const Tensor& cosine, const Tensor& sine, int64_t heads, float direction) {
     const int64_t half = cosine.size(1);
@@ -192,6 +211,13 @@ std::pair<Tensor, Tensor> head_linear(const Tensor& x, const Tensor& low, const 
   if (feature == Feature::kSoftmax) return {z.softmax(-1).reshape({tokens, -1}), {}};
   const Tensor maximum = z.detach().amax(-1);
   return {at::exp(z - maximum.unsqueeze(-1)).reshape({tokens, -1}), maximum};
+}
+
+Tensor square_heads(const Tensor& x, int heads, Numeric numeric) {
+  if (numeric == Numeric::kFast) return SquareFunction::apply(x, static_cast<int64_t>(heads));
+  const Tensor h = x.reshape({x.size(0), heads, -1}), pairs = at::triu_indices(h.size(2), h.size(2), 1);
+  const Tensor products = h.index_select(2, pairs[0]) * h.index_select(2, pairs[1]) * std::sqrt(2.0);
+  return at::cat({h.square(), products}, 2).reshape({x.size(0), -1});
 }
 
 RopeTable rope_table(const std::vector<Sequence>& sequences, const RopeConfig& config, int head_dim, at::ScalarType type) {

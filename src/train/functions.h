@@ -40,6 +40,26 @@ enum class Feature { kNone, kExp, kSoftmax };
 std::pair<at::Tensor, at::Tensor> head_linear(const at::Tensor& x, const at::Tensor& low, const at::Tensor& w, const at::Tensor& b,
                                               Feature feature, Numeric numeric);
 
+// Per head [T, n*f] -> [T, n*f(f+1)/2], square_heads of mixer.h.
+at::Tensor square_heads(const at::Tensor& x, int heads, Numeric numeric);
+
+// rms_norm_heads, short_conv and previous / leaving of mixer.h; w and b may be undefined.
+at::Tensor rms_norm_heads(const at::Tensor& x, const at::Tensor& w, int heads, double eps, Numeric numeric);
+at::Tensor short_conv(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b, const std::vector<Sequence>& sequences, Numeric numeric);
+at::Tensor earlier(const at::Tensor& x, int64_t back, const std::vector<Sequence>& sequences);
+
+// Slices of columns whose gradients meet in one buffer; narrow() would make each as large as its source. One object per tensor.
+class Slices {
+ public:
+  explicit Slices(const at::Tensor& source);
+  at::Tensor columns(int64_t first, int64_t count) const;
+  const at::Tensor& source() const { return source_; }
+
+ private:
+  at::Tensor source_, shared_;
+  c10::IValue gradient_;
+};
+
 // cosine, sine [T, d/2] of every row's position in its sequence.
 struct RopeTable {
   at::Tensor cosine, sine;

@@ -12,7 +12,7 @@ Rows Rows::make(const std::vector<Sequence>& sequences, const RopeConfig& rope, 
 
 at::Tensor TorchOps::flat(const Tensor& x) {
   if (!x.lazy_weight.defined()) return x.t;
-  return train::head_linear(x.lazy_input, {}, x.lazy_weight, x.lazy_bias, Feature::kNone, numeric_).first;
+  return train::head_linear(x.lazy_input, {}, x.lazy_weight, x.lazy_bias, Feature::kNone, numeric_).first.reshape({rows_.total, -1});
 }
 
 const at::Tensor& TorchOps::low(const at::Tensor& x) {
@@ -31,66 +31,64 @@ TorchOps::Tensor TorchOps::linear(const Tensor& x, const Weight& w, const Weight
 TorchOps::Tensor TorchOps::head_linear(const Tensor& x, const Weight& w, const Weight& b, int) {
   Tensor out;
   out.lazy_input = flat(x), out.lazy_weight = w.t, out.lazy_bias = b.t;
+  if (w.t.size(0) == 1) out.lazy_input = out.lazy_input.reshape({-1, w.t.size(2)});
   return out;
 }
 
 TorchOps::Tensor TorchOps::softmax_heads(const Tensor& x, int heads) {
   if (x.lazy_weight.defined()) {
-    return {train::head_linear(x.lazy_input, {}, x.lazy_weight, x.lazy_bias, Feature::kSoftmax, numeric_).first};
+    return {train::head_linear(x.lazy_input, {}, x.lazy_weight, x.lazy_bias, Feature::kSoftmax, numeric_).first.reshape({rows_.total, -1})};
   }
-  return {x.t.reshape({x.t.size(0), heads, -1}).softmax(-1).reshape(x.t.sizes())};
+  return {by_head(x, heads).softmax(-1).reshape(x.t.sizes())};
 }
 
 TorchOps::Pair TorchOps::exp_heads(const Tensor& x, int heads) {
   if (x.lazy_weight.defined()) {
     auto [values, maximum] = train::head_linear(x.lazy_input, {}, x.lazy_weight, x.lazy_bias, Feature::kExp, numeric_);
-    return {{values}, {maximum}};
+    return {{values.reshape({rows_.total, -1})}, {maximum.reshape({rows_.total, heads})}};
   }
-  const at::Tensor z = x.t.reshape({x.t.size(0), heads, -1}), maximum = z.detach().amax(-1);
+  const at::Tensor z = by_head(x, heads), maximum = z.detach().amax(-1);
   return {{at::exp(z - maximum.unsqueeze(-1)).reshape(x.t.sizes())}, {maximum}};
 }
 
-TorchOps::Tensor TorchOps::short_conv(const Tensor& x, const Weight& w, const Weight& b) {
-  const at::Tensor in = flat(x);
-  const int64_t taps = w.t.size(1);
-  std::vector<at::Tensor> out;
-  for (const Sequence& s : rows_.sequences) {
-    const at::Tensor padded = at::constant_pad_nd(in.narrow(0, s.begin, s.size), {0, 0, taps - 1, 0});
-    at::Tensor sum = padded.narrow(0, 0, s.size) * w.t.select(1, 0);
-    for (int64_t i = 1; i < taps; ++i) sum = sum + padded.narrow(0, i, s.size) * w.t.select(1, i);
-    out.push_back(sum);
+TorchOps::Tensor TorchOps::columns(const Tensor& x, int first, int count) {
+  const at::Tensor source = flat(x);
+  for (const Slices& s : slices_) {
+    if (s.source().is_same(source)) return {s.columns(first, count)};
   }
-  const at::Tensor y = at::cat(out);
-  return {b ? y + b.t : y};
-}
-
-TorchOps::Tensor TorchOps::leaving(const Tensor& x) {
-  if (shape_.window.size == 0) return x;
-  const at::Tensor in = flat(x);
-  std::vector<at::Tensor> out;
-  for (const Sequence& s : rows_.sequences) {
-    const int64_t empty = std::min<int64_t>(s.size, shape_.window.size);
-    out.push_back(at::zeros({empty, in.size(1)}, in.options()));
-    if (s.size > empty) out.push_back(in.narrow(0, s.begin, s.size - empty));
-  }
-  return {at::cat(out)};
+  return {slices_.emplace_back(source).columns(first, count)};
 }
 
 TorchOps::Tensor TorchOps::rope(const Tensor& x, int heads) { return {train::rope(flat(x), rows_.rope, heads)}; }
 
-TorchOps::Tensor TorchOps::rms_norm_heads(const Tensor& x, const Weight& w, int heads, double eps) {
-  const at::Tensor in = flat(x);
-  at::Tensor h = in.reshape({in.size(0), heads, -1});
-  h = h * at::rsqrt(h.square().mean(-1, true) + eps);
-  if (w && w.t.numel() == h.size(2)) h = h * w.t;
-  at::Tensor y = h.reshape(in.sizes());
-  if (w && w.t.numel() != h.size(2)) y = y * w.t;
-  return {y};
+TorchOps::Tensor TorchOps::center_heads(const Tensor& x, int heads) {
+  const at::Tensor h = by_head(x, heads);
+  return {(h - h.mean(-1, true)).reshape({rows_.total, -1})};
+}
+
+TorchOps::Tensor TorchOps::mirror_heads(const Tensor& x, int heads) {
+  const at::Tensor h = by_head(x, heads);
+  return {at::cat({h, -h}, -1).reshape({rows_.total, -1})};
+}
+
+TorchOps::Tensor TorchOps::square_heads(const Tensor& x, int heads) { return {train::square_heads(flat(x), heads, numeric_)}; }
+
+TorchOps::Tensor TorchOps::repeat_heads(const Tensor& x, int heads, int times) {
+  const at::Tensor h = by_head(x, heads).unsqueeze(2);
+  return {h.expand({rows_.total, heads, times, h.size(3)}).reshape({rows_.total, -1})};
+}
+
+TorchOps::Tensor TorchOps::dot_heads(const Tensor& a, const Tensor& b, int heads) {
+  return {(flat(a) * flat(b)).reshape({rows_.total, heads, -1}).sum(-1)};
+}
+
+TorchOps::Tensor TorchOps::same_row(const Tensor& x, const std::vector<double>& values) {
+  const at::ScalarType type = numeric_ == Numeric::kFast ? at::kFloat : flat(x).scalar_type();
+  return {torch::tensor(values, at::kDouble).to(type).expand({rows_.total, int64_t(values.size())})};
 }
 
 TorchOps::Tensor TorchOps::mul_heads(const Tensor& x, const Tensor& g, int heads) {
-  const at::Tensor in = flat(x);
-  return {(in.reshape({in.size(0), heads, -1}) * flat(g).unsqueeze(2)).reshape(in.sizes())};
+  return {(by_head(x, heads) * flat(g).unsqueeze(2)).reshape({rows_.total, -1})};
 }
 
 Normalised<TorchOps::Tensor> TorchOps::attention(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
