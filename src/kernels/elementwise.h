@@ -32,6 +32,7 @@ struct ElementwiseKernels {
   void (*mul)(const float* a, const float* b, int64_t n, float* y);
   void (*scale)(const float* x, float c, int64_t n, float* y);
   void (*add_scaled)(const float* x, float c, int64_t n, float* y);  // y += c x
+  void (*mul_add)(const float* a, const float* b, int64_t n, float* y);  // y += a b
   float (*dot)(const float* a, const float* b, int64_t n);
   int64_t (*argmax)(const float* x, int64_t n);  // the first of the largest
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);

@@ -118,6 +118,13 @@ struct Elementwise {
     const F v = S::set1(c);
     map2(x, y, n, y, [&](F a, F b) { return S::fma(a, v, b); });
   }
+  static void mul_add(const float* a, const float* b, int64_t n, float* y) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) S::store(y + i, S::fma(S::load(a + i), S::load(b + i), S::load(y + i)));
+    if (const int rest = int(n - i); rest > 0) {
+      S::store_part(y + i, S::fma(S::load_part(a + i, rest), S::load_part(b + i, rest), S::load_part(y + i, rest)), rest);
+    }
+  }
   static int64_t argmax(const float* x, int64_t n) {
     const float most = max_value(x, n);
     for (int64_t i = 0; i < n; ++i)
@@ -144,7 +151,7 @@ struct Elementwise {
   static const ElementwiseKernels& table() {
     static const ElementwiseKernels kernels = {rms_norm, rope,   silu_mul,      silu,    sigmoid, log_sigmoid, softplus,
                                                exp,      one_minus_exp, tanh,   center,  exp_minus_max, softmax, add,
-                                               mul,      scale,  add_scaled,    dot,     argmax,  to_bf16,     from_bf16};
+                                               mul,      scale,  add_scaled,    mul_add, dot,     argmax,      to_bf16, from_bf16};
     return kernels;
   }
 };

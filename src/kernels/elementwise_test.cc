@@ -123,6 +123,9 @@ TEST(Elementwise, RowsAgreeWithDoubles) {
       k.from_bf16(h.data(), n, y.data());
       for (int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], bf16_to_float(h[i]));
       y = b;
+      k.mul_add(a.data(), b.data(), n, y.data());
+      for (int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], std::fma(a[i], b[i], b[i]));
+      y = b;
       k.add_scaled(a.data(), 0.5f, n, y.data());
       for (int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], std::fma(a[i], 0.5f, b[i]));
     }

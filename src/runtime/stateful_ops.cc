@@ -81,15 +81,22 @@ Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
   for (const RowSegment& s : segments_) {
     const int64_t position = s.sequence->position();
     const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), taps - 1, channels};
-    for (int64_t t = 0; t < s.count; ++t) {
+    const auto convolve = [&](int64_t t) {
       float* to = out.row(s.first + t);
-      for (int64_t c = 0; c < channels; ++c) to[c] = bias ? bias->values[c] : 0.0f;
-      for (int64_t j = 0; j < taps; ++j) {
-        const int64_t back = taps - 1 - j;
-        if (position + t < back) continue;
+      const float* tap = w->transposed.data() + (taps - 1) * channels;  // the current token's
+      kernels_.mul(tap, x.row(s.first + t), channels, to);
+      if (bias) kernels_.add(to, bias->values.data(), channels, to);
+      for (int64_t back = 1; back < taps && back <= position + t; ++back) {
         const float* in = t >= back ? x.row(s.first + t - back) : ring.row(position + t - back);
-        for (int64_t c = 0; c < channels; ++c) to[c] += w->values[c * taps + j] * in[c];
+        kernels_.mul_add(tap - back * channels, in, channels, to);
       }
+    };
+    if (s.count == 1) {
+      convolve(0);
+    } else {
+      pool_.parallel_for(s.count, 16, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) convolve(t);
+      });
     }
     for (int64_t t = std::max<int64_t>(0, s.count - ring.count); t < s.count; ++t) {
       std::memcpy(ring.row(position + t), x.row(s.first + t), size_t(channels) * sizeof(float));

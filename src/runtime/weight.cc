@@ -54,7 +54,7 @@ Result<WeightFormat> parse_weight_format(const std::string& name) {
 const char* weight_format_names() { return "auto, f32, bf16, q8_0, q4_0, q4_1"; }
 
 int64_t ModelWeight::bytes() const {
-  int64_t total = int64_t(values.size() * sizeof(float));
+  int64_t total = int64_t((values.size() + transposed.size()) * sizeof(float));
   for (const auto& matrix : matrices) total += matrix.bytes();
   return total;
 }
@@ -70,6 +70,13 @@ Result<ModelWeight> load_weight(const TensorView& view, Precision floor, WeightF
   const int64_t columns = view.shape.back();
   const int64_t heads = view.shape.size() == 3 ? view.shape[0] : 1;
   const int64_t rows = view.count() / columns / heads;
+  constexpr int64_t kMostTaps = 64;
+  if (fp32 && heads == 1 && columns <= kMostTaps) {
+    weight.transposed.resize(weight.values.size());
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) weight.transposed[size_t(c * rows + r)] = weight.values[size_t(r * columns + c)];
+    }
+  }
   for (int64_t h = 0; h < heads; ++h) {
     const Rows part{view, columns, h * rows, rows};
     RETORT_TRY(auto matrix, pack_rows(part, fp32 ? BlockFormat::kF32 : stored_format(view, format), pool));

@@ -25,6 +25,7 @@ const char* weight_format_names();
 struct ModelWeight {
   std::vector<int64_t> shape;
   std::vector<float> values;            // tensors whose floor is fp32
+  std::vector<float> transposed;        // [in, out] of those that are as narrow as a convolution
   std::vector<PackedMatrix> matrices;   // [out, in]: one; [heads, out, in]: one per head
 
   int64_t bytes() const;
