@@ -121,7 +121,9 @@ TEST(TrainConformance, ValuesFollowTheReference) {
     EXPECT_LT(distance(got(torch::kFloat32, Numeric::kExact), want), loud ? 1e-3 : 2e-5);
     // 8 bits of every factor, several products deep, and norms that blow up what a corner leaves small; a loud exponential has no use
     // for such arguments.
-    if (!loud) EXPECT_LT(distance(got(torch::kFloat32, Numeric::kFast), want), w.corner ? 0.5 : 8e-2);
+    if (!loud) {
+      EXPECT_LT(distance(got(torch::kFloat32, Numeric::kFast), want), w.corner ? 0.5 : 8e-2);
+    }
   });
 }
 
