@@ -149,6 +149,9 @@ class ZstdBytes : public Unpacker {
   bool in_frame_ = false;
 };
 
+// "gzip" or "zstd" when the name says so, otherwise null.
+const char* packing_of(std::string_view name) { return name.ends_with(".gz") ? "gzip" : name.ends_with(".zst") ? "zstd" : nullptr; }
+
 Result<std::unique_ptr<ByteStream>> unpacked(std::unique_ptr<ByteStream> source, const std::string& path) {
   std::string head;
   while (head.size() < 4) {
@@ -160,6 +163,8 @@ Result<std::unique_ptr<ByteStream>> unpacked(std::unique_ptr<ByteStream> source,
     out = std::make_unique<GzipBytes>(std::move(source), std::move(head), path);
   } else if (head.compare(0, 4, "\x28\xb5\x2f\xfd") == 0) {
     out = std::make_unique<ZstdBytes>(std::move(source), std::move(head), path);
+  } else if (const char* packing = packing_of(path)) {
+    return invalid(path, ": not ", packing, " data, though its name says so");
   } else {
     // Uncompressed: the head first, then the rest.
     struct Plain : ByteStream {

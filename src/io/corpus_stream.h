@@ -1,4 +1,5 @@
-// Bytes of a file, decompressed on the way when the file is gzip or zstd (told by its first bytes, not its name).
+// Bytes of a file, decompressed on the way when the file is gzip or zstd. Its first bytes tell, not its name; but a file called
+// .gz or .zst whose first bytes are neither is an error, not text.
 //
 // Layer: io. Belongs to one thread.
 #pragma once

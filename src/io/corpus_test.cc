@@ -112,6 +112,13 @@ TEST(Corpus, BrokenArchivesAreErrorsAtEveryCut) {
   }
 }
 
+TEST(Corpus, ANameThatPromisesPackingIsHeldToIt) {
+  EXPECT_EQ(read(kLines, "x.jsonl.gz").error, "x.jsonl.gz: not gzip data, though its name says so");
+  EXPECT_EQ(read("plain", "x.txt.zst").error, "x.txt.zst: not zstd data, though its name says so");
+  EXPECT_EQ(read("", "x.txt.gz").error, "x.txt.gz: not gzip data, though its name says so");
+  EXPECT_EQ(read(zstd(kLines), "x.jsonl.gz").documents.size(), 3u) << "the first bytes decide which of the two";
+}
+
 TEST(Corpus, BoundsADocument) {
   CorpusOptions options;
   options.max_document_bytes = 1000;

@@ -33,7 +33,7 @@ bool parse_count(const std::string& text, int64_t& value) {
   if (!parse_number(digits, number)) return false;
   number *= unit;
   const double rounded = std::round(number);
-  if (std::abs(number - rounded) > 1e-6 * std::max(1.0, std::abs(number)) || std::abs(rounded) > 9e15) return false;
+  if (std::abs(number - rounded) > 1e-6 * std::max(1.0, std::abs(number)) || std::abs(rounded) > double(kMostCount)) return false;
   value = static_cast<int64_t>(rounded);
   return true;
 }
@@ -120,12 +120,13 @@ void YamlFields::whole(const char* name, int& value, int64_t least, int64_t most
   value = static_cast<int>(parsed);
 }
 
-void YamlFields::count(const char* name, int64_t& value, int64_t least) {
+void YamlFields::count(const char* name, int64_t& value, int64_t least, int64_t most) {
   YAML::Node node;
   if (!scalar(name, node, "a count")) return;
   int64_t parsed = 0;
-  if (!parse_count(node.Scalar(), parsed) || parsed < least) {
-    return source_.fail(node, key_of(name), what_, ": '", name, "' is '", node.Scalar(), "'; expected a whole number of at least ", least,
+  if (!parse_count(node.Scalar(), parsed) || parsed < least || parsed > most) {
+    const std::string range = most < kMostCount ? cat("from ", least, " to ", most) : cat("of at least ", least);
+    return source_.fail(node, key_of(name), what_, ": '", name, "' is '", node.Scalar(), "'; expected a whole number ", range,
                         ", such as 500, 20K, 1.5M or 2B");
   }
   value = parsed;

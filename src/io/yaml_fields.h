@@ -15,6 +15,8 @@
 
 namespace retort {
 
+inline constexpr int64_t kMostCount = 9'000'000'000'000'000;  // a double still holds every whole number up to here
+
 // What all readers of one file share.
 struct YamlSource {
   std::string path;
@@ -41,7 +43,7 @@ class YamlFields {
   void flag(const char* name, bool& value);
   void number(const char* name, double& value, double least, double most);
   void whole(const char* name, int& value, int64_t least, int64_t most);
-  void count(const char* name, int64_t& value, int64_t least);     // takes K, M and B
+  void count(const char* name, int64_t& value, int64_t least, int64_t most = kMostCount);  // takes K, M and B
   void seed(const char* name, uint64_t& value);
   // The node itself, marked as known; undefined when absent.
   YAML::Node take(const char* name);

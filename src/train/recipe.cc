@@ -14,6 +14,8 @@
 namespace retort::train {
 namespace {
 
+constexpr int64_t kMostCalibrationTokens = 1'000'000;  // the teacher's states at all of them are held at once
+
 struct Named {
   const char* name;
   int value;
@@ -155,8 +157,8 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.whole("batch", stage.batch, 1, 1 << 16);
   fields.whole("accumulate", stage.accumulate, 1, 1 << 16);
   fields.count("tokens", stage.budget.tokens, 1);
-  fields.count("steps", stage.budget.steps, 0);
-  fields.number("minutes", stage.budget.minutes, 0, 1e6);
+  fields.count("steps", stage.budget.steps, 1);
+  fields.number("minutes", stage.budget.minutes, 1e-6, 1e6);
   fields.number("lr", stage.lr, 0, 10);
   fields.number("lr_features", stage.lr_features, 0, 10);
   fields.number("lr_gates", stage.lr_gates, 0, 10);
@@ -247,7 +249,7 @@ DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   YamlFields fields(source, node, "data", "data");
   fields.texts("train", data.train);
   fields.number("held_out", data.held_out, 0, 0.9);
-  fields.count("calibration_tokens", data.calibration_tokens, 256);
+  fields.count("calibration_tokens", data.calibration_tokens, 256, kMostCalibrationTokens);
   fields.finish();
   return data;
 }

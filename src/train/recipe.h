@@ -52,7 +52,7 @@ struct ScheduleSpec {
   double min_lr = 0.0;         // absolute; the groups' minima keep the same ratio to their peaks
 };
 
-// At least one is given; several: the first reached ends the stage. 0: not given.
+// At least one is given; several: the first reached ends the stage. 0: not given; a recipe that says 0 is refused.
 struct Budget {
   int64_t tokens = 0;
   int64_t steps = 0;

@@ -134,6 +134,13 @@ TEST(Recipe, BadInputIsOneLineWithFileAndLine) {
   EXPECT_FALSE(parse_recipe(std::string("\x00\x01\xff\xfe", 4), "a.yaml").ok());
 }
 
+TEST(Recipe, CountsHaveBounds) {
+  expect_has(error_of("held_out: 0.05", "calibration_tokens: 2e12"), {"a.yaml:4", "'calibration_tokens' is '2e12'", "from 256 to 1000000"});
+  expect_has(error_of("held_out: 0.05", "calibration_tokens: 3B"), {"a.yaml:4", "from 256 to 1000000"});
+  expect_has(error_of("tokens: 1.5M", "steps: 0"), {"a.yaml:16", "'steps' is '0'", "at least 1"});
+  expect_has(error_of("  minutes: 5", "  minutes: 0"), {"a.yaml:9", "'minutes' is '0'"});
+}
+
 TEST(Recipe, StageWithoutABudget) {
   const auto recipe = parse_recipe("name: a\nstages:\n- {name: x, loss: ce, lr: 1}\n", "a.yaml");
   ASSERT_FALSE(recipe.ok());

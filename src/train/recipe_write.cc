@@ -42,7 +42,7 @@ Json stage_json(const StageSpec& stage) {
               {"seq", stage.seq}, {"batch", stage.batch}, {"accumulate", stage.accumulate}};
   if (stage.budget.tokens > 0) out["tokens"] = stage.budget.tokens;
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
-  if (stage.budget.steps > 0 || (stage.budget.tokens == 0 && stage.budget.minutes == 0)) out["steps"] = stage.budget.steps;
+  if (stage.budget.steps > 0) out["steps"] = stage.budget.steps;
   out["lr"] = stage.lr;
   if (stage.lr_features > 0) out["lr_features"] = stage.lr_features;
   if (stage.lr_gates > 0) out["lr_gates"] = stage.lr_gates;
