@@ -11,6 +11,7 @@
 #include "cli/open_model.h"
 #include "cli/output.h"
 #include "io/chat_template.h"
+#include "io/utf8.h"
 #include "runtime/session.h"
 
 namespace retort::cli {
@@ -49,6 +50,11 @@ class LineReader {
   std::string buffer_;
 };
 
+Status check_text(const std::string& text, const std::string& what) {
+  const size_t bad = utf8::first_invalid(text);
+  return bad == utf8::kValid ? Status() : Status(invalid(what, ": not valid UTF-8 at byte ", bad));
+}
+
 class Chat : public Command {
  public:
   void add_flags(CLI::App& app) override {
@@ -60,25 +66,28 @@ class Chat : public Command {
 
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
+    RETORT_RETURN_IF_ERROR(check_text(system_, "--system-prompt"));
     RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
     RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     RETORT_TRY(const ChatTemplate chat_template, ChatTemplate::of(tokenizer));
     catch_interrupts();
     Engine engine(opened.model, *opened.pool);
-    Conversation talk{tokenizer, chat_template, Session(engine), Session(engine), Sampler(options, choose_seed(context)), {}};
+    Conversation talk{opened.files.config, tokenizer, chat_template, Session(engine), Session(engine), Sampler(options, choose_seed(context)), {}, false};
     RETORT_RETURN_IF_ERROR(loop(talk, context));
     return interrupted() ? Status(interrupted_error()) : Status();
   }
 
  private:
   struct Conversation {
+    const ModelConfig& config;
     const Tokenizer& tokenizer;
     const ChatTemplate& chat_template;
     Session session;
     Session turn_start;  // before the latest answer
     Sampler sampler;
     std::vector<ChatMessage> messages;
+    bool warned;         // that the conversation has outgrown the model's context
   };
 
   void restart(Conversation& talk) const {
@@ -106,11 +115,17 @@ class Chat : public Command {
         restart(talk);
         continue;
       }
+      if (auto status = check_text(line, cat("message ", turns.size() + 1)); !status.ok()) {
+        if (!terminal) return status;
+        std::fprintf(stderr, "%s\n", status.error().message.c_str());  // a slip of the keyboard does not end the conversation
+        continue;
+      }
       talk.messages.push_back({"user", line});
       RETORT_TRY(const int64_t fed, feed(talk));
       RETORT_TRY(const std::string answer, reply(talk, !context.json));
       talk.messages.push_back({"assistant", answer});
       turns.push_back({{"user", line}, {"assistant", answer}, {"tokens_fed", fed}});
+      if (!talk.warned) talk.warned = warn_past_context(talk.config, int64_t(talk.session.tokens().size()));
       if (interrupted()) break;
     }
     if (terminal) std::fputs("\n", stdout);

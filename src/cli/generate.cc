@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "base/atomic_file.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
@@ -35,6 +36,9 @@ class Generate : public Command {
     if (!prompt_.empty() && !file_.empty()) return invalid("generate: give either -p or -f, not both");
     RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
     const uint64_t seed = choose_seed(context);
+    if (!state_out_.empty()) {  // refused before the text is made, not after it
+      if (auto probe = AtomicFile::create(state_out_); !probe.ok()) return probe.error();
+    }
     RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     Engine engine(opened.model, *opened.pool);
@@ -51,13 +55,6 @@ class Generate : public Command {
   }
 
  private:
-  // Attention was trained up to a length; a recurrence has none, but what it was distilled from had.
-  static void warn_past_context(const ModelConfig& config, int64_t tokens) {
-    if (config.context_length <= 0 || tokens <= config.context_length) return;
-    std::fprintf(stderr, "retort: warning: up to %lld tokens, the model was made for %lld; what follows those may be poor\n",
-                 static_cast<long long>(tokens), static_cast<long long>(config.context_length));
-  }
-
   // Commits the saved tokens and the prompt.
   Status prepare(const Tokenizer& tokenizer, Session& session) {
     if (!state_in_.empty()) RETORT_RETURN_IF_ERROR(session.load(state_in_));

@@ -1,6 +1,7 @@
 #include "cli/open_model.h"
 
 #include <chrono>
+#include <cstdio>
 #include <random>
 
 #include "base/cpu.h"
@@ -32,6 +33,13 @@ Result<Tokenizer> open_tokenizer(const ModelFiles& files) {
     return invalid(files.path, ": the tokenizer has ", tokenizer.size(), " ids, the embedding ", files.config.vocab_size, " rows");
   }
   return tokenizer;
+}
+
+bool warn_past_context(const ModelConfig& config, int64_t tokens) {
+  if (config.context_length <= 0 || tokens <= config.context_length) return false;
+  std::fprintf(stderr, "retort: warning: up to %lld tokens, the model was made for %lld; what follows those may be poor\n",
+               static_cast<long long>(tokens), static_cast<long long>(config.context_length));
+  return true;
 }
 
 Result<SamplingOptions> sampling_options(const SamplingFlags& flags) {

@@ -32,6 +32,10 @@ Result<OpenedModel> open_for_running(const std::string& path, const std::string&
 // Fits the embedding.
 Result<Tokenizer> open_tokenizer(const ModelFiles& files);
 
+// A line on standard error when `tokens` in one context are more than the model was made for. Attention was trained up to a length; a
+// recurrence has none, but what it was distilled from had. True when it warned.
+bool warn_past_context(const ModelConfig& config, int64_t tokens);
+
 // What was not set takes llama.cpp's default.
 Result<SamplingOptions> sampling_options(const SamplingFlags& flags);
 uint64_t choose_seed(const Context& context);

@@ -65,6 +65,7 @@ class Perplexity : public Command {
       options_.score_from = copy_.length;
     }
     if (!dump_.empty()) options_.batch_rows = options_.context;  // rows in the order of the text
+    warn_past_context(opened.files.config, std::min(options_.context, int64_t(tokens.size())));
     catch_interrupts();
     Engine engine(opened.model, *opened.pool);
     RETORT_TRY(const PerplexityResult result, score(engine, tokens));

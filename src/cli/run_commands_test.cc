@@ -66,6 +66,7 @@ TEST_F(RunCommands, BadInputIsOneLineAndExitCodeTwo) {
            {"generate", folder_ / "absent.gguf", "-p", "a"}}) {
     const auto outcome = run(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments[0] << " " << arguments.back() << outcome.err;
+    EXPECT_EQ(outcome.out, "") << arguments[0] << " " << arguments.back();
     EXPECT_EQ(outcome.err.find("retort: error: "), outcome.err.rfind("retort: error: "));
     EXPECT_NE(outcome.err.find("retort: error: "), std::string::npos) << outcome.err;
   }

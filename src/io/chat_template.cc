@@ -19,7 +19,7 @@ Result<ChatTemplate> ChatTemplate::parse(const std::string& source, const std::s
 
 Result<ChatTemplate> ChatTemplate::of(const Tokenizer& tokenizer) {
   const TokenizerSpec& spec = tokenizer.spec();
-  if (spec.chat_template.empty()) return invalid("the tokenizer has no chat template; pass one, or use plain completion");
+  if (spec.chat_template.empty()) return invalid("the tokenizer has no chat template; `retort generate` continues plain text");
   return parse(spec.chat_template, spec.bos, spec.eos, spec.unk, spec.pad);
 }
 
