@@ -32,6 +32,19 @@ YAML
 command_line=("$retort" distill plan.yaml --teacher teacher --data corpus.jsonl --eval-data other=other.jsonl --out run --threads 1)
 distill() { "${command_line[@]}" "$@"; }
 
+distill --dry-run --json >dry.json 2>err.txt || fail "--dry-run --json: $(cat err.txt)"
+python3 - <<'PY' || fail "--dry-run --json: $(cat dry.json)"
+import json
+runs = json.load(open("dry.json"))["runs"]
+assert [r["name"] for r in runs] == ["align", "pure", "hybrid", "window"]
+assert all(r["command"][:2] == ["retort-train", "distill"] and "--resume" not in r["command"] for r in runs), runs
+PY
+distill --dry-run >out.txt 2>err.txt && [ "$(grep -c '^retort-train distill ' out.txt)" = 4 ] || fail "--dry-run: $(cat out.txt err.txt)"
+distill --resume >out.txt 2>err.txt
+[ $? = 2 ] && [ ! -s out.txt ] && [ "$(cat err.txt)" = "retort: error: run: no run to go on with; without --resume a new one starts there" ] ||
+  fail "--resume without a run: $(cat err.txt)"
+[ ! -e run ] || fail "left behind: $(ls -A run)"
+
 "${command_line[@]}" >out.txt 2>err.txt &
 pid=$!
 for _ in $(seq 600); do [ -s run/align/metrics.jsonl ] && break; sleep 0.05; done
@@ -41,7 +54,7 @@ code=$?
 [ $code = 130 ] || fail "interrupted: exit code $code: $(cat err.txt)"
 grep -q '^retort: error: interrupted; go on with: ' err.txt || fail "interrupted: $(tail -n 1 err.txt)"
 
-distill >out.txt 2>err.txt || fail "resumed: exit code $?: $(cat err.txt)"
+distill --resume >out.txt 2>err.txt || fail "resumed: exit code $?: $(cat err.txt)"
 grep -q hybrid out.txt || fail "no table: $(cat out.txt)"
 before=$(stat -c %Y run/pure/train.json run/evaluation/*.json | md5sum)
 distill --json >again.json 2>err.txt || fail "again: exit code $?: $(cat err.txt)"
@@ -75,5 +88,7 @@ python3 -c 'import json; a=json.load(open("ppl.json"))["perplexity"]; b=json.loa
 sed 's/kd.yaml/nowhere.yaml/' plan.yaml >broken.yaml
 "$retort" distill broken.yaml --teacher teacher --data corpus.jsonl --out broken >out.txt 2>err.txt
 [ $? = 2 ] || fail "a plan with a missing recipe"
+[ ! -s out.txt ] || fail "a plan that fails late: standard output has $(cat out.txt)"
+tail -n 1 err.txt | grep -q "^retort: error: run 'pure' failed" || fail "a plan that fails late: the error is not the last line: $(cat err.txt)"
 [ "$failures" = 0 ] && echo ok
 exit $((failures != 0))

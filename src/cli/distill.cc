@@ -21,7 +21,7 @@ class Distill : public Command {
     app.add_option("--data", options_.data, "text: .jsonl with \"text\", .txt; also .gz, .zst; several files")->expected(1, -1);
     app.add_option("--eval-data", eval_data_, "plans: NAME=FILE, another kind of text to measure on")->expected(1, -1);
     app.add_option("-o,--out", options_.out, "folder of the run");
-    app.add_flag("--resume", resume_, "go on with the run in --out (plans always do)");
+    app.add_flag("--resume", options_.resume, "go on with the run in --out (plans always do)");
     app.add_flag("--overwrite", options_.overwrite, "remove the run in --out first");
     app.add_flag("--dry-run", dry_run_, "say what would run");
     for (auto& [name, value] : student_) app.add_option(name, value, cat("student.", name.substr(2)));
@@ -38,8 +38,7 @@ class Distill : public Command {
     for (auto& run : plan.runs) run.set.insert(run.set.end(), set_.begin(), set_.end());
     options_.how_to_resume = cat("retort distill ", recipe_, " ... --resume");
     if (dry_run_) {
-      RETORT_TRY(const auto text, describe_plan(plan, options_, context));
-      std::fputs(text.c_str(), stdout);
+      print_description(describe_plan(plan, options_, context), context);
       return {};
     }
     catch_interrupts();
@@ -50,7 +49,18 @@ class Distill : public Command {
   }
 
  private:
+  // One document, or one command line a run.
+  static void print_description(const nlohmann::ordered_json& description, const Context& context) {
+    if (context.json) return print_json(description);
+    for (const auto& run : description["runs"]) {
+      std::string line;
+      for (const auto& word : run["command"]) line += (line.empty() ? "" : " ") + word.get<std::string>();
+      std::puts(line.c_str());
+    }
+  }
+
   Status plan_flags() {
+    if (options_.resume && options_.overwrite) return invalid("--resume and --overwrite exclude each other");
     for (const auto& [name, value] : student_) {
       if (value) return invalid(name, ": ", recipe_, " has several students; change it there, or use a recipe of one run");
     }
@@ -75,7 +85,7 @@ class Distill : public Command {
       arguments.insert(arguments.end(), options_.data.begin(), options_.data.end());
     }
     if (!options_.out.empty()) add({"--out", options_.out});
-    if (resume_) add({"--resume"});
+    if (options_.resume) add({"--resume"});
     if (options_.overwrite) add({"--overwrite"});
     if (dry_run_) add({"--dry-run"});
     for (const auto& [name, value] : student_) {
@@ -105,7 +115,7 @@ class Distill : public Command {
   std::vector<std::pair<std::string, std::optional<std::string>>> student_ = {
       {"--mixer", {}}, {"--window", {}}, {"--keep", {}}, {"--start", {}}};
   std::optional<double> minutes_;
-  bool resume_ = false, dry_run_ = false;
+  bool dry_run_ = false;
 };
 
 }  // namespace

@@ -77,9 +77,13 @@ bool only_own_files(const std::string& folder) {
 Status check_folder(const RunOptions& options) {
   if (options.out.empty()) return invalid("no folder for the run: name one with --out");
   std::error_code ignored;
-  if (!exists(options.out)) return {};
-  if (!fs::is_directory(options.out, ignored)) return invalid(options.out, ": a file; --out names a folder");
+  if (exists(options.out) && !fs::is_directory(options.out, ignored)) return invalid(options.out, ": a file; --out names a folder");
   const bool run = exists(options.out + "/recipe.yaml");
+  // A run that was killed before it had begun has left its lock: going on with it is starting it.
+  if (options.resume && !run && !exists(options.out + "/" + kLock)) {
+    return invalid(options.out, ": no run to go on with; without --resume a new one starts there");
+  }
+  if (!exists(options.out)) return {};
   if ((!run && only_own_files(options.out)) || (options.resume && run) || (options.overwrite && run)) return {};
   if (run) return invalid(options.out, ": a run is there already; --resume goes on with it, --overwrite starts anew");
   return invalid(options.out, ": not empty, and no run of retort; name another --out");
@@ -87,7 +91,6 @@ Status check_folder(const RunOptions& options) {
 
 nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
 
-// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now.
 // What the recipe keeps exists in this teacher. Asked before anything is computed.
 Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
   const int heads = teacher.layers * teacher.kv_heads;
@@ -107,6 +110,17 @@ Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
   return {};
 }
 
+// Rows longer than the teacher's context would teach what it never knew.
+Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
+  for (const auto& stage : recipe.stages) {
+    if (teacher.context_length > 0 && stage.seq > teacher.context_length) {
+      return invalid("recipe: ", stage.name, ".seq is ", stage.seq, "; the teacher was made for ", teacher.context_length, " tokens at most");
+    }
+  }
+  return {};
+}
+
+// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now.
 nlohmann::json comparable(const Recipe& recipe) {
   auto json = plain(recipe_json(recipe));
   json["data"].erase("train");
@@ -195,6 +209,7 @@ class Run {
 
   Status begin() {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     std::error_code error;
     made_folder_ = !exists(options_.out);
     fs::create_directories(options_.out, error);

@@ -26,7 +26,7 @@ namespace retort::train {
 struct RunOptions {
   std::string teacher;                 // MODEL
   std::string out;                     // RUN
-  bool resume = false;                 // go on where a run in RUN stopped; start it when it never did
+  bool resume = false;                 // go on where a run in RUN stopped; it is an error when there is none
   bool overwrite = false;              // a run in RUN is removed first
   int threads = 0;
   std::string how_to_resume;           // the command line, for the message after ctrl-C

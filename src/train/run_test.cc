@@ -236,13 +236,36 @@ TEST_F(RunTest, BadInputLeavesNothing) {
 
 // Killed while its student was being started: the folder has a lock and no recipe, and the next run takes it over.
 TEST_F(RunTest, TakesOverWhatNeverBegan) {
-  std::filesystem::create_directories(folder_ / "early");
-  test::write_file(folder_ / "early/.lock", "");
-  test::write_file(folder_ / "early/recipe.json", "{");
-  EXPECT_TRUE(go("early").ok());
+  for (const bool resume : {false, true}) {
+    const std::string name = resume ? "resumed" : "early";
+    std::filesystem::create_directories(folder_ / name);
+    test::write_file(folder_ / (name + "/.lock"), "");
+    test::write_file(folder_ / (name + "/recipe.json"), "{");
+    EXPECT_TRUE(go(name, resume).ok());
+  }
   std::filesystem::create_directories(folder_ / "foreign");
   test::write_file(folder_ / "foreign/letter.txt", "dear");
   EXPECT_FALSE(go("foreign").ok());
+}
+
+TEST_F(RunTest, ResumingNothingIsAnError) {
+  std::filesystem::create_directories(folder_ / "empty");
+  for (const char* name : {"absent", "empty"}) {
+    const auto result = go(name, true);
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
+    EXPECT_NE(result.error().message.find("no run to go on with; without --resume"), std::string::npos) << result.error().message;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "absent"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "empty"));
+}
+
+TEST_F(RunTest, RowsFitTheTeachersContext) {  // of 512 tokens
+  const auto result = go("long", false, {}, {{"kd.seq", "513", "--set"}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().message, "recipe: kd.seq is 513; the teacher was made for 512 tokens at most");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "long"));
+  EXPECT_TRUE(go("fits", false, {}, {{"kd.seq", "512", "--set"}, {"kd.steps", "1", "--set"}}).ok());
 }
 
 // A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.

@@ -107,7 +107,7 @@ TEST_F(TrainMainTest, DistilsAStudentThatOpens) {
 
 TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
-  ASSERT_EQ(run({"--out", folder_ / "h", "--start", folder_ / "a/student", "--keep", "heads:2", "--set", "align.steps=0"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "h", "--start", folder_ / "a/student", "--keep", "heads:2", "--set", "align.steps=1"}), 0) << err();
   const auto student = open_model(folder_ / "h/student");
   ASSERT_TRUE(student.ok()) << student.error().message;
   int kept = 0;
@@ -121,13 +121,15 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
 
 TEST_F(TrainMainTest, InterruptedAndKilledAndResumedBitForBit) {
   ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
-  const std::vector<std::string> every_step = {"--out", folder_ / "b", "--resume", "--set", "checkpoint_minutes=1e-9"};
+  const std::vector<std::string> start = {"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"};
+  auto go_on = start;
+  go_on.push_back("--resume");
   int stopped = 0;
-  stopped += run_until(every_step, SIGINT, 4);
-  stopped += run_until(every_step, SIGKILL, 8);
-  stopped += run_until(every_step, SIGINT, 14);
+  stopped += run_until(start, SIGINT, 4);
+  stopped += run_until(go_on, SIGKILL, 8);
+  stopped += run_until(go_on, SIGINT, 14);
   EXPECT_GT(stopped, 0) << "no signal came in time";
-  ASSERT_EQ(run(every_step), 0) << err();
+  ASSERT_EQ(run(go_on), 0) << err();
   EXPECT_TRUE(weights("b") == weights("a"));
   ASSERT_EQ(run({"--out", folder_ / "one", "--threads", "1"}), 0) << err();
   EXPECT_TRUE(weights("one") == weights("a")) << "the number of threads changes nothing";
@@ -136,7 +138,7 @@ TEST_F(TrainMainTest, InterruptedAndKilledAndResumedBitForBit) {
 TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
   retort::test::write_file(folder_ / "empty.jsonl", "");
   retort::test::write_file(folder_ / "binary.txt", std::string(5000, '\x01') + "\xff\xfe");
-  retort::test::write_file(folder_ / "broken.yaml", "name: [\n");
+  retort::test::write_file(folder_ / "plain.jsonl.zst", retort::test::tiny_corpus());
   const std::string out = folder_ / "never";
   const std::vector<std::vector<std::string>> wrong = {
       {"--out", out, "--mixer", "mambo"},
@@ -156,6 +158,11 @@ TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
       {"--out", out, "--keep", "heads:1000"},
       {"--out", out, "--minutes", "3"},
       {"--out", out, "--frobnicate"},
+      {"--out", out, "--resume"},
+      {"--out", out, "--set", "kd.seq=40000"},
+      {"--out", out, "--set", "kd.steps=0"},
+      {"--out", out, "--set", "data.calibration_tokens=1e13"},
+      {"--out", out, "--data", folder_ / "plain.jsonl.zst"},
       {"--out", folder_ / "corpus.jsonl"},
       {"--out", "/proc/nowhere/run"},
       {},
@@ -187,7 +194,15 @@ TEST_F(TrainMainTest, NoRoomOnTheDisk) {
     setrlimit(RLIMIT_FSIZE, &limit);
   });
   EXPECT_EQ(code, 2);
-  EXPECT_NE(err().find("cannot write"), std::string::npos) << err();
+  // Late: lines of progress come first, then the one line about the error, and standard output has nothing.
+  const std::string text = err();
+  EXPECT_NE(text.find("tiny: align"), std::string::npos) << text;
+  const auto error = text.rfind("retort: error: ");
+  ASSERT_NE(error, std::string::npos) << text;
+  EXPECT_EQ(text.find("retort: error: "), error) << text;
+  EXPECT_EQ(text.find('\n', error), text.size() - 1) << text;
+  EXPECT_NE(text.find("cannot write", error), std::string::npos) << text;
+  EXPECT_EQ(retort::test::read_file(folder_ / "out.txt"), "");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "full/student"));
 }
 

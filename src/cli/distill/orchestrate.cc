@@ -98,7 +98,8 @@ class Orchestra {
       out.push_back("--data");
       out.insert(out.end(), options_.data.begin(), options_.data.end());
     }
-    out.push_back(options_.overwrite ? "--overwrite" : "--resume");
+    if (options_.overwrite) out.push_back("--overwrite");
+    else if (exists(folder(run.name) + "/recipe.yaml")) out.push_back("--resume");
     if (!run.start.empty()) out.insert(out.end(), {"--start", path(start_folder(run))});
     if (run.minutes > 0) out.insert(out.end(), {"--minutes", cat(run.minutes)});
     out.insert(out.end(), {"--set", "name=" + run.name});
@@ -138,6 +139,7 @@ class Orchestra {
     for (const auto& [name, file] : options_.eval_data) {
       if (!exists(file)) return invalid("--eval-data ", name, "=", file, ": no such file");
     }
+    if (options_.resume && !exists(options_.out)) return invalid(options_.out, ": no run to go on with; without --resume a new one starts there");
     if (!options_.overwrite) return {};
     std::error_code ignored;
     for (const char* name : kOwnFiles) fs::remove_all(path(name), ignored);
@@ -304,13 +306,10 @@ Result<Json> carry_out(const Plan& plan, const PlanOptions& options, const Conte
   return Orchestra(plan, options, context).perform();
 }
 
-Result<std::string> describe_plan(const Plan& plan, const PlanOptions& options, const Context& context) {
+Json describe_plan(const Plan& plan, const PlanOptions& options, const Context& context) {
   const Orchestra orchestra(plan, options, context);
-  std::string out;
-  for (const auto& run : plan.runs) {
-    for (const auto& argument : orchestra.arguments(run)) out += argument + " ";
-    out.back() = '\n';
-  }
+  Json out = plan_json(plan);
+  for (size_t i = 0; i < plan.runs.size(); ++i) out["runs"][i]["command"] = orchestra.arguments(plan.runs[i]);
   return out;
 }
 

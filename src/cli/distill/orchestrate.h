@@ -22,14 +22,14 @@ struct PlanOptions {
   std::string teacher, out;
   std::vector<std::string> data;
   std::vector<std::pair<std::string, std::string>> eval_data;  // name, file
-  bool overwrite = false;
+  bool overwrite = false, resume = false;  // resume: there must be something to go on with
   std::string how_to_resume;
 };
 
 // Returns what results.json holds.
 Result<nlohmann::ordered_json> carry_out(const Plan& plan, const PlanOptions& options, const Context& context);
 
-// What would be started, one line a run.
-Result<std::string> describe_plan(const Plan& plan, const PlanOptions& options, const Context& context);
+// What would be started: the plan as results.json has it, and each run's "command".
+nlohmann::ordered_json describe_plan(const Plan& plan, const PlanOptions& options, const Context& context);
 
 }  // namespace retort::cli
