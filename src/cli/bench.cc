@@ -65,7 +65,7 @@ class Bench : public Command {
  public:
   void add_flags(CLI::App& app) override {
     add_model_flag(app, models_);
-    app.add_option("--weights", weights_, cat("how weights are held: ", weight_format_names()))->capture_default_str();
+    add_runtime_flags(app, flags_);
     app.add_option("--contexts", contexts_, "context lengths, separated by commas")
         ->delimiter(',')->check(CLI::Range(1, 1 << 24))->capture_default_str();
     app.add_option("-n,--n-gen", count_, "tokens decoded per repetition")->check(CLI::Range(1, 4096))->capture_default_str();
@@ -81,11 +81,12 @@ class Bench : public Command {
     out["threads"] = context.threads;
     out["models"] = nlohmann::ordered_json::array();
     for (const std::string& path : models_) {
-      RETORT_TRY(OpenedModel opened, open_for_running(path, weights_, context));
+      RETORT_TRY(OpenedModel opened, open_for_running({path, flags_.weights, flags_.activations}, context));
       read_rate_ = streaming_read(*opened.pool);
       nlohmann::ordered_json entry;
       entry["model"] = path;
-      entry["weights"] = weights_;
+      entry["weights"] = flags_.weights;
+      entry["activations"] = flags_.activations;
       entry["weight_bytes"] = opened.model->weight_bytes();
       entry["streaming_read_bytes_per_second"] = read_rate_;
       entry["results"] = nlohmann::ordered_json::array();
@@ -109,7 +110,7 @@ class Bench : public Command {
 
  private:
   Result<std::vector<Measurement>> measure(OpenedModel& opened) {
-    Engine engine(opened.model, *opened.pool);
+    Engine engine(opened.model, *opened.pool, opened.engine);
     Session session(engine);
     Random random(1);
     std::vector<Measurement> results;
@@ -172,7 +173,7 @@ class Bench : public Command {
   }
 
   std::vector<std::string> models_;
-  std::string weights_ = "auto";
+  ModelFlags flags_;
   std::vector<int64_t> contexts_{128, 2048, 8000};
   int count_ = 32, repetitions_ = 3;
   double read_rate_ = 0;

@@ -58,6 +58,7 @@ Status check_text(const std::string& text, const std::string& what) {
 class Chat : public Command {
  public:
   void add_flags(CLI::App& app) override {
+    add_model_flag(app, model_.path);
     add_runtime_flags(app, model_);
     app.add_option("--system-prompt", system_, "what the model is told first (-sys)");
     app.add_option("-n,--n-predict", count_, "tokens per answer at most")->check(CLI::Range(1, 1 << 30))->capture_default_str();
@@ -68,11 +69,11 @@ class Chat : public Command {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     RETORT_RETURN_IF_ERROR(check_text(system_, "--system-prompt"));
     RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
-    RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
+    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     RETORT_TRY(const ChatTemplate chat_template, ChatTemplate::of(tokenizer));
     catch_interrupts();
-    Engine engine(opened.model, *opened.pool);
+    Engine engine(opened.model, *opened.pool, opened.engine);
     Conversation talk{opened.files.config, tokenizer, chat_template, Session(engine), Session(engine), Sampler(options, choose_seed(context)), {}, false};
     RETORT_RETURN_IF_ERROR(loop(talk, context));
     return interrupted() ? Status(interrupted_error()) : Status();

@@ -20,6 +20,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class Generate : public Command {
  public:
   void add_flags(CLI::App& app) override {
+    add_model_flag(app, model_.path);
     add_runtime_flags(app, model_);
     app.add_option("-p,--prompt", prompt_, "the text to continue");
     app.add_option("-f,--file", file_, "read the prompt from a file");
@@ -39,9 +40,9 @@ class Generate : public Command {
     if (!state_out_.empty()) {  // refused before the text is made, not after it
       if (auto probe = AtomicFile::create(state_out_); !probe.ok()) return probe.error();
     }
-    RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
+    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
-    Engine engine(opened.model, *opened.pool);
+    Engine engine(opened.model, *opened.pool, opened.engine);
     Session session(engine);
     RETORT_RETURN_IF_ERROR(prepare(tokenizer, session));
     warn_past_context(opened.model->config(), int64_t(session.tokens().size()) + count_);

@@ -11,17 +11,25 @@
 namespace retort::cli {
 
 void add_runtime_flags(CLI::App& app, ModelFlags& flags) {
-  add_model_flag(app, flags.path);
   app.add_option("--weights", flags.weights, cat("how weights are held: ", weight_format_names()))->capture_default_str();
+  app.add_option("--activations", flags.activations,
+                 "f32, or bf16: inputs of products with bf16 weights are rounded too (faster prefill)")->capture_default_str();
 }
 
-Result<OpenedModel> open_for_running(const std::string& path, const std::string& weights, const Context& context) {
-  RETORT_TRY(const WeightFormat format, parse_weight_format(weights));
+Result<EngineOptions> parse_activations(const std::string& name) {
+  if (name != "f32" && name != "bf16") return invalid("'", name, "' is no format of activations; there are: f32, bf16");
+  return EngineOptions{.bf16_activations = name == "bf16"};
+}
+
+Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context) {
+  RETORT_TRY(const WeightFormat format, parse_weight_format(flags.weights));
+  RETORT_TRY(const EngineOptions engine, parse_activations(flags.activations));
   if (auto isa = isa_from_environment(); !isa.ok()) return isa.error();
   const auto started = std::chrono::steady_clock::now();
   OpenedModel opened;
+  opened.engine = engine;
   opened.pool = std::make_unique<ThreadPool>(context.threads);
-  RETORT_TRY(opened.files, open_model(path));
+  RETORT_TRY(opened.files, open_model(flags.path));
   RETORT_TRY(opened.model, Model::load(opened.files, format, *opened.pool));
   opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return opened;

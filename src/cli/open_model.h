@@ -17,7 +17,9 @@ namespace retort::cli {
 struct ModelFlags {
   std::string path;
   std::string weights = "auto";
+  std::string activations = "f32";
 };
+// --weights and --activations.
 void add_runtime_flags(CLI::App& app, ModelFlags& flags);
 
 // The pool first: it must outlive the engine.
@@ -25,9 +27,12 @@ struct OpenedModel {
   std::unique_ptr<ThreadPool> pool;
   ModelFiles files;
   std::shared_ptr<const Model> model;
+  EngineOptions engine;
   double load_seconds = 0;
 };
-Result<OpenedModel> open_for_running(const std::string& path, const std::string& weights, const Context& context);
+// "f32" or "bf16".
+Result<EngineOptions> parse_activations(const std::string& name);
+Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context);
 
 // Fits the embedding.
 Result<Tokenizer> open_tokenizer(const ModelFiles& files);

@@ -38,6 +38,7 @@ Result<std::vector<int>> read_ids(const std::string& path) {
 class Perplexity : public Command {
  public:
   void add_flags(CLI::App& app) override {
+    add_model_flag(app, model_.path);
     add_runtime_flags(app, model_);
     app.add_option("--text,-f,--file", text_, "UTF-8 text to score");
     app.add_option("--ids", ids_, "token ids to score instead of a text");
@@ -54,7 +55,7 @@ class Perplexity : public Command {
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     if (text_.empty() == ids_.empty()) return invalid("perplexity: give either --text FILE or --ids FILE");
-    RETORT_TRY(OpenedModel opened, open_for_running(model_.path, model_.weights, context));
+    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(std::vector<int> tokens, read_tokens(opened.files));
     if (limit_ > 0 && int64_t(tokens.size()) > limit_) tokens.resize(size_t(limit_));
     if (copy_recall_) {
@@ -67,7 +68,7 @@ class Perplexity : public Command {
     if (!dump_.empty()) options_.batch_rows = options_.context;  // rows in the order of the text
     warn_past_context(opened.files.config, std::min(options_.context, int64_t(tokens.size())));
     catch_interrupts();
-    Engine engine(opened.model, *opened.pool);
+    Engine engine(opened.model, *opened.pool, opened.engine);
     RETORT_TRY(const PerplexityResult result, score(engine, tokens));
     report(context, opened, result);
     return {};

@@ -62,6 +62,7 @@ TEST_F(RunCommands, BadInputIsOneLineAndExitCodeTwo) {
            {"perplexity", teacher_},
            {"generate", teacher_, "-p", "a", "--state-in", folder_ / "state"},
            {"generate", teacher_, "-p", "a", "--weights", "q3"},
+           {"generate", teacher_, "-p", "a", "--activations", "f16"},
            {"generate", teacher_, "-p", "a", "--state-out", folder_ / "absent/state", "-n", "1"},
            {"generate", folder_ / "absent.gguf", "-p", "a"}}) {
     const auto outcome = run(arguments);

@@ -200,15 +200,18 @@ TEST(Engine, WindowAsLongAsTheTextIsAttention) {
 TEST(Engine, WeightFormatsAreCloseToExact) {
   const ModelFiles files = tiny_files(testing_support::tiny_config().plan);
   const auto tokens = some_tokens(30, 9);
-  const auto run = [&](WeightFormat format) {
+  const auto run = [&](WeightFormat format, EngineOptions options = {}) {
     const auto model = load(files, format);
-    Engine engine(model, pool());
+    Engine engine(model, pool(), options);
     Sequence sequence = model->new_sequence();
     return logits_of(engine, sequence, tokens, {30});
   };
   const auto exact = run(WeightFormat::kF32);
   // Relative rounding of 2^-9, about 1/256 and about 1/16 of a weight, on logits of size 3.
   EXPECT_LE(largest_difference(run(WeightFormat::kBF16), exact), 0.1f);
+  const auto rounded_inputs = run(WeightFormat::kBF16, {.bf16_activations = true});
+  EXPECT_LE(largest_difference(rounded_inputs, exact), 0.2f);
+  EXPECT_GT(largest_difference(rounded_inputs, run(WeightFormat::kBF16)), 1e-4f);
   EXPECT_LE(largest_difference(run(WeightFormat::kQ8_0), exact), 0.2f);
   EXPECT_LE(largest_difference(run(WeightFormat::kQ4_1), exact), 1.5f);
   EXPECT_GT(largest_difference(run(WeightFormat::kQ4_1), exact), 1e-3f);

@@ -146,6 +146,7 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
   if (rows == 0) return {};
   arena_.release({});
   RuntimeOps ops(pool_, arena_, scratch_, segments_, rows);
+  ops.use_bf16_activations(options_.bf16_activations);
   const auto hidden = ops.allocate(config.width);
   for (size_t i = 0; i < items.size(); ++i) {
     for (int64_t t = 0; t < segments_[i].count; ++t) model_->embed(items[i].tokens[t], hidden.row(segments_[i].first + t));
@@ -184,6 +185,7 @@ void Engine::run_head(std::span<const BatchItem> items, RuntimeOps::Tensor hidde
     const Arena::Mark mark = arena_.mark();
     const int64_t count = std::min<int64_t>(kHeadRows, int64_t(wanted_.size()) - first);
     RuntimeOps ops(pool_, arena_, scratch_, {}, count);
+    ops.use_bf16_activations(options_.bf16_activations);
     const auto rows = ops.allocate(hidden.columns);
     for (int64_t r = 0; r < count; ++r) std::copy_n(hidden.row(wanted_[first + r]), hidden.columns, rows.row(r));
     const auto normed = ops.rms_norm_heads(rows, model_->final_norm_, 1, model_->config_.norm_eps);

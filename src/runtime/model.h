@@ -80,9 +80,16 @@ struct LogitsRows {
 };
 using LogitsSink = std::function<void(const LogitsRows&)>;
 
+struct EngineOptions {
+  // Products with bf16 weights round their inputs to bf16 and use the hardware's dot product: about twice as fast in prefill
+  // where there is one, an error of 2^-9 per input. The sums stay fp32. Other weights are not concerned.
+  bool bf16_activations = false;
+};
+
 class Engine {
  public:
-  Engine(std::shared_ptr<const Model> model, ThreadPool& pool) : model_(std::move(model)), pool_(pool) {}
+  Engine(std::shared_ptr<const Model> model, ThreadPool& pool, EngineOptions options = {})
+      : model_(std::move(model)), pool_(pool), options_(options) {}
 
   const Model& model() const { return *model_; }
   ThreadPool& pool() { return pool_; }
@@ -96,6 +103,7 @@ class Engine {
 
   std::shared_ptr<const Model> model_;
   ThreadPool& pool_;
+  EngineOptions options_;
   Arena arena_;
   OpsScratch scratch_;
   std::vector<RowSegment> segments_;

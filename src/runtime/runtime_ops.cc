@@ -29,7 +29,7 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
   for (size_t i = 0; i < weights.size(); ++i) {
     const PackedMatrix& w = weights[i]->matrices.front();
     outputs[i] = allocate(int(w.rows()));
-    jobs[i] = {&w, outputs[i].data, outputs[i].stride};
+    jobs[i] = {.w = &w, .y = outputs[i].data, .y_stride = outputs[i].stride, .bf16_activations = bf16_activations_};
   }
   if (rows_ == 0) return;
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
@@ -39,8 +39,8 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
 Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
   const PackedMatrix& matrix = w->matrices.front();
   const Tensor out = allocate(int(w->shape[0] / 2));
-  MatmulJob job{&matrix, out.data, out.stride, nullptr, Epilogue::kSiluPairs};
-  job.outputs = out.columns;
+  const MatmulJob job{.w = &matrix, .y = out.data, .y_stride = out.stride, .epilogue = Epilogue::kSiluPairs, .outputs = out.columns,
+                      .bf16_activations = bf16_activations_};
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
   matmul(pool_, scratch_.activations, job);
   return out;
@@ -48,7 +48,9 @@ Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
 
 void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
-  matmul(pool_, scratch_.activations, MatmulJob{&w->matrices.front(), sum.data, sum.stride, nullptr, Epilogue::kAdd});
+  const MatmulJob job{.w = &w->matrices.front(), .y = sum.data, .y_stride = sum.stride, .epilogue = Epilogue::kAdd,
+                      .bf16_activations = bf16_activations_};
+  matmul(pool_, scratch_.activations, job);
 }
 
 Tensor RuntimeOps::linear(Tensor x, Weight w, Weight bias) {
@@ -77,7 +79,7 @@ Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
     Activations& activations = scratch_.head_activations[size_t(h)];
     activations.set(x.data + h * in, rows_, in, x.stride);
     const int64_t own = w->matrices.size() == 1 ? 0 : h;  // the only one is shared by all heads
-    MatmulJob job{&w->matrices[size_t(own)], out.data + h * out_columns, out.stride};
+    MatmulJob job{.w = &w->matrices[size_t(own)], .y = out.data + h * out_columns, .y_stride = out.stride, .bf16_activations = bf16_activations_};
     if (bias) job.bias = bias->values.data() + own * out_columns;
     matmul(pool_, activations, job);
   });

@@ -52,6 +52,8 @@ class RuntimeOps {
   };
 
   RuntimeOps(ThreadPool& pool, Arena& arena, OpsScratch& scratch, std::span<const RowSegment> segments, int64_t rows);
+  // Products with bf16 weights round their inputs to bf16 too; what is summed stays fp32.
+  void use_bf16_activations(bool on) { bf16_activations_ = on; }
 
   // The layer's input, and the weights of all its parts that are applied to it and therefore run as one parallel section.
   void begin_layer(Tensor input, std::span<const Weight> fused);
@@ -147,6 +149,7 @@ class RuntimeOps {
   ThreadPool& pool_;
   Arena& arena_;
   OpsScratch& scratch_;
+  bool bf16_activations_ = false;
   const ElementwiseKernels& kernels_;
   std::span<const RowSegment> segments_;
   int64_t rows_;

@@ -118,9 +118,9 @@ Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, 
   Json out;
   std::vector<std::vector<int>> tokens;
   {
-    RETORT_TRY(OpenedModel opened, open_for_running(path, "auto", context));
+    RETORT_TRY(OpenedModel opened, open_for_running({path, plan.weights, plan.activations}, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
-    Engine engine(opened.model, *opened.pool);
+    Engine engine(opened.model, *opened.pool, opened.engine);
     for (const auto& text : texts) {
       RETORT_TRY(tokens.emplace_back(), read_tokens(tokenizer, text.file));
     }
@@ -144,18 +144,20 @@ Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, 
     RETORT_TRY(out["sample"], sample_text(engine, tokenizer, plan));
   }
   say("decoding speed");
-  RETORT_TRY(OpenedModel opened, open_for_running(path, plan.speed_weights, context));
-  Engine engine(opened.model, *opened.pool);
+  RETORT_TRY(OpenedModel opened, open_for_running({path, plan.speed_weights}, context));
+  Engine engine(opened.model, *opened.pool, opened.engine);
   RETORT_TRY(out["throughput"], throughput(engine, tokens[0], plan));
+  out["weights"] = plan.weights;
+  out["activations"] = plan.activations;
   out["speed_weights"] = plan.speed_weights;
   return out;
 }
 
 Result<double> measure_perplexity(const std::string& path, const EvaluationPlan& plan, const EvaluationText& text, const Context& context) {
-  RETORT_TRY(OpenedModel opened, open_for_running(path, "auto", context));
+  RETORT_TRY(OpenedModel opened, open_for_running({path, plan.weights, plan.activations}, context));
   RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
   RETORT_TRY(const auto tokens, read_tokens(tokenizer, text.file));
-  Engine engine(opened.model, *opened.pool);
+  Engine engine(opened.model, *opened.pool, opened.engine);
   return perplexity_of(engine, first_of(tokens, plan.tokens), plan.windows[0]);
 }
 

@@ -34,7 +34,8 @@ void say(const std::string& line) {
 
 Json evaluation_json(const EvaluationPlan& e) {
   return {{"windows", e.windows}, {"tokens", e.tokens}, {"window_tokens", e.window_tokens}, {"copy_passages", e.copy_passages},
-          {"copy_length", e.copy_length}, {"contexts", e.contexts}, {"decode_tokens", e.decode_tokens}, {"speed_weights", e.speed_weights},
+          {"copy_length", e.copy_length}, {"contexts", e.contexts}, {"decode_tokens", e.decode_tokens}, {"weights", e.weights},
+          {"activations", e.activations}, {"speed_weights", e.speed_weights},
           {"prompt", e.prompt}, {"sample_tokens", e.sample_tokens}};
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/mapped_file.h"
 #include "base/suggest.h"
+#include "cli/open_model.h"
 #include "io/yaml_fields.h"
 
 namespace retort::cli {
@@ -28,6 +29,15 @@ void read_counts(YamlSource& source, YamlFields& fields, const char* name, int64
   }
 }
 
+template <class Parse>
+void read_format(YamlSource& source, YamlFields& fields, const char* name, std::string& value, const Parse& parse) {
+  if (!fields.has(name)) return;
+  fields.text(name, value);
+  if (const auto parsed = parse(value); !parsed.ok()) {
+    source.fail(fields.take(name), fields.key_of(name), "'", name, "': ", parsed.error().message);
+  }
+}
+
 EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   EvaluationPlan e;
   YamlFields fields(source, node, "evaluate", "evaluate");
@@ -38,7 +48,9 @@ EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   fields.count("copy_length", e.copy_length, 2);
   read_counts(source, fields, "contexts", 1, e.contexts);
   fields.count("decode_tokens", e.decode_tokens, 1);
-  fields.text("speed_weights", e.speed_weights);
+  read_format(source, fields, "weights", e.weights, parse_weight_format);
+  read_format(source, fields, "activations", e.activations, parse_activations);
+  read_format(source, fields, "speed_weights", e.speed_weights, parse_weight_format);
   fields.text("prompt", e.prompt);
   fields.count("sample_tokens", e.sample_tokens, 0);
   fields.finish();

@@ -42,6 +42,8 @@ struct EvaluationPlan {
   int64_t copy_length = 192;
   std::vector<int64_t> contexts = {128, 2048, 8000};
   int64_t decode_tokens = 24;      // timed at every context; their median counts
+  std::string weights = "bf16";      // perplexities and samples: the same arithmetic for the teacher as for the students
+  std::string activations = "f32";
   std::string speed_weights = "auto";
   std::string prompt = "The";
   int64_t sample_tokens = 64;

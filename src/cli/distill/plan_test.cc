@@ -44,6 +44,9 @@ TEST(Plan, BadInputNamesItsLine) {
   EXPECT_NE(error_of("start: align", "start: alien").find("folder/p.yaml:4"), std::string::npos);
   EXPECT_NE(error_of("keep_of: pure", "keep_of: poor").find("folder/p.yaml:5: "), std::string::npos);
   EXPECT_NE(error_of("name: pure, recipe: kd.yaml, start", "name: align, recipe: kd.yaml, start").find("two runs"), std::string::npos);
+  EXPECT_NE(error_of("prompt: Once", "weights: q3").find("q3"), std::string::npos);
+  EXPECT_NE(error_of("prompt: Once", "activations: f16").find("there are: f32, bf16"), std::string::npos);
+  EXPECT_NE(error_of("prompt: Once", "speed_weights: 4").find("speed_weights"), std::string::npos);
   EXPECT_NE(error_of("[64, 128]", "[64, many]").find("'many'"), std::string::npos);
   EXPECT_NE(error_of("recipe: kd.yaml, ", "").find("needs a 'recipe'"), std::string::npos);
   EXPECT_FALSE(parse_plan("runs: 3", "p.yaml").ok());
