@@ -26,7 +26,7 @@ runs:
 - {name: pure, recipe: kd.yaml, start: align, init: align/student-init}
 - {name: hybrid, recipe: kd.yaml, start: align, set: ["student.keep=heads:2"]}
 - {name: window, recipe: align.yaml, set: [student.mixer=window, "student.config={}"]}
-evaluate: {windows: [64, 128], tokens: 1K, window_tokens: 512, copy_passages: 3, copy_length: 24, contexts: [16, 64], decode_tokens: 4,
+evaluate: {windows: [64, 128], tokens: 1K, window_tokens: 512, copy_passages: 3, copy_length: 24, contexts: [16, 64], decode_tokens: 4, decode_turns: 3,
   prompt: The river, sample_tokens: 12}
 YAML
 command_line=("$retort" distill plan.yaml --teacher teacher --data corpus.jsonl --eval-data other=other.jsonl --out run --threads 1)

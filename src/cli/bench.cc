@@ -14,8 +14,7 @@
 #include "base/progress.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
-#include "kernels/elementwise.h"
-#include "runtime/session.h"
+#include "eval/decoding_speed.h"
 
 namespace retort::cli {
 namespace {
@@ -57,7 +56,7 @@ double streaming_read(ThreadPool& pool) {
 struct Measurement {
   int64_t context = 0, state_bytes = 0, resident = 0;
   double prefill = 0;            // tokens per second from the start to here
-  double decode = 0, slowest = 0, fastest = 0;
+  DecodingRate decode;
   double bandwidth_share = 0;
 };
 
@@ -68,13 +67,14 @@ class Bench : public Command {
     add_runtime_flags(app, flags_);
     app.add_option("--contexts", contexts_, "context lengths, separated by commas")
         ->delimiter(',')->check(CLI::Range(1, 1 << 24))->capture_default_str();
-    app.add_option("-n,--n-gen", count_, "tokens decoded per repetition")->check(CLI::Range(1, 4096))->capture_default_str();
-    app.add_option("-r,--repetitions", repetitions_, "repetitions of decoding")->check(CLI::Range(1, 100))->capture_default_str();
+    app.add_option("-n,--n-gen", count_, "tokens decoded in a turn")->check(CLI::Range(1, 4096))->capture_default_str();
+    app.add_option("-r,--repetitions", repetitions_, "turns of every context; their median counts")->check(CLI::Range(1, 100))->capture_default_str();
   }
 
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(models_));
     std::sort(contexts_.begin(), contexts_.end());
+    contexts_.erase(std::unique(contexts_.begin(), contexts_.end()), contexts_.end());
     catch_interrupts();
     Table table({"model", "context", "prefill tok/s", "decode tok/s", "spread", "state", "resident", "of streaming read"});
     nlohmann::ordered_json out;
@@ -92,13 +92,13 @@ class Bench : public Command {
       entry["results"] = nlohmann::ordered_json::array();
       RETORT_TRY(const std::vector<Measurement> results, measure(opened));
       for (const Measurement& m : results) {
-        table.row({path, format_count(m.context), format_significant(m.prefill, 3), format_significant(m.decode, 3),
-                   cat(format_significant(m.slowest, 3), " to ", format_significant(m.fastest, 3)),
+        table.row({path, format_count(m.context), format_significant(m.prefill, 3), format_significant(m.decode.median, 3),
+                   cat(format_significant(m.decode.slowest, 3), " to ", format_significant(m.decode.fastest, 3)),
                    format_bytes(double(m.state_bytes)), format_bytes(double(m.resident)),
                    format_fixed(100 * m.bandwidth_share, 0) + " %"});
         entry["results"].push_back({{"context", m.context}, {"prefill_tokens_per_second", m.prefill},
-                                    {"decode_tokens_per_second", m.decode}, {"decode_slowest", m.slowest},
-                                    {"decode_fastest", m.fastest}, {"state_bytes", m.state_bytes},
+                                    {"decode_tokens_per_second", m.decode.median}, {"decode_slowest", m.decode.slowest},
+                                    {"decode_fastest", m.decode.fastest}, {"state_bytes", m.state_bytes},
                                     {"resident_bytes", m.resident}, {"bandwidth_share", m.bandwidth_share}});
       }
       out["models"].push_back(std::move(entry));
@@ -111,71 +111,36 @@ class Bench : public Command {
  private:
   Result<std::vector<Measurement>> measure(OpenedModel& opened) {
     Engine engine(opened.model, *opened.pool, opened.engine);
-    Session session(engine);
     Random random(1);
-    std::vector<Measurement> results;
-    std::vector<Session> reached;
+    std::vector<int> tokens(size_t(contexts_.back()));
+    for (int& t : tokens) t = int(random.next() % uint64_t(opened.model->config().vocab_size));
     Progress progress("bench", contexts_.back());
-    double prefill_seconds = 0;
-    for (const int64_t context : contexts_) {
-      std::vector<int> tokens(size_t(context - int64_t(session.tokens().size())));
-      for (int& t : tokens) t = int(random.next() % uint64_t(opened.model->config().vocab_size));
-      session.commit(tokens);
-      const auto started = Clock::now();
-      const int64_t before = session.sequence().position();
-      RETORT_RETURN_IF_ERROR(session.consume([&](int64_t done) {
-        progress.update(before + done);
-        return !interrupted();
-      }));
-      prefill_seconds += seconds_since(started);
-      Measurement m;
-      m.context = session.sequence().position();
-      m.state_bytes = session.sequence().bytes();
-      m.prefill = double(context) / prefill_seconds;
-      m.resident = resident_bytes();
-      results.push_back(m);
-      reached.push_back(session.clone());
-    }
+    std::vector<int64_t> resident;
+    RETORT_TRY(const auto filled, fill_contexts(engine, tokens, contexts_, [&](int64_t position) {
+      progress.update(position);
+      if (resident.size() < contexts_.size() && position >= contexts_[resident.size()]) resident.push_back(resident_bytes());
+      return !interrupted();
+    }));
     progress.finish();
-    RETORT_RETURN_IF_ERROR(decode(opened, reached, results));
+    RETORT_TRY(const auto rates, decode_in_turn(filled, count_, repetitions_));
+    std::vector<Measurement> results;
+    for (size_t c = 0; c < filled.size(); ++c) {
+      Measurement m;
+      m.context = filled[c].context;
+      m.state_bytes = filled[c].session.sequence().bytes();
+      m.resident = resident[c];
+      m.prefill = filled[c].prefill;
+      m.decode = rates[c];
+      m.bandwidth_share = m.decode.median * double(opened.model->weight_bytes() + m.state_bytes) / read_rate_;
+      results.push_back(m);
+    }
     return results;
-  }
-
-  // Contexts take turns, so that a machine that is busier for a while is busier for all of them.
-  Status decode(const OpenedModel& opened, const std::vector<Session>& reached, std::vector<Measurement>& results) {
-    std::vector<std::vector<double>> rates(reached.size());
-    for (int repeat = 0; repeat < repetitions_ + 1; ++repeat) {
-      for (size_t c = 0; c < reached.size(); ++c) {
-        RETORT_TRY(const double rate, decode_once(reached[c]));
-        if (repeat > 0) rates[c].push_back(rate);  // the first one warms up
-      }
-    }
-    for (size_t c = 0; c < reached.size(); ++c) {
-      Measurement& m = results[c];
-      m.decode = median(rates[c]);
-      m.slowest = *std::min_element(rates[c].begin(), rates[c].end());
-      m.fastest = *std::max_element(rates[c].begin(), rates[c].end());
-      m.bandwidth_share = m.decode * double(opened.model->weight_bytes() + m.state_bytes) / read_rate_;
-    }
-    return {};
-  }
-
-  // Tokens per second of the next `count_` ones.
-  Result<double> decode_once(const Session& at) {
-    Session session = at.clone();
-    const auto started = Clock::now();
-    for (int i = 0; i < count_; ++i) {
-      session.commit(int(elementwise().argmax(session.logits().data(), int64_t(session.logits().size()))));
-      RETORT_RETURN_IF_ERROR(session.consume());
-      if (interrupted()) return interrupted_error();
-    }
-    return count_ / seconds_since(started);
   }
 
   std::vector<std::string> models_;
   ModelFlags flags_;
   std::vector<int64_t> contexts_{128, 2048, 8000};
-  int count_ = 32, repetitions_ = 3;
+  int count_ = 8, repetitions_ = 16;
   double read_rate_ = 0;
 };
 

@@ -1,12 +1,14 @@
 #include "cli/distill/measure.h"
 
 #include <algorithm>
-#include <chrono>
+#include <deque>
+#include <iterator>
 
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
 #include "cli/open_model.h"
 #include "eval/copy_recall.h"
+#include "eval/decoding_speed.h"
 #include "eval/perplexity.h"
 #include "runtime/session.h"
 
@@ -14,10 +16,6 @@ namespace retort::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 Result<std::vector<int>> read_tokens(const Tokenizer& tokenizer, const std::string& file) {
   RETORT_TRY(const std::string text, read_text_file(file));
   auto ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
@@ -45,33 +43,6 @@ Result<double> copy_perplexity(Engine& engine, std::span<const int> tokens, cons
   RETORT_TRY(const auto result, copy_recall(engine, tokens, options));
   if (interrupted()) return interrupted_error();
   return result.perplexity();
-}
-
-Result<Json> throughput(Engine& engine, const std::vector<int>& tokens, const EvaluationPlan& plan) {
-  Json rows = Json::array();
-  Session session(engine);
-  size_t at = 0;
-  const auto feed = [&](int64_t count) {
-    for (int64_t i = 0; i < count; ++i) session.commit(tokens[at++ % tokens.size()]);
-    return session.consume([](int64_t) { return !interrupted(); });
-  };
-  auto contexts = plan.contexts;
-  std::sort(contexts.begin(), contexts.end());
-  for (const int64_t context : contexts) {
-    const int64_t missing = context - session.sequence().position();
-    if (missing > 0) RETORT_RETURN_IF_ERROR(feed(missing));
-    RETORT_RETURN_IF_ERROR(feed(1));  // the first single step touches buffers for the first time
-    std::vector<double> seconds;
-    for (int64_t i = 0; i < plan.decode_tokens; ++i) {
-      const auto start = Clock::now();
-      RETORT_RETURN_IF_ERROR(feed(1));
-      seconds.push_back(seconds_since(start));
-    }
-    std::sort(seconds.begin(), seconds.end());
-    rows.push_back({{"context", context}, {"tokens_per_second", 1 / std::max(seconds[seconds.size() / 2], 1e-9)},  // another job does not count
-                    {"state_bytes", session.sequence().bytes()}});
-  }
-  return rows;
 }
 
 Result<std::string> sample_text(Engine& engine, const Tokenizer& tokenizer, const EvaluationPlan& plan) {
@@ -143,13 +114,34 @@ Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, 
     say("a sample");
     RETORT_TRY(out["sample"], sample_text(engine, tokenizer, plan));
   }
-  say("decoding speed");
-  RETORT_TRY(OpenedModel opened, open_for_running({path, plan.speed_weights}, context));
-  Engine engine(opened.model, *opened.pool, opened.engine);
-  RETORT_TRY(out["throughput"], throughput(engine, tokens[0], plan));
   out["weights"] = plan.weights;
   out["activations"] = plan.activations;
-  out["speed_weights"] = plan.speed_weights;
+  return out;
+}
+
+Result<std::vector<Json>> measure_speed(const std::vector<std::string>& models, const EvaluationPlan& plan, const EvaluationText& text,
+                                        const Context& context, const Say& say) {
+  auto contexts = plan.contexts;
+  std::sort(contexts.begin(), contexts.end());
+  std::vector<OpenedModel> opened;
+  std::deque<Engine> engines;  // sessions point to them
+  std::vector<FilledContext> filled;
+  for (const std::string& model : models) {
+    say(model);
+    RETORT_TRY(opened.emplace_back(), open_for_running({model, plan.speed_weights}, context));
+    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.back().files));
+    RETORT_TRY(const auto tokens, read_tokens(tokenizer, text.file));
+    Engine& engine = engines.emplace_back(opened.back().model, *opened.back().pool, opened.back().engine);
+    RETORT_TRY(auto more, fill_contexts(engine, tokens, contexts, [](int64_t) { return !interrupted(); }));
+    std::move(more.begin(), more.end(), std::back_inserter(filled));
+  }
+  say("all of them, in turn");
+  RETORT_TRY(const auto rates, decode_in_turn(filled, int(plan.decode_tokens), int(plan.decode_turns)));
+  std::vector<Json> out(models.size(), Json::array());
+  for (size_t i = 0; i < filled.size(); ++i) {
+    out[i / contexts.size()].push_back({{"context", filled[i].context}, {"tokens_per_second", rates[i].median},
+                                        {"state_bytes", filled[i].session.sequence().bytes()}});
+  }
   return out;
 }
 

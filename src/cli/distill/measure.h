@@ -1,4 +1,5 @@
-// What a plan measures of one model: perplexities, the copy probe, decoding speed and state, a sample of its text.
+// What a plan measures: of every model perplexities, the copy probe and a sample of its text; of all of them side by side decoding
+// speed and state.
 //
 // Layer: cli. Not thread-safe.
 #pragma once
@@ -22,10 +23,14 @@ struct EvaluationText {
 
 using Say = std::function<void(const std::string& what)>;  // progress
 
-// {"mixers", "kept", "perplexity", "copy_perplexity", "perplexities": [{corpus, window, perplexity, tokens}], "throughput":
-// [{context, tokens_per_second, state_bytes}], "sample", "weights"}. The first text is the kind that was trained on.
+// {"mixers", "kept", "perplexity", "copy_perplexity", "perplexities": [{corpus, window, perplexity, tokens}], "sample",
+// "weights", "activations"}. The first text is the kind that was trained on.
 Result<nlohmann::ordered_json> measure_model(const std::string& model, const EvaluationPlan& plan, const std::vector<EvaluationText>& texts,
                                              const Context& context, const Say& say);
+
+// For every model [{context, tokens_per_second, state_bytes}]. All are held in memory at once and decode in turn.
+Result<std::vector<nlohmann::ordered_json>> measure_speed(const std::vector<std::string>& models, const EvaluationPlan& plan,
+                                                          const EvaluationText& text, const Context& context, const Say& say);
 
 // Only the perplexity at the first window of the first text.
 Result<double> measure_perplexity(const std::string& model, const EvaluationPlan& plan, const EvaluationText& text, const Context& context);

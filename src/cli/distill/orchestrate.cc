@@ -34,7 +34,8 @@ void say(const std::string& line) {
 
 Json evaluation_json(const EvaluationPlan& e) {
   return {{"windows", e.windows}, {"tokens", e.tokens}, {"window_tokens", e.window_tokens}, {"copy_passages", e.copy_passages},
-          {"copy_length", e.copy_length}, {"contexts", e.contexts}, {"decode_tokens", e.decode_tokens}, {"weights", e.weights},
+          {"copy_length", e.copy_length}, {"contexts", e.contexts}, {"decode_tokens", e.decode_tokens},
+          {"decode_turns", e.decode_turns}, {"weights", e.weights},
           {"activations", e.activations}, {"speed_weights", e.speed_weights},
           {"prompt", e.prompt}, {"sample_tokens", e.sample_tokens}};
 }
@@ -191,12 +192,13 @@ class Orchestra {
 
   // What was measured before under the same conditions is read, otherwise `fn` measures.
   template <class Fn>
-  Result<Json> measured(const std::string& name, const std::string& model, Fn&& fn) {
+  Result<Json> measured(const std::string& name, const std::vector<std::string>& models, Fn&& fn) {
     const std::string file = path("evaluation/" + name + ".json");
-    Json conditions = {{"model", model}, {"evaluate", evaluation_json(plan_.evaluate)}, {"texts", Json::array()}, {"trained", nullptr}};
+    Json conditions = {{"models", models}, {"evaluate", evaluation_json(plan_.evaluate)}, {"texts", Json::array()}, {"trained", Json::array()}};
     for (const auto& text : texts_) conditions["texts"].push_back(text.name);
-    if (const auto train = read_json(fs::path(model).parent_path().string() + "/train.json"); train.ok()) {
-      conditions["trained"] = {(*train).value("tokens_trained", 0), (*train).value("seconds", 0.0)};
+    for (const auto& model : models) {
+      const auto train = read_json(fs::path(model).parent_path().string() + "/train.json");
+      conditions["trained"].push_back(train.ok() ? Json{(*train).value("tokens_trained", 0), (*train).value("seconds", 0.0)} : Json());
     }
     if (exists(file)) {
       RETORT_TRY(const auto before, read_json(file));
@@ -211,9 +213,25 @@ class Orchestra {
   }
 
   Result<Json> measure(const std::string& name, const std::string& model) {
-    return measured(name, model, [&] {
+    return measured(name, {model}, [&] {
       return measure_model(model, plan_.evaluate, texts_, context_, [&](const std::string& what) { say(cat("measuring ", name, ": ", what)); });
     });
+  }
+
+  // Fills "throughput" of the teacher and of every student.
+  Status add_speed(Json& teacher, Json& students) {
+    std::vector<std::string> models{options_.teacher};
+    for (const auto& run : plan_.runs) {
+      if (run.show) models.push_back(folder(run.name) + "/student");
+    }
+    RETORT_TRY(const Json rows, measured("speed", models, [&]() -> Result<Json> {
+      RETORT_TRY(const auto found, measure_speed(models, plan_.evaluate, texts_[0], context_,
+                                                 [&](const std::string& what) { say(cat("measuring decoding speed: ", what)); }));
+      return Json(found);
+    }));
+    teacher["throughput"] = rows[0];
+    for (size_t i = 0; i < students.size(); ++i) students[i]["throughput"] = rows[i + 1];
+    return {};
   }
 
   // The run and those it was started from, oldest first.
@@ -230,7 +248,7 @@ class Orchestra {
     RETORT_TRY(auto result, measure(run.name, folder(run.name) + "/student"));
     Json out = {{"name", run.name}, {"mixers", result["mixers"]}, {"kept", result["kept"]}, {"perplexity_init", nullptr}};
     if (!run.init.empty()) {
-      RETORT_TRY(const auto init, measured(run.name + "-init", path(run.init), [&]() -> Result<Json> {
+      RETORT_TRY(const auto init, measured(run.name + "-init", {path(run.init)}, [&]() -> Result<Json> {
         say(cat("measuring ", run.name, " as initialised"));
         RETORT_TRY(const double value, measure_perplexity(path(run.init), plan_.evaluate, texts_[0], context_));
         return Json{{"perplexity", value}};
@@ -265,7 +283,6 @@ class Orchestra {
     for (size_t i = 0; i < out["perplexities"].size(); ++i) {
       out["perplexities"][i]["ratio"] = ratio(out["perplexities"][i]["perplexity"], teacher["perplexities"][i]["perplexity"]);
     }
-    out["throughput"] = result["throughput"];
     out["sample"] = result["sample"];
     return out;
   }
@@ -280,6 +297,7 @@ class Orchestra {
       RETORT_TRY(auto row, student(run, teacher));
       students.push_back(std::move(row));
     }
+    RETORT_RETURN_IF_ERROR(add_speed(teacher, students));
     double seconds = 0;
     Json hashes;
     for (const auto& run : plan_.runs) {

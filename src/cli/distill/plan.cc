@@ -47,7 +47,8 @@ EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   fields.count("copy_passages", e.copy_passages, 1);
   fields.count("copy_length", e.copy_length, 2);
   read_counts(source, fields, "contexts", 1, e.contexts);
-  fields.count("decode_tokens", e.decode_tokens, 1);
+  fields.count("decode_tokens", e.decode_tokens, 1, 4096);
+  fields.count("decode_turns", e.decode_turns, 1, 4096);
   read_format(source, fields, "weights", e.weights, parse_weight_format);
   read_format(source, fields, "activations", e.activations, parse_activations);
   read_format(source, fields, "speed_weights", e.speed_weights, parse_weight_format);

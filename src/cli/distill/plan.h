@@ -41,7 +41,8 @@ struct EvaluationPlan {
   int64_t copy_passages = 8;       // of copy_length tokens, each repeated once
   int64_t copy_length = 192;
   std::vector<int64_t> contexts = {128, 2048, 8000};
-  int64_t decode_tokens = 24;      // timed at every context; their median counts
+  int64_t decode_tokens = 8;       // decoded in a turn; every model takes one at every context
+  int64_t decode_turns = 12;       // their median counts
   std::string weights = "bf16";      // perplexities and samples: the same arithmetic for the teacher as for the students
   std::string activations = "f32";
   std::string speed_weights = "auto";
