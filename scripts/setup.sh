@@ -5,6 +5,9 @@
 #   setup_python              .venv with pip's torch; RETORT_PIP_ARGS is passed to pip (a mirror, a CPU-only index)
 #   setup_build PRESET        cmake --preset PRESET and its build
 #   run_step LABEL LOG CMD..  runs quietly into build/logs/LOG.log, shows that it is alive, prints the log's tail on failure
+#
+# Bash does not stop at an error inside a function that is called with `||`, `&&` or `if`, and run_step often is: the functions it
+# runs say after each command what a failure means.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly kTorchVersion=2.13.0

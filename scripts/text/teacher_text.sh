@@ -9,8 +9,8 @@ write_pieces() {
       piece=$folder/$round-$number.txt
       if [ -s "$piece" ]; then continue; fi
       if ((SECONDS >= until)); then return 0; fi
-      "$retort" generate "$teacher" -p "$opening" -n 600 --temp 0.8 --top-p 0.95 -s $((100 * round + number)) >"$piece.part"
-      mv "$piece.part" "$piece"
+      "$retort" generate "$teacher" -p "$opening" -n 600 --temp 0.8 --top-p 0.95 -s $((100 * round + number)) >"$piece.part" &&
+        mv "$piece.part" "$piece" || return
       echo "piece $round-$number"
     done <scripts/text/openings.txt
   done
