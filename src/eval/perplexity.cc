@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <iterator>
+#include <numeric>
 
 #include "base/interrupt.h"
 #include "kernels/elementwise.h"
@@ -82,8 +84,13 @@ double negative_log_likelihood(std::span<const float> logits, int target) {
   thread_local std::vector<float> shifted;
   shifted.resize(logits.size());
   const float most = elementwise().exp_minus_max(logits.data(), int64_t(logits.size()), shifted.data());
-  double sum = 0;
-  for (float v : shifted) sum += v;
+  double sums[8] = {};  // several, so that no addition waits for the one before it
+  size_t i = 0;
+  for (; i + 8 <= shifted.size(); i += 8) {
+    for (size_t j = 0; j < 8; ++j) sums[j] += double(shifted[i + j]);
+  }
+  for (; i < shifted.size(); ++i) sums[0] += double(shifted[i]);
+  const double sum = std::accumulate(std::begin(sums), std::end(sums), 0.0);
   return std::log(sum) + double(most) - double(logits[target]);
 }
 
