@@ -16,8 +16,6 @@ struct RecurrenceBackward {
   using U = typename M::Unit;
   using G = Gemm<M>;
   using Chunk = RecurrenceChunk<M>;
-  using L = Lanes<M>;
-  using S = typename M::Simd;
 
   const KernelRecurrence& spec;
   int kv_head;
@@ -85,16 +83,15 @@ struct RecurrenceBackward {
     const T* state;               // before the chunk
     T* d_state;
     typename Chunk::Keys keys;
-    Right<U> values_transposed, state_transposed, key_rows;
+    Right<U> values_transposed, state_transposed;
     T *dk, *dv, *diagonal;        // diagonal [n, c]: dP[t, t]
   };
 
   void backward_chunk(ScratchFrame& frame, const Chunk& ch, int64_t first, const T* before, const T* after, T* d_state) const {
     const int64_t c = ch.c, K = ch.K, V = ch.V;
-    Work w{ch, first, before, d_state, ch.keys(frame), {}, {}, {}, nullptr, nullptr, nullptr};
+    Work w{ch, first, before, d_state, ch.keys(frame, /*backward=*/true), {}, {}, nullptr, nullptr, nullptr};
     w.values_transposed = M::right_cols(frame, ch.v, ch.v_stride, c, V);
     w.state_transposed = M::right_cols(frame, before, V, K, V);
-    if (!ch.per_key()) w.key_rows = M::right_rows(frame, ch.k, ch.k_stride, c, K);
     w.dk = grad.k + first * ch.k_stride + kv_head * K;
     w.dv = grad.v + first * ch.v_stride + kv_head * V;
     w.diagonal = frame.alloc<T>(spec.group() * c);
@@ -183,51 +180,7 @@ struct RecurrenceBackward {
     if (ch.D > 0) for (int64_t t = 0; t < c; ++t) dp[t * kChunk + t] = 0;
     if (ch.D == 1 && !ch.per_key()) ch.apply_pair_decay(dp);
     ch.clear_above(dp);
-    if (ch.per_key()) pairs_per_key(w, h, dp, dq);
-    else {
-      G::run(c, M::left_rows(frame, dp, kChunk, c, c), w.key_rows, dq, ch.q_stride, true, Everything{K}, UpTo{c});
-      G::run(c, M::left_cols(frame, dp, kChunk, c, c), M::right_rows(frame, ch.head_q(h), ch.q_stride, c, K), w.dk, ch.k_stride, true,
-             Everything{K}, From{c});
-    }
-  }
-
-  void pairs_per_key(const Work& w, int h, const T* dp, T* dq) const {
-    const Chunk& ch = w.ch;
-    const int64_t K = ch.K;
-    const T* lam = ch.lam;
-    for (int64_t i0 = 0; i0 < ch.c; i0 += kBlock) {
-      ScratchFrame frame;
-      const int64_t rows = std::min(kBlock, ch.c - i0);
-      if (i0 > 0) {
-        const T* ref = lam + (i0 - 1) * K;
-        const T* reads = ch.block_reads(frame, h, i0, rows);
-        const T* before = w.keys.before[i0 / kBlock];
-        T* d_reads = frame.alloc<T>(rows * K);
-        T* d_before = frame.alloc<T>(i0 * K);
-        const T* block = dp + i0 * kChunk;
-        G::run(rows, K, i0, M::left_rows(frame, block, kChunk, rows, i0), M::right_rows(frame, before, K, i0, K), d_reads, K, false);
-        G::run(i0, K, rows, M::left_cols(frame, block, kChunk, rows, i0), M::right_rows(frame, reads, K, rows, K), d_before, K, false);
-        for (int64_t t = 0; t < rows; ++t) L::add_decayed(d_reads + t * K, lam + (i0 + t) * K, ref, dq + (i0 + t) * ch.q_stride, K);
-        for (int64_t s = 0; s < i0; ++s) L::add_decayed(d_before + s * K, ref, lam + s * K, w.dk + s * ch.k_stride, K);
-      }
-      for (int64_t t = i0; t < i0 + rows; ++t) {
-        for (int64_t s = i0; s < t; ++s) one_pair(w, h, t, s, dp[t * kChunk + s], dq);
-      }
-    }
-  }
-
-  static void one_pair(const Work& w, int h, int64_t t, int64_t s, T dp, T* dq) {
-    const Chunk& ch = w.ch;
-    const T* q = ch.head_q(h) + t * ch.q_stride;
-    const T* k = ch.k + s * ch.k_stride;
-    const T *lam_t = ch.lam + t * ch.K, *lam_s = ch.lam + s * ch.K;
-    T* to_q = dq + t * ch.q_stride;
-    T* to_k = w.dk + s * ch.k_stride;
-    L::each(ch.K, [&](int64_t i, int m) {
-      const auto weight = S::mul(S::set1(dp), L::exp(S::sub(L::load(lam_t + i, m), L::load(lam_s + i, m))));
-      L::store(to_q + i, S::fma(weight, L::load(k + i, m), L::load(to_q + i, m)), m);
-      L::store(to_k + i, S::fma(weight, L::load(q + i, m), L::load(to_k + i, m)), m);
-    });
+    ch.score_gradient(w.keys, h, dp, dq, w.dk);
   }
 
   void decay_gradient(const Work& w, const T* d_end) const {

@@ -55,26 +55,24 @@ struct Recurrence {
     }
   }
 
-  static void step(const KernelRecurrence& spec, int kv_head, int64_t position, const RecurrenceTokens<T>& in, T* state, T* out,
-                   T* log_norm) {
-    const int64_t K = spec.key_dim, V = spec.value_dim;
-    const int n = spec.group(), first = kv_head * n;
-    const T* q = in.q + first * K;
-    const T* k = in.k + kv_head * K;
-    const T* v = in.v + kv_head * V;
-    T* y = out + first * V;
-    const bool write = position >= spec.first_position;
-    ScratchFrame frame;
-    T* decay = nullptr;
-    if (spec.decay != KernelDecay::kNone && write) {
-      decay = frame.alloc<T>(K);
-      if (spec.decay == KernelDecay::kPerKey) {
-        Lanes<M>::exp_all(in.log_decay + kv_head * K, decay, K);
-      } else {
-        Lanes<M>::exp_all(in.log_decay + kv_head, decay, 1);
-        std::fill(decay + 1, decay + K, decay[0]);
-      }
+  // What one token leaves of each key's row; null: everything. [K]
+  static const T* decay_factors(ScratchFrame& frame, const KernelRecurrence& spec, int kv_head, const T* log_decay) {
+    if (spec.decay == KernelDecay::kNone) return nullptr;
+    const int64_t K = spec.key_dim;
+    T* decay = frame.alloc<T>(K);
+    if (spec.decay == KernelDecay::kPerKey) {
+      Lanes<M>::exp_all(log_decay + kv_head * K, decay, K);
+    } else {
+      Lanes<M>::exp_all(log_decay + kv_head, decay, 1);
+      std::fill(decay + 1, decay + K, decay[0]);
     }
+    return decay;
+  }
+
+  // All columns of the state, all query heads of the kv head.
+  static void step_heads(const KernelRecurrence& spec, bool write, const T* q, const T* k, const T* v, const T* decay, T* state, T* y) {
+    const int64_t K = spec.key_dim, V = spec.value_dim;
+    const int n = spec.group();
     for (int64_t v0 = 0; v0 < V; v0 += M::kLanes) {
       const int lanes = int(std::min<int64_t>(M::kLanes, V - v0));
       for (int h = 0; h < n;) {
@@ -91,6 +89,20 @@ struct Recurrence {
         }
       }
     }
+  }
+
+  static void step(const KernelRecurrence& spec, int kv_head, int64_t position, const RecurrenceTokens<T>& in, T* state, T* out,
+                   T* log_norm) {
+    const int64_t K = spec.key_dim, V = spec.value_dim;
+    const int n = spec.group(), first = kv_head * n;
+    const T* q = in.q + first * K;
+    const T* k = in.k + kv_head * K;
+    const T* v = in.v + kv_head * V;
+    T* y = out + first * V;
+    const bool write = position >= spec.first_position;
+    ScratchFrame frame;
+    const T* decay = write ? decay_factors(frame, spec, kv_head, in.log_decay) : nullptr;
+    step_heads(spec, write, q, k, v, decay, state, y);
     if (!spec.normalised()) return;
     T* z = state + K * V;
     if (write) {

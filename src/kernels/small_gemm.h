@@ -292,6 +292,10 @@ struct Lanes {
       store(out + i, S::fma(load(x + i, m), exp(S::sub(load(a + i, m), load(b + i, m))), load(out + i, m)), m);
     });
   }
+  // out += a b
+  static void add_product(const T* a, const T* b, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) { store(out + i, S::fma(load(a + i, m), load(b + i, m), load(out + i, m)), m); });
+  }
   static void exp_all(const T* x, T* out, int64_t n) {
     each(n, [&](int64_t i, int m) { store(out + i, exp(load(x + i, m)), m); });
   }
