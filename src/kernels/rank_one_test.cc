@@ -139,7 +139,7 @@ double distance(const std::vector<A>& a, const std::vector<B>& b) {
   return most / std::max(size, 1e-30);
 }
 
-// With decays that fit one product per chunk (up to -0.2 and -0.5 a token), that do not (-2), and of up to -20 a token.
+// With decays that fit one product per chunk (up to -0.2 and -0.5 a token), that just do or do not (-1.2, -2), and of up to -20 a token.
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (KernelDecay decay : {KernelDecay::kNone, KernelDecay::kScalar, KernelDecay::kPerKey}) {
@@ -150,6 +150,7 @@ std::vector<Case> cases() {
       out.push_back({{decay, delta, 2, 2, 64, 64, 0}, 129, 0.5});
       out.push_back({{decay, delta, 1, 1, 1, 1, 0}, 65});
       if (decay == KernelDecay::kNone) continue;
+      out.push_back({{decay, delta, 4, 2, 20, 19, 0}, 130, 1.2});
       out.push_back({{decay, delta, 4, 2, 20, 19, 0}, 130, 2.0});
       out.push_back({{decay, delta, 4, 2, 20, 19, 0}, 130, 20.0});
       out.push_back({{decay, delta, 4, 2, 64, 64, 0}, 150, 20.0, true});

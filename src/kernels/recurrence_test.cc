@@ -144,7 +144,9 @@ std::vector<Case> cases() {
       out.push_back({{decay, 3, 3, 7, 5, normaliser, 0, 9}, 131});
       out.push_back({{decay, 5, 1, 33, 70, normaliser, 0, 70}, 200});
       out.push_back({{decay, 1, 1, 1, 1, normaliser}, 65});
-      if (decay != KernelDecay::kNone) out.push_back({{decay, 4, 2, 20, 19, normaliser}, 130, 20.0});
+      for (double strongest : {1.2, 20.0}) {
+        if (decay != KernelDecay::kNone) out.push_back({{decay, 4, 2, 20, 19, normaliser}, 130, strongest});
+      }
       if (normaliser == KernelNormaliser::kSum) out.push_back({{decay, 4, 2, 12, 9, normaliser, 0.5, 7}, 90});
     }
   }
