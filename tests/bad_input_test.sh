@@ -40,6 +40,9 @@ echo '{' >bad_config/config.json
 mkdir run
 echo '{' >run/results.json
 
+mkfifo pipe
+refused "a pipe that nobody writes to" timeout 20 "$retort" inspect pipe
+rm pipe
 refused "no such command" "$retort" frobnicate
 refused "no such flag" "$retort" inspect --frobnicate cut.gguf
 refused "a flag without its value" "$retort" inspect cut.gguf --threads

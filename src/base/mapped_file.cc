@@ -10,7 +10,8 @@
 namespace retort {
 
 Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK a pipe that nobody writes to would hang here, before it can be refused.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return invalid("cannot open ", path, ": ", std::strerror(errno));
   struct stat info {};
   if (::fstat(fd, &info) != 0) {

@@ -12,6 +12,7 @@
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "base/threads.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
 #include "eval/decoding_speed.h"
@@ -78,7 +79,7 @@ class Bench : public Command {
     catch_interrupts();
     Table table({"model", "context", "prefill tok/s", "decode tok/s", "spread", "state", "resident", "of streaming read"});
     nlohmann::ordered_json out;
-    out["threads"] = context.threads;
+    out["threads"] = context.threads > 0 ? context.threads : usable_processors();
     out["models"] = nlohmann::ordered_json::array();
     for (const std::string& path : models_) {
       RETORT_TRY(OpenedModel opened, open_for_running({path, flags_.weights, flags_.activations}, context));

@@ -116,6 +116,10 @@ class Chat : public Command {
         restart(talk);
         continue;
       }
+      if (terminal && line[0] == '/') {
+        std::fprintf(stderr, "no command %s; there are: /reset, /exit\n", line.c_str());
+        continue;
+      }
       if (auto status = check_text(line, cat("message ", turns.size() + 1)); !status.ok()) {
         if (!terminal) return status;
         std::fprintf(stderr, "%s\n", status.error().message.c_str());  // a slip of the keyboard does not end the conversation

@@ -46,6 +46,8 @@ class Convert : public Command {
     if (out_.empty()) return invalid("no --out: name the folder to write");
     RETORT_TRY(const auto dtype, parse_dtype(dtype_));
     RETORT_TRY(const auto files, open_model(model_));
+    out_ = std::filesystem::path(out_).lexically_normal().string();  // MODEL/new/.. is MODEL
+    while (out_.size() > 1 && out_.back() == '/') out_.pop_back();
     std::error_code failed;
     if (std::filesystem::exists(out_, failed) && std::filesystem::equivalent(out_, model_, failed)) {
       return invalid("--out ", out_, " is the model itself; name another folder");

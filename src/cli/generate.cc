@@ -81,12 +81,17 @@ class Generate : public Command {
       std::fflush(stdout);
     };
     if (!hide_prompt_) write(prompt_);
-    prompt_tokens_ = session.pending();
+    const int64_t waiting = session.pending();
     auto started = Clock::now();
-    if (auto status = session.consume([](int64_t) { return !interrupted(); }); !status.ok()) {
-      return interrupted() ? Status() : status;
-    }
+    const Status consumed = session.consume([](int64_t) { return !interrupted(); });
+    prompt_tokens_ = waiting - session.pending();
     prompt_seconds_ = seconds_since(started);
+    if (!consumed.ok()) {
+      if (!interrupted()) return consumed;
+      stop_ = "interrupted";
+      write("\n");
+      return {};
+    }
     started = Clock::now();
     TextStream text;
     while (int64_t(made_.size()) < count_ && !interrupted()) {

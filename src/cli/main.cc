@@ -138,6 +138,7 @@ Status flush_output() {
 }  // namespace
 
 int cli_main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error like a full disk
   std::signal(SIGPIPE, SIG_DFL);  // `retort ... | head` ends quietly, also below parents that ignore the signal
   try {
     if (auto status = dispatch(argc, argv); !status.ok()) return report(status.error());

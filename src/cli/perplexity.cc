@@ -57,6 +57,12 @@ class Perplexity : public Command {
     if (text_.empty() == ids_.empty()) return invalid("perplexity: give either --text FILE or --ids FILE");
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(std::vector<int> tokens, read_tokens(opened.files));
+    const std::string& file = text_.empty() ? ids_ : text_;
+    if (tokens.size() < 2) return invalid(file, ": ", tokens.size(), " tokens; at least 2 are needed");
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] >= 0 && tokens[i] < opened.files.config.vocab_size) continue;
+      return invalid(file, ": token ", i + 1, " is ", tokens[i], ", outside the vocabulary of ", opened.files.config.vocab_size);
+    }
     if (limit_ > 0 && int64_t(tokens.size()) > limit_) tokens.resize(size_t(limit_));
     if (copy_recall_) {
       if (!dump_.empty()) return invalid("perplexity: --dump-logits does not go with --copy-recall");

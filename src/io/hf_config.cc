@@ -143,6 +143,10 @@ Status read_token_ids(const JsonFields& f, const json& generation, ModelConfig& 
     RETORT_RETURN_IF_ERROR(
         add_token_ids(JsonFields(generation, cat(f.where(), " (generation_config.json)")), "eos_token_id", c.eos_ids));
   }
+  for (const int id : c.eos_ids) {
+    if (id >= c.vocab_size) return f.bad("eos_token_id ", id, " is outside the vocabulary of ", c.vocab_size);
+  }
+  if (c.bos_id >= c.vocab_size) return f.bad("bos_token_id ", c.bos_id, " is outside the vocabulary of ", c.vocab_size);
   return {};
 }
 

@@ -74,6 +74,8 @@ TEST(HfConfig, WrongValues) {
   EXPECT_REFUSED("hidden_act", with("hidden_act", "gelu"));
   EXPECT_REFUSED("attention_bias", with("attention_bias", true));
   EXPECT_REFUSED("eos_token_id", with("eos_token_id", "2"));
+  EXPECT_REFUSED("eos_token_id 999999999 is outside the vocabulary", with("eos_token_id", 999999999));
+  EXPECT_REFUSED("bos_token_id 999999999 is outside the vocabulary", with("bos_token_id", 999999999));
   EXPECT_REFUSED("rms_norm_eps", with("rms_norm_eps", 0));
   EXPECT_REFUSED("rope_theta", with("rope_theta", -1));
   EXPECT_REFUSED("yarn", with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}}));

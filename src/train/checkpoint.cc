@@ -42,7 +42,24 @@ SafeTensorSource source_of(const StateTensor& tensor) {
           }};
 }
 
+Status read_checkpoint(Checkpoint& checkpoint) {
+  RETORT_TRY(const auto text, read_text_file(checkpoint.folder + "/state.json"));
+  checkpoint.state = nlohmann::json::parse(text, nullptr, false);
+  if (!checkpoint.state.is_object()) return invalid(checkpoint.folder, "/state.json: not a JSON object");
+  RETORT_TRY(auto file, SafetensorsFile::open(checkpoint.folder + "/tensors.safetensors"));
+  checkpoint.file = std::make_shared<const SafetensorsFile>(std::move(file));
+  checkpoint.tensors = checkpoint.file->tensors();
+  return {};
+}
+
 }  // namespace
+
+Error Checkpoint::damaged(Error error) const {
+  if (error.code == ErrorCode::kInvalidInput) {
+    error.message += cat("; remove ", folder, others ? " to go on from the checkpoint before it" : " and start without --resume");
+  }
+  return error;
+}
 
 Status Checkpoint::load(const std::vector<StateTensor>& into) const {
   for (const auto& tensor : into) {
@@ -77,12 +94,8 @@ Result<std::optional<Checkpoint>> newest_checkpoint(const std::string& run) {
   if (steps.empty()) return std::optional<Checkpoint>();
   Checkpoint checkpoint;
   checkpoint.folder = path_of(run, steps.back());
-  RETORT_TRY(const auto text, read_text_file(checkpoint.folder + "/state.json"));
-  checkpoint.state = nlohmann::json::parse(text, nullptr, false);
-  if (!checkpoint.state.is_object()) return invalid(checkpoint.folder, "/state.json: not a JSON object; remove this checkpoint to go on from the one before");
-  RETORT_TRY(auto file, SafetensorsFile::open(checkpoint.folder + "/tensors.safetensors"));
-  checkpoint.file = std::make_shared<const SafetensorsFile>(std::move(file));
-  checkpoint.tensors = checkpoint.file->tensors();
+  checkpoint.others = steps.size() > 1;
+  if (auto status = read_checkpoint(checkpoint); !status.ok()) return checkpoint.damaged(status.error());
   return std::optional<Checkpoint>(std::move(checkpoint));
 }
 

@@ -22,6 +22,10 @@ struct Checkpoint {
   std::map<std::string, SafeTensor> tensors;
   std::shared_ptr<const SafetensorsFile> file;
 
+  bool others = false;                    // an older one is there too
+  // The error of one that cannot be used, with what can be done about it.
+  Error damaged(Error error) const;
+
   // Fills every tensor by its name; one that is missing or of another size is an error.
   Status load(const std::vector<StateTensor>& into) const;
 };

@@ -255,7 +255,9 @@ class Run {
 
   Status resume() {
     RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
-    RETORT_TRY(state_, run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json"));
+    auto state = run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json");
+    if (!state.ok()) return checkpoint_->damaged(state.error());
+    state_ = std::move(*state);
     RETORT_RETURN_IF_ERROR(same_recipe(state_.recipe));
     if (state_.teacher_hash != backend_->teacher_hash()) {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
@@ -267,7 +269,8 @@ class Run {
     RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
     std::vector<StateTensor> weights;
     for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
-    return checkpoint_->load(weights);
+    const auto loaded = checkpoint_->load(weights);
+    return loaded.ok() ? loaded : checkpoint_->damaged(loaded.error());
   }
 
   Status train() {

@@ -156,7 +156,7 @@ Result<RunState> run_state_from_json(const Json& json, const std::string& where)
     if (good) s.kept.push_back(json["kept"][i].get<std::string>());
   }
   for (size_t i = 0; good && i < json["done"].size(); ++i) good = read_report(json["done"][i], s.done.emplace_back());
-  if (!good || s.stage < 0) return invalid(where, ": damaged; remove this checkpoint to go on from the one before");
+  if (!good || s.stage < 0) return invalid(where, ": damaged");
   s.recipe = json["recipe"];
   s.start = json["start"];
   s.cursor = json["cursor"];
