@@ -33,21 +33,40 @@ inline std::vector<TensorSpec> tensors(const PartShape& s) {
   };
 }
 
+// For mixers whose recurrence has keys of its own: attention's are kept only for the window of a joined part.
+inline void keep_keys_for_window_only(std::vector<TensorSpec>& table, const PartShape& s) {
+  if (s.window.size > 0) return;
+  for (int weight : {kK, kKBias, kKNorm}) table[size_t(weight)].shape.clear();
+}
+
 template <class Tensor>
 struct Projected {
-  Tensor q, k, v;  // [T, H*d], [T, G*d], [T, G*d], before rope
+  Tensor q, k, v;  // [T, H*d], [T, G*d] or unset without a key projection, [T, G*d]; before rope
 };
 
 template <class Ops>
 Projected<typename Ops::Tensor> project(Ops& ops, const PartShape& s, Weights<Ops> w, const typename Ops::Tensor& x) {
-  auto q = ops.linear(x, w[kQ], w[kQBias]);
-  auto k = ops.linear(x, w[kK], w[kKBias]);
-  auto v = ops.linear(x, w[kV], w[kVBias]);
+  Projected<typename Ops::Tensor> p;
+  p.q = ops.linear(x, w[kQ], w[kQBias]);
+  if (w[kK]) p.k = ops.linear(x, w[kK], w[kKBias]);
+  p.v = ops.linear(x, w[kV], w[kVBias]);
   if (s.qk_norm) {
-    q = ops.rms_norm_heads(q, w[kQNorm], s.heads, s.norm_eps);
-    k = ops.rms_norm_heads(k, w[kKNorm], s.kv_heads, s.norm_eps);
+    p.q = ops.rms_norm_heads(p.q, w[kQNorm], s.heads, s.norm_eps);
+    if (p.k) p.k = ops.rms_norm_heads(p.k, w[kKNorm], s.kv_heads, s.norm_eps);
   }
-  return {q, k, v};
+  return p;
+}
+
+// What the exact window uses.
+template <class Ops>
+void set_local(RecurrenceInputs<Ops>& in, const Projected<typename Ops::Tensor>& p) {
+  in.local_q = p.q, in.local_k = p.k, in.local_v = p.v;
+}
+
+// The teacher's rotation, as a mixer's field `rope` asks.
+template <class Ops>
+typename Ops::Tensor rotated(Ops& ops, int rope, const typename Ops::Tensor& x, int heads) {
+  return rope ? ops.rope(x, heads) : x;
 }
 
 }  // namespace retort::qkv

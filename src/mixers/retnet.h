@@ -1,0 +1,68 @@
+// RetNet (mixers.md 3.5): a fixed decay per query head, slower from head to head.
+//
+//   gamma_h = 1 - 2^(-5-h), h = 0, 1, ..;   S_t = gamma_h S_{t-1} + k v^T;   y = S^T q / sqrt(d)
+//   out = W_o( RMS_head(y) o SiLU(W_g x) )
+//
+// q and k are rotated by the teacher's rope (field `rope`). Queries, keys and values start as the teacher's; every query head has a
+// state of its own, since decays differ within a group. Layer: mixers.
+#pragma once
+
+#include <cmath>
+
+#include "mixers/qkv.h"
+
+namespace retort {
+
+struct Retnet {
+  static constexpr const char* kName = "retnet";
+  static constexpr const char* kSummary = "retention: a fixed decay per head, from fast to slow";
+  static constexpr bool kRecurrent = true;
+  static constexpr bool kNeedsWindow = false;
+  struct Config {
+    int rope = 1;
+    template <class V>
+    void visit(V&& v) {
+      v("rope", rope, 0, 1);
+    }
+  };
+  enum Weight : int { kOutput = qkv::kO, kGate = qkv::kCount, kNorm, kWeightCount };
+
+  static std::vector<TensorSpec> tensors(const Config&, const PartShape& s) {
+    auto table = qkv::tensors(s);
+    const int64_t values = int64_t(s.heads) * s.head_dim;
+    using B = InitBlock;
+    table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
+    table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
+    return table;
+  }
+
+  static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
+    return {Decay::kScalar, s.heads, s.heads, s.head_dim, s.head_dim};
+  }
+
+  template <class Ops>
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
+                                      const typename Ops::Tensor& x) {
+    const auto p = qkv::project(ops, s, w, x);
+    const auto for_every_head = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
+    RecurrenceInputs<Ops> in;
+    in.local_q = p.q;
+    if (s.window.size > 0) in.local_k = for_every_head(p.k), in.local_v = for_every_head(p.v);
+    in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), 1.0 / std::sqrt(double(s.head_dim)));
+    in.k = for_every_head(ops.leaving(qkv::rotated(ops, c.rope, p.k, s.kv_heads)));
+    in.v = for_every_head(ops.leaving(p.v));
+    std::vector<double> log_gamma;
+    for (int h = 0; h < s.heads; ++h) log_gamma.push_back(std::log1p(-std::exp2(-5 - s.layer_head(h))));
+    in.log_decay = ops.same_row(x, log_gamma);  // of any token: nothing to delay
+    in.gate = ops.linear(x, w[kGate]);
+    return in;
+  }
+
+  template <class Ops>
+  static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+                                      const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
+    return ops.mul(ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps), ops.silu(in.gate));
+  }
+};
+
+}  // namespace retort
