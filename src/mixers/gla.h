@@ -3,7 +3,8 @@
 //   z = W2 W1 x + b;   l = log_sigmoid(z) / tau;   S_t = Diag(e^l) S_{t-1} + k v^T;   y = S^T q / sqrt(d_k)
 //   out = W_o( RMS_head(y) o SiLU(W_g x) )
 //
-// Queries, keys and values start as the teacher's; keys and values stay grouped. Layer: mixers.
+// With conv_size, q, k and v are SiLU(conv(.)) of their projections first. Queries, keys and values start as the teacher's; keys and values
+// stay grouped. Layer: mixers.
 #pragma once
 
 #include <cmath>
@@ -21,14 +22,20 @@ struct Gla {
     int gate_rank = 16;
     double gate_temperature = 16.0;  // tau
     double retention = 0.99;         // decay at the start: bias = logit(retention^tau)
+    int conv_size = 0;               // 0: no convolutions
+    int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("gate_rank", gate_rank, 1, 1024);
       v("gate_temperature", gate_temperature, 1e-3, 1e4);
       v("retention", retention, 1e-6, 1.0 - 1e-6);
+      v("conv_size", conv_size, 0, 64);
+      v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kOutput = qkv::kO, kDecayDown = qkv::kCount, kDecayUp, kDecayBias, kGate, kNorm, kWeightCount };
+  enum Weight : int {
+    kOutput = qkv::kO, kDecayDown = qkv::kCount, kDecayUp, kDecayBias, kGate, kNorm, kQueryConv, kKeyConv, kValueConv, kWeightCount
+  };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
@@ -40,7 +47,14 @@ struct Gla {
     table.push_back({"gk_proj.1.weight", {keys, c.gate_rank}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
     table.push_back({"gk_proj.1.bias", {keys}, Precision::kF32, kGates, {B::constant(std::log(kept / (1 - kept)))}, HeadAxis::kKvRows});
     table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
-    table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::constant(1)}});
+    table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
+    const auto conv = [&](const char* name, int64_t channels, HeadAxis axis) {
+      const auto shape = c.conv_size > 0 ? std::vector<int64_t>{channels, c.conv_size} : std::vector<int64_t>{};
+      table.push_back({name, shape, Precision::kF32, TrainGroup::kFeature, {B::identity_conv()}, axis});
+    };
+    conv("q_conv1d.weight", values, HeadAxis::kQueryRows);
+    conv("k_conv1d.weight", keys, HeadAxis::kKvRows);
+    conv("v_conv1d.weight", keys, HeadAxis::kKvRows);
     return table;
   }
 
@@ -51,15 +65,16 @@ struct Gla {
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
-    auto p = qkv::project(ops, s, w, x);
-    auto z = ops.linear(ops.linear(x, w[kDecayDown]), w[kDecayUp], w[kDecayBias]);
+    const auto p = qkv::project(ops, s, w, x);
+    const auto convolved = [&](const typename Ops::Tensor& t, int weight) {
+      return w[weight] ? ops.silu(ops.short_conv(t, w[weight], typename Ops::Weight{})) : t;
+    };
+    const auto z = ops.linear(ops.linear(x, w[kDecayDown]), w[kDecayUp], w[kDecayBias]);
     RecurrenceInputs<Ops> in;
-    in.local_q = p.q;
-    in.local_k = p.k;
-    in.local_v = p.v;
-    in.q = ops.scale(p.q, 1.0 / std::sqrt(double(s.head_dim)));
-    in.k = ops.leaving(p.k);
-    in.v = ops.leaving(p.v);
+    qkv::set_local(in, p);
+    in.q = ops.scale(qkv::rotated(ops, c.rope, convolved(p.q, kQueryConv), s.heads), 1.0 / std::sqrt(double(s.head_dim)));
+    in.k = ops.leaving(qkv::rotated(ops, c.rope, convolved(p.k, kKeyConv), s.kv_heads));
+    in.v = ops.leaving(convolved(p.v, kValueConv));
     in.log_decay = ops.leaving(ops.scale(ops.log_sigmoid(z), 1.0 / c.gate_temperature));
     in.gate = ops.linear(x, w[kGate]);
     return in;

@@ -21,6 +21,7 @@ PartShape part_shape(const ModelConfig& c, const Part& part) {
   s.qk_norm = c.qk_norm;
   s.rope = c.rope;
   s.window = part.window;
+  s.kv_numbers = part.kv_heads;
   return s;
 }
 

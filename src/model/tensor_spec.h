@@ -21,12 +21,19 @@ enum class TrainGroup { kProjection, kFeature, kGate };
 // taken. The "expanded" forms repeat each kv head's block once per query head of its group.
 enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpanded, kOutput, kQueryNorm, kKeyNorm };
 
-// How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head, per kv
-// head, blocks of columns per query head, or shared by all heads.
-enum class HeadAxis { kShared, kQueryRows, kKvRows, kQueryColumns, kMixed };
+// How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head or per kv head,
+// within every InitBlock of the tensor; blocks of columns per query head; or shared by all heads.
+enum class HeadAxis { kShared, kQueryRows, kKvRows, kQueryColumns };
 
 struct InitBlock {
-  enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace };
+  enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace, kLowRank };
+  // What a constant is set by once the teacher has read text: r is the RMS of the teacher's head's output, its mean where heads share the
+  // tensor, and 1 before.
+  enum class Measure {
+    kNone,
+    kHeadRms,        // value r: a norm that takes the magnitude out of the heads puts the teacher's back in
+    kGateOfHeadRms,  // the number whose SiLU is value r
+  };
   Kind kind = Kind::kConstant;
   int64_t rows = 0;                          // 0: all rows of the tensor
   TeacherSource source = TeacherSource::kNone;
@@ -34,6 +41,7 @@ struct InitBlock {
   double value = 0.0;                        // kConstant: value; kNormal: standard deviation; kLinspace: first
   double last = 0.0;                         // kLinspace: last
   double scale = 1.0;                        // kTeacher: factor
+  Measure measure = Measure::kNone;          // kConstant
 
   static InitBlock teacher(TeacherSource source, int64_t rows = 0, double scale = 1.0) {
     return {Kind::kTeacher, rows, source, false, 0, 0, scale};
@@ -43,13 +51,20 @@ struct InitBlock {
   }
   static InitBlock constant(double value, int64_t rows = 0) { return {Kind::kConstant, rows, TeacherSource::kNone, false, value}; }
   static InitBlock normal(double stddev, int64_t rows = 0) { return {Kind::kNormal, rows, TeacherSource::kNone, false, stddev}; }
+  static InitBlock head_rms(double value) { return {Kind::kConstant, 0, TeacherSource::kNone, false, value, 0, 1, Measure::kHeadRms}; }
+  static InitBlock gate_of_head_rms(double value) {
+    return {Kind::kConstant, 0, TeacherSource::kNone, false, value, 0, 1, Measure::kGateOfHeadRms};
+  }
   // Depthwise convolution [channels, taps] that passes the current token through.
-  static InitBlock identity_conv() { return {Kind::kIdentityConv}; }
+  static InitBlock identity_conv(int64_t rows = 0) { return {Kind::kIdentityConv, rows}; }
   // [heads, out, in] with ones on the diagonal of every head.
   static InitBlock identity_per_head() { return {Kind::kIdentityPerHead}; }
   static InitBlock linspace(double first, double last) {
     return {Kind::kLinspace, 0, TeacherSource::kNone, false, first, last};
   }
+  // [heads, f, d] of kQuery or kKey: A_q and A_k with W_Q^T A_q^T A_k W_K the best approximation of rank f to the teacher's W_Q^T W_K, for
+  // all query heads of a kv head at once.
+  static InitBlock low_rank(TeacherSource source) { return {Kind::kLowRank, 0, source}; }
 };
 
 struct TensorSpec {
@@ -58,7 +73,7 @@ struct TensorSpec {
   Precision floor = Precision::kQuantised;
   TrainGroup group = TrainGroup::kProjection;
   std::vector<InitBlock> init;               // rows concatenated
-  HeadAxis heads = HeadAxis::kShared;        // kMixed: cannot be cut
+  HeadAxis heads = HeadAxis::kShared;
 
   bool present() const { return !shape.empty(); }
   int64_t count() const {

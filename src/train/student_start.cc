@@ -1,6 +1,8 @@
 #include "train/student_start.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <random>
 
 #include "mixers/list.h"
@@ -67,6 +69,50 @@ uint64_t name_seed(uint64_t seed, const std::string& name) {
   return hash;
 }
 
+// [heads, f, d]: one factor of the best approximation of rank f to every kv head's product of query and key maps (mixers.md section 4).
+// With W_Q^T = Q1 R1 and W_K^T = Q2 R2, W_Q stacked over the kv head's query heads, and R1 R2^T = U s V^T, the factors of the maps are
+// s^1/2 U^T R1^-T and s^1/2 V^T R2^-T; the query heads of a kv head share theirs.
+Result<at::Tensor> low_rank(const WeightStore& store, const ModelConfig& c, int layer, TeacherSource side, const PartWeights& part,
+                            const std::vector<int64_t>& shape) {
+  const int64_t d = c.head_dim, heads = part.shape.heads, kv_heads = part.shape.kv_heads, group = part.shape.group(), f = shape[1];
+  RETORT_TRY(auto queries, teacher_block(store, c, layer, InitBlock::teacher(TeacherSource::kQuery), part, heads * d, {heads * d, c.width}));
+  RETORT_TRY(auto keys, teacher_block(store, c, layer, InitBlock::teacher(TeacherSource::kKey), part, kv_heads * d, {kv_heads * d, c.width}));
+  const auto triangle = [](const at::Tensor& rows) { return std::get<1>(at::linalg_qr(rows, "r")); };
+  const int64_t rank = std::min(f, d);
+  std::vector<at::Tensor> maps;
+  for (int64_t g = 0; g < kv_heads; ++g) {
+    // W_Q^T of every query head, one below the other.
+    const at::Tensor q = queries.narrow(0, g * group * d, group * d).reshape({group, d, -1}).transpose(1, 2).reshape({-1, d}).to(at::kDouble);
+    const at::Tensor r1 = triangle(q), r2 = triangle(keys.narrow(0, g * d, d).t().to(at::kDouble));
+    const auto [u, sizes, vt] = at::linalg_svd(at::matmul(r1, r2.t()), false);
+    const bool query = side == TeacherSource::kQuery;
+    const at::Tensor vectors = query ? u.t() : vt, inverse = at::linalg_pinv(query ? r1 : r2, 1e-10).t();
+    const at::Tensor map = at::matmul(sizes.sqrt().unsqueeze(1) * vectors, inverse).narrow(0, 0, rank);
+    const at::Tensor padded = at::constant_pad_nd(map, {0, 0, 0, f - rank}).to(at::kFloat);
+    for (int64_t i = 0; i < (query ? group : 1); ++i) maps.push_back(padded);
+  }
+  return at::stack(maps);
+}
+
+// The number whose SiLU is y > 0.
+double inverse_silu(double y) {
+  double x = y;
+  for (int i = 0; i < 50; ++i) {
+    const double sigmoid = 1 / (1 + std::exp(-x));
+    x = std::max(0.0, x - (x * sigmoid - y) / (sigmoid * (1 + x * (1 - sigmoid))));
+  }
+  return x;
+}
+
+double measured(const InitBlock& block, double head_rms) {
+  switch (block.measure) {
+    case InitBlock::Measure::kNone: return block.value;
+    case InitBlock::Measure::kHeadRms: return block.value * head_rms;
+    case InitBlock::Measure::kGateOfHeadRms: return inverse_silu(block.value * head_rms);
+  }
+  return block.value;
+}
+
 // The block's values, shaped as `rows` rows of the tensor.
 Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, int layer, uint64_t seed, const InitBlock& block,
                                 const PartWeights& part, const TensorSpec& spec, int64_t rows) {
@@ -77,7 +123,7 @@ Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, 
       RETORT_TRY(auto values, teacher_block(store, c, layer, block, part, rows, spec.shape));
       return values.reshape(shape);
     }
-    case InitBlock::Kind::kConstant: return at::full(shape, block.value, at::kFloat);
+    case InitBlock::Kind::kConstant: return at::full(shape, measured(block, 1), at::kFloat);
     case InitBlock::Kind::kNormal: {
       auto generator = at::detail::createCPUGenerator(name_seed(seed, part.prefix + spec.name));
       return at::normal(0.0, block.value, shape, generator);
@@ -91,6 +137,7 @@ Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, 
       return at::eye(shape[shape.size() - 2], shape.back()).expand(shape).contiguous();
     case InitBlock::Kind::kLinspace:
       return at::linspace(block.value, block.last, c10::multiply_integers(shape)).view(shape);
+    case InitBlock::Kind::kLowRank: return low_rank(store, c, layer, block.source, part, shape);
   }
   return internal_error("unknown start of ", spec.name);
 }
@@ -128,22 +175,33 @@ Status fill_from(const PartWeights& source, PartWeights& part) {
   for (size_t i = 0; i < part.table.size(); ++i) {
     const at::Tensor& from = source.values[i];
     if (!from.defined()) continue;
-    const HeadAxis axis = part.table[i].heads;
-    if (whole || axis == HeadAxis::kShared) {
+    const TensorSpec& spec = source.table[i];
+    if (whole || spec.heads == HeadAxis::kShared) {
       part.values[i] = from.detach().to(at::kFloat).clone();
       continue;
     }
-    if (axis == HeadAxis::kMixed) {
-      return invalid("student: ", source.prefix, part.table[i].name, " of mixer '", part.part.mixer,
-                     "' cannot be cut by heads; keep whole layers, or start from the teacher");
-    }
-    const bool by_kv = axis == HeadAxis::kKvRows;
-    const int64_t dim = axis == HeadAxis::kQueryColumns ? 1 : 0, heads = by_kv ? source.shape.kv_heads : source.shape.heads;
+    const bool by_kv = spec.heads == HeadAxis::kKvRows;
+    const int64_t heads = by_kv ? source.shape.kv_heads : source.shape.heads;
     const at::Tensor index = torch::tensor(by_kv ? kv : query, at::kLong);
-    auto shape = from.sizes().vec();
-    shape[dim] /= heads;
-    shape.insert(shape.begin() + dim, heads);
-    part.values[i] = from.detach().to(at::kFloat).reshape(shape).index_select(dim, index).reshape(part.table[i].shape).contiguous();
+    const auto cut = [&](const at::Tensor& rows, int64_t dim) {
+      auto shape = rows.sizes().vec();
+      shape[dim] /= heads;
+      shape.insert(shape.begin() + dim, heads);
+      return rows.reshape(shape).index_select(dim, index).flatten(dim, dim + 1);
+    };
+    const at::Tensor values = from.detach().to(at::kFloat);
+    if (spec.heads == HeadAxis::kQueryColumns) {
+      part.values[i] = cut(values, 1).contiguous();
+      continue;
+    }
+    std::vector<at::Tensor> blocks;
+    int64_t first = 0;
+    for (const InitBlock& block : spec.init) {
+      const int64_t rows = block.rows > 0 ? block.rows : spec.shape[0] - first;
+      blocks.push_back(cut(values.narrow(0, first, rows), 0));
+      first += rows;
+    }
+    part.values[i] = at::cat(blocks).contiguous();
   }
   return {};
 }
@@ -155,7 +213,7 @@ struct LayerStatistics {
   std::vector<at::Tensor> keys, moments;
 };
 
-LayerStatistics measure(const TorchModel& teacher, int layer, const at::Tensor& x) {
+LayerStatistics measure_keys(const TorchModel& teacher, int layer, const at::Tensor& x) {
   const PartWeights& attention = teacher.layers[layer][0];
   const ModelConfig& c = teacher.config;
   const at::NoGradGuard no_grad;
@@ -173,6 +231,42 @@ LayerStatistics measure(const TorchModel& teacher, int layer, const at::Tensor& 
     s.moments.push_back((at::bmm(q.transpose(1, 2), q) / double(x.size(0))).contiguous());
   }
   return s;
+}
+
+// RMS of every query head's output. inputs and rows are of one sequence each.
+std::vector<double> measure_heads(const TorchModel& teacher, int layer, const std::vector<at::Tensor>& inputs, const std::vector<Rows>& rows) {
+  const int64_t heads = teacher.config.heads;
+  at::Tensor squares = at::zeros({heads}, at::kDouble);
+  for (size_t r = 0; r < inputs.size(); ++r) {
+    const at::Tensor out = run_part(teacher.layers[layer][0], inputs[r], rows[r], teacher.numeric, /*before_output=*/true);
+    squares += out.reshape({out.size(0), heads, -1}).to(at::kDouble).square().mean({0, 2}) / double(inputs.size());
+  }
+  const at::Tensor rms = squares.sqrt();
+  return {rms.data_ptr<double>(), rms.data_ptr<double>() + heads};
+}
+
+bool wants_head_rms(const PartWeights& part) {
+  return std::any_of(part.table.begin(), part.table.end(), [](const TensorSpec& spec) {
+    return spec.present() && std::any_of(spec.init.begin(), spec.init.end(), [](const InitBlock& b) { return b.measure != InitBlock::Measure::kNone; });
+  });
+}
+
+// A tensor by query head takes every head's own RMS; one that heads share, the mean.
+void set_head_rms(const std::vector<double>& layer, PartWeights& part) {
+  std::vector<double> own;
+  for (int h = 0; h < part.shape.heads; ++h) own.push_back(layer[size_t(part.shape.layer_head(h))]);
+  const double mean = std::accumulate(own.begin(), own.end(), 0.0) / double(own.size());
+  for (size_t i = 0; i < part.table.size(); ++i) {
+    const TensorSpec& spec = part.table[i];
+    if (!spec.present() || spec.init.size() != 1 || spec.init[0].measure == InitBlock::Measure::kNone) continue;
+    const InitBlock& block = spec.init[0];
+    if (spec.heads != HeadAxis::kQueryRows) {
+      part.values[i].fill_(measured(block, mean));
+      continue;
+    }
+    at::Tensor by_head = part.values[i].view({part.shape.heads, -1});
+    for (int h = 0; h < part.shape.heads; ++h) by_head.select(0, h).fill_(measured(block, own[size_t(h)]));
+  }
 }
 
 class PartValues : public StartValues {
@@ -213,23 +307,33 @@ bool start_part(const ModelConfig& c, const LayerStatistics* layer, uint64_t see
 Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t seed, ThreadPool& pool,
                        std::vector<std::vector<PartWeights>>& parts) {
   const int layers = teacher.config.layers;
-  std::vector<bool> wanted(layers, false);
+  std::vector<char> keys(layers, false), heads(layers, false);
   for (int l = 0; l < layers; ++l) {
-    for (PartWeights& part : parts[l]) wanted[l] = wanted[l] || start_part(teacher.config, nullptr, seed, part);
+    for (PartWeights& part : parts[l]) {
+      keys[l] |= start_part(teacher.config, nullptr, seed, part);
+      heads[l] |= wants_head_rms(part);
+    }
   }
-  if (std::none_of(wanted.begin(), wanted.end(), [](bool w) { return w; })) return {};
+  const auto none = [](const std::vector<char>& wanted) { return std::none_of(wanted.begin(), wanted.end(), [](char w) { return w; }); };
+  if (none(keys) && none(heads)) return {};
   std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
+  std::vector<Rows> rows(batch.rows);
   RETORT_RETURN_IF_ERROR(run_tasks(pool, batch.rows, [&](int64_t r) {
     const at::NoGradGuard no_grad;
-    const Rows rows = batch_rows(teacher, batch, int(r), 1);
-    run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows,
+    rows[r] = batch_rows(teacher, batch, int(r), 1);
+    run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows[r],
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
   }));
   return run_tasks(pool, layers, [&](int64_t l) {
-    if (!wanted[l]) return;
     const at::NoGradGuard no_grad;
-    const LayerStatistics statistics = measure(teacher, int(l), at::cat(inputs[l]));
-    for (PartWeights& part : parts[l]) start_part(teacher.config, &statistics, seed, part);
+    if (heads[l]) {
+      const std::vector<double> rms = measure_heads(teacher, int(l), inputs[l], rows);
+      for (PartWeights& part : parts[l]) set_head_rms(rms, part);
+    }
+    if (keys[l]) {
+      const LayerStatistics statistics = measure_keys(teacher, int(l), at::cat(inputs[l]));
+      for (PartWeights& part : parts[l]) start_part(teacher.config, &statistics, seed, part);
+    }
   });
 }
 
