@@ -8,14 +8,21 @@
 #include "mixers/attention.h"
 #include "mixers/discrete_mamba2.h"
 #include "mixers/gla.h"
+#include "mixers/hedgehog.h"
+#include "mixers/hgrn2.h"
+#include "mixers/mamba2.h"
+#include "mixers/metala.h"
+#include "mixers/mlstm.h"
 #include "mixers/part.h"
+#include "mixers/rebased.h"
+#include "mixers/retnet.h"
 #include "mixers/slots.h"
 
 namespace retort {
 
 template <class... Mixers>
 struct TypeList {};
-using MixerList = TypeList<Attention, Window, Gla, DiscreteMamba2, Slots>;
+using MixerList = TypeList<Attention, Window, Slots, Mlstm, Gla, Hgrn2, Retnet, Mamba2, Metala, Rebased, Hedgehog, DiscreteMamba2>;
 
 template <class Mixer>
 struct MixerTag {
