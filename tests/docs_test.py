@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RETORT = sys.argv[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 # Folders whose files a page may name; everything below must exist, unless the name has a placeholder in it.
 SOURCES = ("src/", "tests/", "docs/", "recipes/", "scripts/", "cmake/", "bench/", ".ci/", ".github/")
 # Made by building or running.

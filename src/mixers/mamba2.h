@@ -37,16 +37,16 @@ struct Mamba2 {
     using enum TeacherSource;
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
-    constexpr auto kByHead = HeadAxis::kQueryRows;
+    constexpr auto kByHead = HeadAxis::kQueryRows, kBlocksByHead = HeadAxis::kQueryRowsOfBlocks;
     return {
         {"in_proj.weight", {4 * e + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
          {B::normal(0.02, e), B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, unscaled), B::constant(0, h)},
-         kByHead},
+         kBlocksByHead},
         {"conv1d.weight", {3 * e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
-         {B::identity_conv(e), B::identity_conv(e), B::identity_conv(e)}, kByHead},
+         {B::identity_conv(e), B::identity_conv(e), B::identity_conv(e)}, kBlocksByHead},
         // Behind an identity it is the teacher's bias.
         {"conv1d.bias", {3 * e}, Precision::kF32, TrainGroup::kFeature,
-         {B::teacher_bias(kValueExpanded, e), B::teacher_bias(kKeyExpanded, e), B::teacher_bias(kQuery, e, unscaled)}, kByHead},
+         {B::teacher_bias(kValueExpanded, e), B::teacher_bias(kKeyExpanded, e), B::teacher_bias(kQuery, e, unscaled)}, kBlocksByHead},
         {"dt_bias", {h}, Precision::kF32, kGates, {B::constant(std::log(std::expm1(step)))}, kByHead},
         {"A_log", {h}, Precision::kF32, kGates, {B::linspace(0, std::log(16.0))}, kByHead},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, kGates, {B::constant(1)}, kByHead},

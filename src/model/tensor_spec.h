@@ -21,9 +21,9 @@ enum class TrainGroup { kProjection, kFeature, kGate };
 // taken. The "expanded" forms repeat each kv head's block once per query head of its group.
 enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpanded, kOutput, kQueryNorm, kKeyNorm };
 
-// How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head or per kv head,
-// within every InitBlock of the tensor; blocks of columns per query head; or shared by all heads.
-enum class HeadAxis { kShared, kQueryRows, kKvRows, kQueryColumns };
+// How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head, the same within each of
+// its InitBlocks, blocks of rows per kv head, blocks of columns per query head, or shared by all heads.
+enum class HeadAxis { kShared, kQueryRows, kQueryRowsOfBlocks, kKvRows, kQueryColumns };
 
 struct InitBlock {
   enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace, kLowRank };

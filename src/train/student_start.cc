@@ -190,8 +190,8 @@ Status fill_from(const PartWeights& source, PartWeights& part) {
       return rows.reshape(shape).index_select(dim, index).flatten(dim, dim + 1);
     };
     const at::Tensor values = from.detach().to(at::kFloat);
-    if (spec.heads == HeadAxis::kQueryColumns) {
-      part.values[i] = cut(values, 1).contiguous();
+    if (spec.heads != HeadAxis::kQueryRowsOfBlocks) {
+      part.values[i] = cut(values, spec.heads == HeadAxis::kQueryColumns ? 1 : 0).contiguous();
       continue;
     }
     std::vector<at::Tensor> blocks;

@@ -1,0 +1,163 @@
+// Where students start: what is copied, what is measured, what is cut, and how near a fresh layer is to the teacher's.
+#include "train/student_start.h"
+
+#include <gtest/gtest.h>
+
+#include "mixers/list.h"
+#include "support/tiny_model.h"
+#include "test_files.h"
+
+namespace retort::train {
+namespace {
+
+constexpr int kSeq = 48;
+
+class StudentStartTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(retort::test::write_tiny_model(folder_ / "teacher").ok());
+    auto files = open_model(folder_ / "teacher");
+    ASSERT_TRUE(files.ok()) << files.error().message;
+    files_ = std::make_unique<ModelFiles>(std::move(*files));
+    auto teacher = load_model(*files_, Numeric::kExact);
+    ASSERT_TRUE(teacher.ok()) << teacher.error().message;
+    teacher_ = std::make_unique<TorchModel>(std::move(*teacher));
+    batch_.rows = 2, batch_.seq = kSeq;
+    batch_.starts = {0, kSeq, kSeq + 20};
+    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+  }
+
+  // The student with this mixer in every layer.
+  std::vector<std::vector<PartWeights>> start(const std::string& mixer, const nlohmann::json& fields = nlohmann::json::object(),
+                                              WindowConfig window = {}) {
+    ModelConfig config = teacher_->config;
+    for (auto& layer : config.plan) layer.parts[0].mixer = mixer, layer.parts[0].config = fields, layer.parts[0].window = window;
+    const Status valid = validate_plan(config);
+    EXPECT_TRUE(valid.ok()) << valid.error().message;
+    auto parts = empty_parts(config);
+    for (int l = 0; l < config.layers; ++l) {
+      const Status status = fill_start(*files_->weights, config, l, 7, parts[l][0]);
+      EXPECT_TRUE(status.ok()) << status.error().message;
+    }
+    const Status status = start_from_data(*teacher_, batch_, 7, pool_, parts);
+    EXPECT_TRUE(status.ok()) << status.error().message;
+    return parts;
+  }
+  // The first layer's input, for the first row.
+  at::Tensor input() const {
+    const at::NoGradGuard no_grad;
+    at::Tensor x;
+    run_model(*teacher_, {batch_.tokens.data(), kSeq}, rows(), [&](const LayerView& view) { if (view.layer == 0) x = view.input; });
+    return x;
+  }
+  Rows rows() const { return batch_rows(*teacher_, batch_, 0, 1); }
+  at::Tensor output(const PartWeights& part, const at::Tensor& x) const {
+    const at::NoGradGuard no_grad;
+    return run_part(part, x, rows(), Numeric::kExact);
+  }
+  static double error(const at::Tensor& a, const at::Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
+  static const at::Tensor& tensor(const PartWeights& part, const std::string& name) {
+    for (size_t i = 0; i < part.table.size(); ++i) {
+      if (part.table[i].name == name) return part.values[i];
+    }
+    ADD_FAILURE() << part.prefix << " has no " << name;
+    return part.values[0];
+  }
+
+  retort::test::TempFolder folder_;
+  std::unique_ptr<ModelFiles> files_;
+  std::unique_ptr<TorchModel> teacher_;
+  Batch batch_;
+  ThreadPool pool_{1};
+};
+
+TEST_F(StudentStartTest, EveryMixerStartsFinite) {
+  const at::Tensor x = input();
+  for_each_mixer([&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    for (WindowConfig window : {WindowConfig{}, WindowConfig{8, 2}}) {
+      if (Mixer::kNeedsWindow && window.size == 0) continue;
+      if (!Mixer::kNeedsWindow && !Mixer::kRecurrent && window.size > 0) continue;
+      SCOPED_TRACE(cat(Mixer::kName, " window ", window.size));
+      const auto parts = start(Mixer::kName, nlohmann::json::object(), window);
+      const at::Tensor y = output(parts[0][0], x), teacher = output(teacher_->layers[0][0], x);
+      EXPECT_TRUE(at::isfinite(y).all().item<bool>());
+      // Nothing is louder than what it stands for; a window makes it the teacher's until tokens leave it.
+      EXPECT_LT(y.norm().item<double>(), 3 * teacher.norm().item<double>());
+      if (window.size > 0) {
+        EXPECT_LT(error(y.narrow(0, 0, window.size), teacher.narrow(0, 0, window.size)), 1e-5);
+        EXPECT_LT(error(y, teacher), 0.9);
+      }
+    }
+  });
+}
+
+// The norm takes the magnitude out of each head, and puts the teacher's back in.
+TEST_F(StudentStartTest, NormsStartAtTheTeachersHeadRms) {
+  const auto parts = start("hgrn2");
+  const at::Tensor& weight = tensor(parts[1][0], "g_norm.weight");
+  const at::NoGradGuard no_grad;
+  at::Tensor squares = at::zeros({4}, at::kDouble);
+  for (int r = 0; r < 2; ++r) {
+    const Rows one = batch_rows(*teacher_, batch_, r, 1);
+    at::Tensor x;
+    run_model(*teacher_, {batch_.tokens.data() + r * kSeq, kSeq}, one, [&](const LayerView& view) { if (view.layer == 1) x = view.input; });
+    squares += run_part(teacher_->layers[1][0], x, one, Numeric::kExact, true).reshape({kSeq, 4, 8}).to(at::kDouble).square().mean({0, 2}) / 2;
+  }
+  const at::Tensor want = squares.sqrt().to(at::kFloat).unsqueeze(1).expand({4, 8}).reshape({32});
+  EXPECT_LT(error(weight, want), 1e-5);
+  EXPECT_LT(error(tensor(start("mlstm")[1][0], "norm.weight"), 2 * want), 1e-5);
+  EXPECT_LT(error(tensor(start("gla")[1][0], "g_norm.weight"), want.mean().expand({8})), 1e-5);
+  EXPECT_LT(error(at::silu(tensor(start("metala")[1][0], "g_proj.bias")), want), 1e-5);
+}
+
+// W_Q^T A_q^T A_k W_K against the truncated SVD of W_Q^T W_K, both of a kv head's two query heads.
+TEST_F(StudentStartTest, RebasedMapsAreTheBestOfTheirRank) {
+  for (int f : {3, 7}) {
+    const auto parts = start("rebased", {{"feature_dim", f}});
+    const PartWeights& part = parts[2][0];
+    const at::Tensor q = tensor(part, "q_proj.weight").to(at::kDouble), k = tensor(part, "k_proj.weight").to(at::kDouble);
+    const at::Tensor aq = tensor(part, "feature_q.weight").to(at::kDouble), ak = tensor(part, "feature_k.weight").to(at::kDouble);
+    for (int g = 0; g < 2; ++g) {
+      std::vector<at::Tensor> exact, got;
+      const at::Tensor wk = k.narrow(0, g * 8, 8);
+      for (int h = 2 * g; h < 2 * g + 2; ++h) {
+        const at::Tensor wq = q.narrow(0, h * 8, 8);
+        exact.push_back(at::matmul(wq.t(), wk));
+        got.push_back(at::matmul(at::matmul(aq[h], wq).t(), at::matmul(ak[g], wk)));
+      }
+      const at::Tensor product = at::cat(exact);
+      const auto [u, s, vt] = at::linalg_svd(product, false);
+      const at::Tensor best = at::matmul(u.narrow(1, 0, f) * s.narrow(0, 0, f), vt.narrow(0, 0, f));
+      EXPECT_LT(error(at::cat(got), best), 1e-5) << "rank " << f << " kv head " << g;
+      EXPECT_GT(error(best, product), 1e-3) << "nothing was cut off: this tests nothing";
+    }
+  }
+}
+
+// A student's part that owns one kv head of two computes what it computed in the whole: their outputs add up, up to norms over all heads.
+TEST_F(StudentStartTest, CutByHeadsItIsTheSameFunction) {
+  const at::Tensor x = input();
+  for_each_mixer([&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    if (!Mixer::kRecurrent || std::string(Mixer::kName) == "hgrn2") return;  // HGRN2 norms its heads together
+    SCOPED_TRACE(Mixer::kName);
+    const auto whole = start(Mixer::kName);
+    ModelConfig config = teacher_->config;
+    config.plan[0].parts = {whole[0][0].part, whole[0][0].part};
+    config.plan[0].parts[0].kv_heads = {0}, config.plan[0].parts[1].kv_heads = {1};
+    ASSERT_TRUE(validate_plan(config).ok());
+    auto parts = empty_parts(config);
+    at::Tensor sum;
+    for (PartWeights& part : parts[0]) {
+      const Status status = fill_from(whole[0][0], part);
+      ASSERT_TRUE(status.ok()) << status.error().message;
+      const at::Tensor y = output(part, x);
+      sum = sum.defined() ? sum + y : y;
+    }
+    EXPECT_LT(error(sum, output(whole[0][0], x)), 1e-5);
+  });
+}
+
+}  // namespace
+}  // namespace retort::train
