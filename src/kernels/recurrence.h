@@ -2,7 +2,7 @@
 //
 //   S_t = exp(l_t) o S_{t-1} + k_t v_t^T;   y_t = S_t^T q_t
 //   kSum, kAtLeastOne: z_t = exp(l_t) o z_{t-1} + k_t;   y_t = S_t^T q_t / d_t,   d_t = z_t . q_t + norm_eps or max(|z_t . q_t|, 1)
-//   kSum: log_norm_t = log d_t + q_log_offset_t
+//   kSum: log_norm_t = log d_t + q_log_offset_t;   where z_t . q_t is 0, y_t is 0 and log_norm_t is kKernelNothingWritten
 //
 // Layer: kernels. Thread-safe: every call touches one kv head (and the query heads that read it) of one sequence, so callers
 // run kv heads and sequences in parallel. A skip (y += skip v) is the caller's.
@@ -34,9 +34,9 @@ struct KernelRecurrence {
   int64_t state_size() const { return int64_t(key_dim) * (value_dim + (normalised() ? 1 : 0)); }
 };
 
-// log_norm where the normaliser is empty; out is 0 there.
+// log_norm where the sum is empty; out is 0 there.
 inline constexpr float kKernelNothingWritten = -1e30f;
-// A normaliser that is not above this counts as empty.
+// A sum z . q that is not above this counts as empty, whatever norm_eps is: a window that it is joined with has all the weight.
 inline constexpr float kKernelLeastNorm = 1e-30f;
 
 // Rows of one sequence, contiguous; all kv heads. q_log_offset may be null, log_decay is null for KernelDecay::kNone.

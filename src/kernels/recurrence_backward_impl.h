@@ -57,7 +57,7 @@ struct RecurrenceBackward {
     }
   }
 
-  // Tokens that neither write nor read anything have no gradient; but their log_norm may be log norm_eps + q_log_offset.
+  // Tokens that neither write nor read anything have no gradient.
   void silence(int64_t end) const {
     const int64_t n = spec.group(), K = spec.key_dim, V = spec.value_dim, kv_heads = spec.kv_heads;
     const int64_t D = spec.decay == KernelDecay::kPerKey ? K : 1;
@@ -70,9 +70,6 @@ struct RecurrenceBackward {
       clear(grad.v, kv_heads * V, V);
       clear(grad.q_log_offset, n * kv_heads, n);
       if (spec.decay != KernelDecay::kNone) clear(grad.log_decay, kv_heads * D, D);
-      if (!grad.q_log_offset || !d_log_norm || spec.norm_eps <= kKernelLeastNorm) continue;
-      const int64_t heads = t * spec.heads + kv_head * n;
-      std::copy(d_log_norm + heads, d_log_norm + heads + n, grad.q_log_offset + heads);
     }
   }
 
@@ -133,8 +130,8 @@ struct RecurrenceBackward {
       const T slope = spec.normaliser == KernelNormaliser::kSum ? T(1) : std::fabs(sum[t]) <= 1 ? T(0) : std::copysign(T(1), sum[t]);
       const int64_t i = (w.first + t) * spec.heads + head;
       const T* dy = d_out + i * ch.V;
-      const T inverse = d > kKernelLeastNorm ? 1 / d : T(0);
-      const T d_log = d_log_norm && d > kKernelLeastNorm ? d_log_norm[i] : T(0);
+      const T inverse = d > 0 ? 1 / d : T(0);
+      const T d_log = d_log_norm && d > 0 ? d_log_norm[i] : T(0);
       for (int64_t j = 0; j < ch.V; ++j) dn[t * ch.V + j] = dy[j] * inverse;
       d_sum[t] = slope * (d_log - dot<M>(dy, out + i * ch.V, ch.V)) * inverse;
       if (grad.q_log_offset) grad.q_log_offset[i] = d_log;

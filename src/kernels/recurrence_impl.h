@@ -13,14 +13,15 @@ struct Recurrence {
   using G = Gemm<M>;
   using Chunk = RecurrenceChunk<M>;
 
-  // What the output is divided by, from z . q.
+  // What the output is divided by, from z . q; 0 where nothing was written.
   static T divisor(const KernelRecurrence& spec, T sum) {
-    return spec.normaliser == KernelNormaliser::kSum ? sum + T(spec.norm_eps) : std::max(std::fabs(sum), T(1));
+    if (spec.normaliser == KernelNormaliser::kAtLeastOne) return std::max(std::fabs(sum), T(1));
+    return sum > kKernelLeastNorm ? sum + T(spec.norm_eps) : T(0);
   }
   static void write_norm(const KernelRecurrence& spec, const RecurrenceTokens<T>& in, int64_t row, int head, T d, T* log_norm) {
     if (!log_norm) return;
     const int64_t i = row * spec.heads + head;
-    log_norm[i] = d > kKernelLeastNorm ? std::log(d) + (in.q_log_offset ? in.q_log_offset[i] : T(0)) : T(kKernelNothingWritten);
+    log_norm[i] = d > 0 ? std::log(d) + (in.q_log_offset ? in.q_log_offset[i] : T(0)) : T(kKernelNothingWritten);
   }
 
   // ---- one token ----------------------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ struct Recurrence {
     }
     for (int h = 0; h < n; ++h) {
       const T d = divisor(spec, dot<M>(q + h * K, z, K));
-      for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > kKernelLeastNorm ? y[h * V + i] / d : T(0);
+      for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > 0 ? y[h * V + i] / d : T(0);
       write_norm(spec, in, 0, first + h, d, log_norm);
     }
   }
@@ -190,7 +191,7 @@ struct Recurrence {
       if (!spec.normalised()) continue;
       sums(ch, reads, stride, p, state + ch.K * ch.V, sum);
       for (int64_t t = 0; t < ch.c; ++t) {
-        const T d = divisor(spec, sum[t]), inverse = d > kKernelLeastNorm ? 1 / d : T(0);
+        const T d = divisor(spec, sum[t]), inverse = d > 0 ? 1 / d : T(0);
         for (int64_t i = 0; i < ch.V; ++i) y[t * out_stride + i] *= inverse;
         write_norm(spec, in, first + t, head, d, log_norm);
       }

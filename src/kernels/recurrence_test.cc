@@ -89,7 +89,7 @@ Outputs<double> definition(const Case& c, const Data<double>& d) {
         for (int i = 0; i < K; ++i) {
           for (int j = 0; j <= V; ++j) y[j] += d.q[(t * s.heads + h) * K + i] * S[(g * K + i) * (V + 1) + j];
         }
-        const double norm = joins(s) ? y[V] + s.norm_eps : s.normalised() ? std::max(std::fabs(y[V]), 1.0) : 1;
+        const double norm = joins(s) ? (y[V] > 0 ? y[V] + s.norm_eps : 0) : s.normalised() ? std::max(std::fabs(y[V]), 1.0) : 1;
         for (int j = 0; j < V; ++j) r.out[(t * s.heads + h) * V + j] = norm > 0 ? y[j] / norm : 0;
         if (joins(s) && norm > 0) r.log_norm[t * s.heads + h] = std::log(norm) + d.offset[t * s.heads + h];
       }

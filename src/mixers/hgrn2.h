@@ -73,7 +73,7 @@ struct Hgrn2 {
   }
 
  private:
-  // log(c + (1 - c) sigmoid(z)) = log_sigmoid(z) - log_sigmoid(z - log c), without digits lost at either end.
+  // log(c + (1 - c) sigmoid(z)) = log_sigmoid(z) - log_sigmoid(z - log c), which keeps the digits of a decay near 1.
   template <class Ops>
   static typename Ops::Tensor bounded(Ops& ops, const Config& c, const PartShape& s, const typename Ops::Tensor& z) {
     const auto open = ops.log_sigmoid(z);

@@ -93,7 +93,7 @@ enum class Decay {
 // What the sum S^T q is divided by, with z_t = exp(l_t) o z_{t-1} + k_t.
 enum class Normaliser {
   kNone,
-  kSum,         // z . q + norm_eps; log_norm is its logarithm
+  kSum,         // z . q + norm_eps; log_norm is its logarithm, kNothingWritten where z . q is 0
   kAtLeastOne,  // max(|z . q|, 1) (mLSTM); no log_norm
 };
 
@@ -130,7 +130,7 @@ struct RecurrenceSpec {
 
 // log of an empty sum. Finite, so that 0 * log_norm is 0 and not NaN in a backward pass; exp of it is exactly 0.
 inline constexpr double kNothingWritten = -1e30;
-// A normaliser that is not above this counts as empty: output 0. The exponentials in it span more than floats do, and 1 / it must
+// A sum z . q that is not above this counts as empty: output 0. The exponentials in it span more than floats do, and 1 / it must
 // not overflow in a backward pass.
 inline constexpr double kLeastNorm = 1e-30;
 
@@ -143,7 +143,7 @@ struct Normalised {
 template <class Ops>
 struct RecurrenceInputs {
   using Tensor = typename Ops::Tensor;
-  Tensor q;                 // [T, H*K]; for Normaliser::kSum non-negative
+  Tensor q;                 // [T, H*K]; for Normaliser::kSum no product with a key is negative
   Tensor k;                 // [T, G*K]
   Tensor v;                 // [T, G*V]
   Tensor log_decay{};       // [T, G] or [T, G*K], <= 0; kPerCell: step_t [T, G*V], >= 0; unset for Decay::kNone

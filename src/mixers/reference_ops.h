@@ -400,10 +400,11 @@ class ReferenceOps {
     held.a.push_back(std::move(k)), held.b.push_back(std::move(v)), held.c.push_back(std::move(l));
   }
 
+  // What the output is divided by, from z . q; 0 where nothing was written.
   static double divisor(const RecurrenceSpec& spec, double sum) {
     switch (spec.normaliser) {
       case Normaliser::kNone: break;
-      case Normaliser::kSum: return sum + spec.norm_eps;
+      case Normaliser::kSum: return sum > kLeastNorm ? sum + spec.norm_eps : 0;
       case Normaliser::kAtLeastOne: return std::max(std::fabs(sum), 1.0);
     }
     return 1;
@@ -414,9 +415,9 @@ class ReferenceOps {
                      Normalised<Tensor>& y) {
     const int64_t V = spec.value_dim;
     const double norm = divisor(spec, sums[size_t(V)]);
-    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = norm > kLeastNorm ? sums[size_t(i)] / norm : 0;
+    for (int64_t i = 0; i < V; ++i) y.out.row(r)[h * V + i] = norm > 0 ? sums[size_t(i)] / norm : 0;
     if (!spec.joins()) return;
-    y.log_norm.row(r)[h] = norm > kLeastNorm ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
+    y.log_norm.row(r)[h] = norm > 0 ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
   }
 
   static void by_steps(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
@@ -506,7 +507,7 @@ class ReferenceOps {
         }
         finish(spec, in, first + t, h, sums, y);
         const double norm = divisor(spec, sums.back());
-        for (double& w : weights) w = norm > kLeastNorm ? w / norm : 0;
+        for (double& w : weights) w = norm > 0 ? w / norm : 0;
         matrix(s, int(h), true).weights.push_back(std::move(weights));
       }
     }

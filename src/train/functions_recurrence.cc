@@ -105,7 +105,7 @@ OutAndNorm formula(const RecurrenceSpec& spec, const Tensor& q, const Tensor& k,
   if (spec.normaliser == Normaliser::kNone) return {y.reshape({s.size, -1}), {}};
   const Tensor n = y.narrow(2, 0, spec.value_dim), z = y.select(2, spec.value_dim);
   if (spec.normaliser == Normaliser::kAtLeastOne) return {(n / z.abs().clamp_min(1).unsqueeze(2)).reshape({s.size, -1}), {}};
-  const Tensor norm = z + spec.norm_eps, nothing = norm.le(kLeastNorm), safe = norm.masked_fill(nothing, 1);
+  const Tensor nothing = z.le(kLeastNorm), safe = (z + spec.norm_eps).masked_fill(nothing, 1);
   const Tensor out = (n / safe.unsqueeze(2)).masked_fill(nothing.unsqueeze(2), 0);
   return {out.reshape({s.size, -1}), safe.log().masked_fill(nothing, kNothingWritten)};
 }
