@@ -3,61 +3,16 @@
 #include <gtest/gtest.h>
 
 #include "conformance/operations.h"
-#include "train/torch_ops.h"
+#include "conformance/trained.h"
 
 namespace retort::conformance {
 namespace {
 
 using train::Numeric;
-using train::Rows;
 using train::TorchOps;
-
-at::Tensor as_torch(const std::vector<double>& values, std::vector<int64_t> shape, at::ScalarType type) {
-  return torch::tensor(values, torch::kFloat64).view(shape).to(type);
-}
-
-std::vector<double> values_of(const at::Tensor& t) {
-  const at::Tensor d = t.detach().to(torch::kFloat64).contiguous();
-  return {d.data_ptr<double>(), d.data_ptr<double>() + d.numel()};
-}
 
 const std::vector<int64_t> kSizes = {70, 1, 12};  // of the sequences
 constexpr int64_t kRows = 83;
-
-// Weights and input as leaves.
-struct Trained {
-  PartShape shape;
-  at::ScalarType type;
-  Numeric numeric;
-  std::vector<at::Tensor> weights{};  // undefined where absent
-  at::Tensor x{};
-
-  Trained(PartShape s, const std::vector<ReferenceOps::Weight>& values, const ReferenceOps::Tensor& input, at::ScalarType t, Numeric n)
-      : shape(std::move(s)), type(t), numeric(n), x(as_torch(input.values, {input.rows, input.columns}, t)) {
-    for (const auto& weight : values) weights.push_back(weight ? as_torch(weight.values, weight.shape, t) : at::Tensor());
-  }
-
-  // equation(ops, x, weights)
-  template <class Equation>
-  at::Tensor run(const Equation& equation) const {
-    std::vector<train::Sequence> sequences;
-    for (int64_t n : kSizes) sequences.push_back({sequences.empty() ? 0 : sequences.back().begin + sequences.back().size, n});
-    const Rows rows = Rows::make(sequences, shape.rope, shape.head_dim, type);
-    TorchOps ops(rows, shape, numeric);
-    std::vector<TorchOps::Weight> handles;
-    for (const auto& w : weights) handles.push_back({w});
-    return ops.flat(equation(ops, TorchOps::Tensor(x), handles.data()));
-  }
-
-  std::vector<at::Tensor> gradients(const auto& equation, const at::Tensor& direction) {
-    std::vector<at::Tensor> leaves = {x.requires_grad_()};
-    for (at::Tensor& w : weights) {
-      if (w.defined()) leaves.push_back(w.requires_grad_());
-    }
-    const at::Tensor y = run(equation);
-    return torch::autograd::grad({y}, leaves, {direction.to(y.scalar_type())}, std::nullopt, false, true);
-  }
-};
 
 // Every leaf's gradient along a random step against central differences.
 void expect_gradients(Trained& run, const std::vector<TensorSpec>& table, const auto& equation) {
@@ -86,13 +41,6 @@ void expect_gradients(Trained& run, const std::vector<TensorSpec>& table, const 
   }
 }
 
-template <class Mixer>
-auto mixer_equation(const World& w) {
-  return [&w](TorchOps& ops, const TorchOps::Tensor& x, Weights<TorchOps> weights) {
-    return part_forward<Mixer>(ops, *parse_config<Mixer>(w.part().config), w.shape, weights, x);
-  };
-}
-
 template <class Equation>
 auto operation_equation(const Operation& op, const Equation& equation) {
   return [&](TorchOps& ops, const TorchOps::Tensor& x, Weights<TorchOps> w) { return apply(equation, ops, op, x, w); };
@@ -114,7 +62,7 @@ TEST(TrainConformance, ValuesFollowTheReference) {
     const auto want = wanted<Mixer>(w, x).values;
     const bool loud = w.name.find("loudness 1") == std::string::npos;
     const auto got = [&](at::ScalarType type, Numeric numeric) {
-      return values_of(Trained(w.shape, w.weights, x, type, numeric).run(mixer_equation<Mixer>(w)));
+      return values_of(Trained(w.shape, w.weights, x, kSizes, type, numeric).run(mixer_equation<Mixer>(w)));
     };
     EXPECT_LT(distance(got(torch::kFloat64, Numeric::kExact), want), 1e-9);
     // As for the runtime: float sums of ~100 terms; loud worlds multiply the arguments of exponentials by up to 20.
@@ -131,7 +79,7 @@ TEST(TrainConformance, GradientsAreFiniteDifferences) {
   for_each_world([](auto tag, const World& w) {
     using Mixer = typename decltype(tag)::type;
     torch::manual_seed(3);
-    Trained run(w.shape, w.weights, random_rows(kRows, w.config.width, 2), torch::kFloat64, Numeric::kExact);
+    Trained run(w.shape, w.weights, random_rows(kRows, w.config.width, 2), kSizes, torch::kFloat64, Numeric::kExact);
     expect_gradients(run, w.table, mixer_equation<Mixer>(w));
   });
 }
@@ -144,16 +92,16 @@ TEST(TrainConformance, OperationsFollowTheReference) {
     const auto x = random_rows(kRows, op.input_columns(), 4);
     const auto want = operation_reference(op, plain, kSizes, x).values;
     const auto got = [&](at::ScalarType type, Numeric numeric) {
-      return values_of(Trained(operation_shape(), weights, x, type, numeric).run(equation));
+      return values_of(Trained(operation_shape(), weights, x, kSizes, type, numeric).run(equation));
     };
     EXPECT_LT(distance(got(torch::kFloat64, Numeric::kExact), want), 1e-12);
     EXPECT_LT(distance(got(torch::kFloat32, Numeric::kExact), want), 1e-5);
     EXPECT_LT(distance(got(torch::kFloat32, Numeric::kFast), want), 5e-2);  // 8 bits of every factor
 
     torch::manual_seed(3);
-    Trained exact(operation_shape(), weights, x, torch::kFloat64, Numeric::kExact);
+    Trained exact(operation_shape(), weights, x, kSizes, torch::kFloat64, Numeric::kExact);
     expect_gradients(exact, op.table(), equation);
-    Trained fast(operation_shape(), weights, x, torch::kFloat32, Numeric::kFast);
+    Trained fast(operation_shape(), weights, x, kSizes, torch::kFloat32, Numeric::kFast);
     const at::Tensor direction = torch::randn_like(exact.run(equation));
     const auto wanted_gradients = exact.gradients(equation, direction), fast_gradients = fast.gradients(equation, direction);
     for (size_t i = 0; i < wanted_gradients.size(); ++i) {
@@ -167,7 +115,7 @@ TEST(TrainConformance, OperationsTakeTheLayersNarrowInput) {
     if (!op.takes_layer_input) return;
     SCOPED_TRACE(op.name);
     const auto equation = operation_equation(op, plain);
-    Trained run(operation_shape(), operation_weights(op), random_rows(kRows, op.input_columns(), 4), torch::kFloat32, Numeric::kFast);
+    Trained run(operation_shape(), operation_weights(op), random_rows(kRows, op.input_columns(), 4), kSizes, torch::kFloat32, Numeric::kFast);
     const at::Tensor want = run.run(equation).detach(), direction = torch::randn_like(want);
     const at::Tensor wanted_gradient = run.gradients(equation, direction)[0];
     run.x = run.x.detach().to(torch::kBFloat16);

@@ -1,0 +1,17 @@
+"""Discrete Mamba-2 (mixers.md 3.12, arXiv 2502.14458)."""
+from case import log_sigmoid, silu
+from outside_cores import SCALAR as CORES
+from recurrences import decaying
+
+
+def layer(case, core=decaying):
+    e = case.heads * case.head_dim
+    p = case.linear("in_proj")
+    xbc = case.conv(p[:, : 3 * e], case.get("conv1d.weight"), case.get("conv1d.bias"))
+    x, b, c = (case.split(z) for z in xbc.split(e, -1))
+    log_decay = log_sigmoid(-p[:, 4 * e :])[..., None]
+    y, state = core(c, case.far(b), case.far(x), case.far(log_decay))
+    if case.get("D") is not None:
+        y = y + case.get("D")[:, None] * x
+    y = y * silu(case.split(p[:, 3 * e : 4 * e] + case.get("z_bias")))
+    return case.out(case.add_window(y, c * case.head_dim**0.5, b, x), "out_proj"), state

@@ -1,0 +1,67 @@
+"""Mamba-2 (mixers.md 3.6, arXiv 2405.21060) with a group a head."""
+import torch
+
+from case import rms, silu
+from outside import Outside, called
+from outside_cores import CHUNK, batch
+from recurrences import decaying
+
+
+def stepping(x, step, rate, b, c):
+    """S_t = e^(step rate) S_{t-1} + step b x^T;  y = S^T c.  x, b, c [T, H, channels], step [T, H], rate [H]."""
+    return decaying(c, step[..., None] * b, x, (step * rate)[..., None])
+
+
+def layer(case, core=stepping):
+    e = case.heads * case.head_dim
+    p = case.linear("in_proj")
+    conv = case.conv(p[:, e : 4 * e], case.get("conv1d.weight"), case.get("conv1d.bias"))
+    x, b, c = (case.split(n) for n in silu(conv).split(e, -1))
+    step = torch.nn.functional.softplus(p[:, 4 * e :] + case.get("dt_bias"))
+    far_step = case.far(step[..., None])[..., 0]
+    y, state = core(case.far(x), far_step, -case.get("A_log").exp(), case.far(b), c)
+    if case.get("D") is not None:
+        y = y + case.get("D")[:, None] * x
+    y = rms(y * silu(case.split(p[:, :e])), case.split(case.get("norm.weight")), case.eps)
+    v, k, q = (case.split(n) for n in conv.split(e, -1))  # the window sees them without SiLU
+    return case.out(case.add_window(y, q * case.head_dim**0.5, k, v), "out_proj"), state
+
+
+def chunk_scan(f):
+    def core(x, step, rate, b, c):
+        y, state = f(*batch(x, step), rate, *batch(b, c), CHUNK, return_final_states=True)
+        return y[0], state[0].transpose(1, 2)
+
+    return core
+
+
+CORES = [Outside(f"transformers {source}:mamba2_chunk_scan", chunk_scan) for source in ("mamba2.modeling_mamba2", "bamba.modeling_bamba")]
+
+
+def tensors(case):
+    return {n: t[:, None] if n == "conv1d.weight" else t for n, t in case.tensors.items()}
+
+
+def mamba2_mixer(module, case):
+    from transformers import Mamba2Config
+
+    config = Mamba2Config(hidden_size=case.x.shape[1], num_heads=case.heads, head_dim=case.head_dim, expand=1, state_size=case.head_dim,
+                          n_groups=case.heads, conv_kernel=case.fields["conv_size"], chunk_size=CHUNK, num_hidden_layers=1,
+                          layer_norm_epsilon=case.eps)
+    return called(module(config, 0), tensors(case), case.x)[0], None
+
+
+def bamba_mixer(module, case):
+    from transformers import BambaConfig
+
+    config = BambaConfig(hidden_size=case.x.shape[1], mamba_n_heads=case.heads, mamba_d_head=case.head_dim, mamba_n_groups=case.heads,
+                         mamba_d_state=case.head_dim, mamba_expand=1, mamba_d_conv=case.fields["conv_size"], mamba_chunk_size=CHUNK,
+                         rms_norm_eps=case.eps, num_hidden_layers=1)
+    return called(module(config, 0), tensors(case), case.x)[0], None
+
+
+alone = lambda case: not case.window
+LAYERS = [
+    Outside("transformers mamba2.modeling_mamba2:Mamba2Mixer", mamba2_mixer, suits=alone),
+    Outside("transformers bamba.modeling_bamba:BambaMixer", bamba_mixer, suits=alone),
+]

@@ -1,0 +1,24 @@
+"""Retention (mixers.md 3.5, arXiv 2307.08621) with the normalisers that a norm per head makes superfluous left out."""
+import torch
+
+from case import rms, silu
+from outside import Outside
+from outside_cores import SCALAR, by_head, unscaled
+from recurrences import decaying
+
+
+def layer(case, core=decaying):
+    q, k, v = case.qkv()
+    turned = case.rope if case.fields["rope"] else lambda z: z
+    log_decay = torch.log1p(-(2.0 ** (-5 - torch.arange(case.heads).double())))[None, :, None].expand(case.rows, -1, 1)
+    y, state = core(turned(q) / case.head_dim**0.5, case.repeated(case.far(turned(k))), case.repeated(case.far(v)), log_decay)
+    y = rms(y, case.get("g_norm.weight"), case.eps) * silu(case.split(case.linear("g_proj")))
+    return case.out(case.add_window(y, q, k, v)), state
+
+
+def retention(f):
+    # Has its own decays, for as many heads as there are, and no state.
+    return lambda q, k, v, log_decay: (f(*by_head(unscaled(q), k, v))[0].transpose(0, 1), None)
+
+
+CORES = [Outside("fla retention/naive.py:naive_retention", retention), *SCALAR]

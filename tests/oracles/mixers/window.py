@@ -1,0 +1,2 @@
+"""Attention's equations through a window."""
+from attention import LAYERS, layer
