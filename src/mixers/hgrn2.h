@@ -73,13 +73,17 @@ struct Hgrn2 {
   }
 
  private:
-  // log(c + (1 - c) sigmoid(z)) = log_sigmoid(z) - log_sigmoid(z - log c), which keeps the digits of a decay near 1.
+  // log(c + (1 - c) sigmoid(z)). As 1 - f is (1 - c) sigmoid(-z), the logit of f is log(c + e^z) - log(1 - c), and
+  // log(c + e^z) = log c - log_sigmoid(log c - z): no difference of nearly equal numbers where c is near 1.
   template <class Ops>
   static typename Ops::Tensor bounded(Ops& ops, const Config& c, const PartShape& s, const typename Ops::Tensor& z) {
-    const auto open = ops.log_sigmoid(z);
-    if (c.lower_bound == 0) return open;
-    const auto shift = ops.same_row(z, std::vector<double>(size_t(s.kv_heads) * s.head_dim, -std::log(c.lower_bound)));
-    return ops.add(open, ops.neg(ops.log_sigmoid(ops.add(z, shift))));
+    if (c.lower_bound == 0) return ops.log_sigmoid(z);
+    const auto plus = [&](const typename Ops::Tensor& x, double value) {
+      return ops.add(x, ops.same_row(z, std::vector<double>(size_t(s.kv_heads) * s.head_dim, value)));
+    };
+    const double log_c = std::log(c.lower_bound);
+    const auto above = ops.neg(ops.log_sigmoid(plus(ops.neg(z), log_c)));
+    return ops.log_sigmoid(plus(above, log_c - std::log1p(-c.lower_bound)));
   }
 };
 

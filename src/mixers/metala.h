@@ -70,7 +70,8 @@ struct Metala {
     if (w[kAugment]) {
       const auto for_every_head = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
       const auto share = ops.dot_heads(ops.mul_row(q, w[kAugment]), for_every_head(in.k), s.heads);
-      in.bonus = ops.sigmoid(ops.mul_heads(for_every_head(in.v), share, s.heads));
+      // sigmoid(u) - 1/2: LayerNorm takes the half out again, and a small y added to it would lose its digits.
+      in.bonus = ops.scale(ops.tanh(ops.scale(ops.mul_heads(for_every_head(in.v), share, s.heads), 0.5)), 0.5);
     }
     return in;
   }

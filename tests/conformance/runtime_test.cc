@@ -42,8 +42,16 @@ class RuntimeConformance : public testing::Test {
   }
 };
 
-// Float sums of ~100 terms a few operations deep; loud worlds multiply the arguments of exponentials by up to 20.
-double float_tolerance(const World& w) { return w.name.find("loudness 1") == std::string::npos ? 1e-3 : 2e-5; }
+// Float sums of ~100 terms a few operations deep; loud worlds multiply the arguments of exponentials by up to 20. A divisor whose
+// epsilon a float can see is a sum of features of either sign: where they cancel, the rounding of a float state stays.
+template <class Mixer>
+double float_tolerance(const World& w) {
+  if (w.name.find("loudness 1") == std::string::npos) return 1e-3;
+  if constexpr (Mixer::kRecurrent) {
+    if (Mixer::recurrence(*parse_config<Mixer>(w.part().config), w.shape).norm_eps > 1e-7) return 2e-4;
+  }
+  return 2e-5;
+}
 
 TEST_F(RuntimeConformance, EveryIsaFollowsTheReference) {
   for_each_world([](auto tag, const World& w) {
@@ -55,14 +63,14 @@ TEST_F(RuntimeConformance, EveryIsaFollowsTheReference) {
     for (Isa isa : available_isas()) {
       SCOPED_TRACE(isa_name(isa));
       set_active_isa(isa);
-      EXPECT_LT(distance(served.whole<Mixer>(x).values, want.values), float_tolerance(w)) << "whole";
+      EXPECT_LT(distance(served.whole<Mixer>(x).values, want.values), float_tolerance<Mixer>(w)) << "whole";
       Sequence s = served.sequence();
       ReferenceOps::Tensor stepped(rows, x.columns);
       for (int64_t t = 0; t < rows; ++t) {
         const auto y = served.forward<Mixer>({{&s, 0, 1}}, slice(x, t, 1));
         std::copy(y.values.begin(), y.values.end(), stepped.row(t));
       }
-      EXPECT_LT(distance(stepped.values, want.values), float_tolerance(w)) << "token by token";
+      EXPECT_LT(distance(stepped.values, want.values), float_tolerance<Mixer>(w)) << "token by token";
     }
   });
 }
@@ -96,7 +104,7 @@ TEST_F(RuntimeConformance, RaggedBatchesInRandomPieces) {
         done[i] += n;
       }
       if (rows.rows == 0) continue;
-      ASSERT_LT(distance(served.forward<Mixer>(segments, rows).values, expected.values), 2 * float_tolerance(w));
+      ASSERT_LT(distance(served.forward<Mixer>(segments, rows).values, expected.values), 2 * float_tolerance<Mixer>(w));
     }
   }, {1});
 }
