@@ -10,6 +10,7 @@
 #include "mixers/gla.h"
 #include "mixers/hedgehog.h"
 #include "mixers/hgrn2.h"
+#include "mixers/mamba.h"
 #include "mixers/mamba2.h"
 #include "mixers/metala.h"
 #include "mixers/mlstm.h"
@@ -22,7 +23,8 @@ namespace retort {
 
 template <class... Mixers>
 struct TypeList {};
-using MixerList = TypeList<Attention, Window, Slots, Mlstm, Gla, Hgrn2, Retnet, Mamba2, Metala, Rebased, Hedgehog, DiscreteMamba2>;
+using MixerList = TypeList<Attention, Window, Slots, Mlstm, Gla, Hgrn2, Retnet, Mamba, Mamba2, Metala, Rebased, Hedgehog,
+                           DiscreteMamba2>;
 
 template <class Mixer>
 struct MixerTag {

@@ -146,7 +146,7 @@ struct RecurrenceInputs {
   Tensor q;                 // [T, H*K]; for Normaliser::kSum no product with a key is negative
   Tensor k;                 // [T, G*K]
   Tensor v;                 // [T, G*V]
-  Tensor log_decay{};       // [T, G] or [T, G*K], <= 0; kPerCell: step_t [T, G*V], >= 0; unset for Decay::kNone
+  Tensor log_decay{};       // [T, G] or [T, G*K], <= 0; kPerCell: step_t [T, G*V], >= 0, a factor of v; unset for Decay::kNone
   typename Ops::Weight decay_rate{};  // kPerCell: logarithms, [G*V, K]
   Tensor erase{};           // kDelta, kRankOne: a [T, G*K]
   Tensor erase_key{};       // kRankOne: b [T, G*K]

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "mixers/list.h"
+#include "mixers/reference_scan.h"
 
 namespace retort {
 
@@ -299,6 +300,11 @@ class ReferenceOps {
     for (Segment& s : segments_) {
       ReferenceSlot& held = slot(s);
       held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + 1), 0.0);
+      if (spec.decay == Decay::kPerCell) {
+        scan(spec, in, s, held, first, y.out);
+        first += s.rows;
+        continue;
+      }
       for (int64_t t = 0; t < s.rows; ++t) remember(spec, in, first + t, held);
       switch (form_) {
         case ReferenceForm::kStep: by_steps(spec, in, s, held, first, y); break;
@@ -382,6 +388,31 @@ class ReferenceOps {
       if (m.segment == segment && m.head == head && m.recurrent == recurrent) return m;
     }
     return matrices.emplace_back(Matrix{segment, head, recurrent, {}});
+  }
+
+  void scan(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first, Tensor& out) {
+    for (int64_t r = first; r < first + s.rows; ++r) {
+      const double writes = int64_t(held.a.size()) >= spec.first_position ? 1 : 0;
+      const auto row = [&](const Tensor& x, double factor) {
+        std::vector<double> values(x.row(r), x.row(r) + x.columns);
+        for (double& e : values) e *= factor;
+        return values;
+      };
+      held.a.push_back(row(in.k, writes)), held.b.push_back(row(in.v, 1)), held.c.push_back(row(in.log_decay, writes));
+    }
+    const ReferenceScan scan{spec, in.decay_rate.values, held.a, held.b, held.c, held.sum};
+    const int64_t begin = s.state->position, end = begin + s.rows;
+    const auto q = [&](int64_t t) { return in.q.row(first + t - begin); };
+    const auto y = [&](int64_t t) { return out.row(first + t - begin); };
+    switch (form_) {
+      case ReferenceForm::kStep: scan.by_steps(begin, end, q, y); break;
+      case ReferenceForm::kChunked: scan.by_chunks(begin, end, chunk_, q, y); break;
+      case ReferenceForm::kMatrix:
+        scan.by_matrix(begin, end, q, y, [&](int64_t h, std::vector<double> weights) {
+          matrix(s, int(h), true).weights.push_back(std::move(weights));
+        });
+        break;
+    }
   }
 
   // ---- the recurrence -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpa
 enum class HeadAxis { kShared, kQueryRows, kQueryRowsOfBlocks, kKvRows, kQueryColumns };
 
 struct InitBlock {
-  enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace, kLowRank };
+  enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace, kLogCount, kLowRank };
   // What a constant is set by once the teacher has read text: r is the RMS of the teacher's head's output, its mean where heads share the
   // tensor, and 1 before.
   enum class Measure {
@@ -59,12 +59,14 @@ struct InitBlock {
   static InitBlock identity_conv(int64_t rows = 0) { return {Kind::kIdentityConv, rows}; }
   // [heads, out, in] with ones on the diagonal of every head.
   static InitBlock identity_per_head() { return {Kind::kIdentityPerHead}; }
-  static InitBlock linspace(double first, double last) {
-    return {Kind::kLinspace, 0, TeacherSource::kNone, false, first, last};
+  static InitBlock linspace(double first, double last, int64_t rows = 0) {
+    return {Kind::kLinspace, rows, TeacherSource::kNone, false, first, last};
   }
   // [heads, f, d] of kQuery or kKey: A_q and A_k with W_Q^T A_q^T A_k W_K the best approximation of rank f to the teacher's W_Q^T W_K, for
   // all query heads of a kv head at once.
   static InitBlock low_rank(TeacherSource source) { return {Kind::kLowRank, 0, source}; }
+  // ln 1, ln 2, ln 3, .. in every row.
+  static InitBlock log_count() { return {Kind::kLogCount}; }
 };
 
 struct TensorSpec {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "base/threads.h"
@@ -34,6 +35,7 @@ struct OpsScratch {
   AttentionScratch attention;
   std::vector<AttentionArgs> tasks;
   std::vector<CacheSpan> spans;
+  std::unordered_map<const float*, std::vector<float>> scan_rates;  // of every decay_rate seen, [G*K, V]
 };
 
 class RuntimeOps {
@@ -140,6 +142,7 @@ class RuntimeOps {
   // The row `back` tokens before in the same sequence, zeros where there is none.
   Tensor earlier(Tensor x, int64_t back);
   void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
+  Tensor selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in);
   void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
   // Rows side by side, as the recurrence kernels read them.
   Tensor dense(Tensor x);

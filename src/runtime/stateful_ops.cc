@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/recurrence.h"
+#include "kernels/selective_scan.h"
 #include "runtime/runtime_ops.h"
 
 namespace retort {
@@ -72,6 +73,19 @@ KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
 
 // Up to here tokens go one by one: the chunked form pays off later.
 constexpr int64_t kStepTokens = 4;
+
+// -exp(decay_rate), as the kernel reads it: per kv head [K, V] instead of [V, K].
+std::vector<float> scan_rates(const RecurrenceSpec& s, const std::vector<float>& decay_rate) {
+  std::vector<float> rates(decay_rate.size());
+  for (int64_t g = 0; g < s.kv_heads; ++g) {
+    for (int64_t i = 0; i < s.key_dim; ++i) {
+      for (int64_t c = 0; c < s.value_dim; ++c) {
+        rates[size_t((g * s.key_dim + i) * s.value_dim + c)] = -std::exp(decay_rate[size_t((g * s.value_dim + c) * s.key_dim + i)]);
+      }
+    }
+  }
+  return rates;
+}
 
 }  // namespace
 
@@ -184,7 +198,29 @@ Tensor RuntimeOps::dense(Tensor x) {
   return map_rows(x, [&](const float* in, float* out, int64_t) { std::memcpy(out, in, size_t(x.columns) * sizeof(float)); });
 }
 
+Tensor RuntimeOps::selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
+  const Tensor y = allocate(spec.heads * spec.value_dim);
+  const KernelScan kernel{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
+  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), step = dense(in.log_decay);
+  std::vector<float>& rates = scratch_.scan_rates[in.decay_rate->values.data()];
+  if (rates.empty()) rates = scan_rates(spec, in.decay_rate->values);
+  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
+    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
+    const int g = int(chunk % spec.kv_heads);
+    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * kernel.state_size();
+    const ScanTokens<float> tokens{q.row(s.first), k.row(s.first), v.row(s.first), step.row(s.first)};
+    selective_scan_forward(kernel, g, s.count, s.sequence->position(), tokens, rates.data(), state, y.row(s.first));
+  });
+  return y;
+}
+
 Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
+  if (spec.decay == Decay::kPerCell) {
+    const Tensor y = selective_scan(spec, in);
+    ++slot_;
+    if (in.skip) add_skip(y, in.v, in.skip, spec);
+    return {y, {}};
+  }
   Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
   if (spec.joins()) y.log_norm = allocate(spec.heads);
   const KernelRecurrence kernel = kernel_spec(spec);

@@ -78,6 +78,10 @@ OutAndNorm attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 OutAndNorm recurrence(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       const at::Tensor& log_decay, const at::Tensor& offset, const std::vector<Sequence>& sequences, Numeric numeric);
 
+// The selective scan (Decay::kPerCell) without its skip: step[T, G*V], decay_rate[G*V, K] -> [T, H*V]. Nothing is rounded in kFast.
+at::Tensor selective_scan(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& step,
+                          const at::Tensor& decay_rate, const std::vector<Sequence>& sequences, Numeric numeric);
+
 // x[T, D] f32 -> RMS-normed; bf16 in kFast.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps, Numeric numeric);
 // gate_up[T, 2F] -> SiLU(gate) o up [T, F].

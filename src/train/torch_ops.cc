@@ -99,7 +99,13 @@ Normalised<TorchOps::Tensor> TorchOps::attention(const Tensor& q, const Tensor& 
 
 Normalised<TorchOps::Tensor> TorchOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<TorchOps>& in) {
   const at::Tensor v = flat(in.v);
-  auto [out, norm] = train::recurrence(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), flat(in.q_log_offset), rows_.sequences, numeric_);
+  at::Tensor out, norm;
+  if (spec.decay == Decay::kPerCell) {
+    out = train::selective_scan(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), in.decay_rate.t, rows_.sequences, numeric_);
+  } else {
+    std::tie(out, norm) = train::recurrence(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), flat(in.q_log_offset), rows_.sequences,
+                                            numeric_);
+  }
   if (in.skip) {
     const at::Tensor values = v.reshape({v.size(0), spec.kv_heads, 1, spec.value_dim})
                                   .expand({v.size(0), spec.kv_heads, spec.heads / spec.kv_heads, spec.value_dim})

@@ -1,0 +1,96 @@
+// S6, the mixer of Mamba-1, as in The Mamba in the Llama (mixers.md 3.11): every channel has a step size computed from the token and
+// a decay of its own for each of its state's cells.
+//
+//   x = SiLU(conv(W_x u));   B = W_B u;   C = W_C u;   Delta = softplus(W_dt W_down u + b);   A = -exp(A_log)
+//   h_c <- exp(Delta_c A_c) o h_c + Delta_c x_c B;   y_c = C . h_c + D_c x_c;   out = W_out( y o SiLU(W_z u) )
+//
+// x, B and C start as the teacher's values, keys and queries; the 1/sqrt(d) of attention is in C. x and B are as many heads as the
+// teacher's keys, repeated per query head (x before the convolution). State: head_dim cells a channel. Layer: mixers.
+#pragma once
+
+#include <cmath>
+
+#include "mixers/mixer.h"
+
+namespace retort {
+
+struct Mamba {
+  static constexpr const char* kName = "mamba";
+  static constexpr const char* kSummary = "Mamba-1's selective scan as in The Mamba in the Llama: a decay per state cell and channel";
+  static constexpr bool kRecurrent = true;
+  static constexpr bool kNeedsWindow = false;
+  struct Config {
+    int conv_size = 4;
+    int dt_rank = 0;        // of the step's projection; 0: a sixteenth of the width, rounded up
+    double dt_min = 0.001;  // steps at the start, spread evenly in the logarithm over a head's channels; the slowest cell of a
+    double dt_max = 0.1;    // channel keeps exp(-dt) a token, so smaller steps remember longer
+    template <class V>
+    void visit(V&& v) {
+      v("conv_size", conv_size, 1, 64);
+      v("dt_rank", dt_rank, 0, 4096);
+      v("dt_min", dt_min, 1e-6, 10.0);
+      v("dt_max", dt_max, 1e-6, 10.0);
+    }
+  };
+  enum Weight : int { kX, kB, kC, kZ, kStepDown, kStepUp, kStepBias, kConv, kConvBias, kRate, kSkip, kOutput, kWeightCount };
+
+  static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
+    const int64_t d = s.head_dim, e = int64_t(s.heads) * d, grouped = int64_t(s.kv_heads) * d;
+    const int64_t rank = c.dt_rank > 0 ? c.dt_rank : (s.width + 15) / 16;
+    const bool joined = s.window.size > 0;  // the window already has the current token: no skip
+    using enum TeacherSource;
+    using B = InitBlock;
+    using enum TrainGroup;
+    const auto inverse_softplus = [](double y) { return y + std::log(-std::expm1(-y)); };
+    std::vector<B> step_bias;
+    for (int h = 0; h < s.heads; ++h) step_bias.push_back(B::linspace(inverse_softplus(c.dt_min), inverse_softplus(c.dt_max), d));
+    return {
+        {"in_proj_x.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kValue)}, HeadAxis::kKvRows},
+        {"B_proj.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kKey)}, HeadAxis::kKvRows},
+        {"C_proj.weight", {e, s.width}, Precision::kQuantised, kProjection, {B::teacher(kQuery, 0, 1.0 / std::sqrt(double(d)))},
+         HeadAxis::kQueryRows},
+        {"in_proj_z.weight", {e, s.width}, Precision::kQuantised, kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows},
+        // The standard deviations of U(-n^-1/2, n^-1/2).
+        {"dt_proj_down.weight", {rank, s.width}, Precision::kF32, kGate, {B::normal(1.0 / std::sqrt(3.0 * s.width))}},
+        {"dt_proj.weight", {e, rank}, Precision::kF32, kGate, {B::normal(1.0 / std::sqrt(3.0 * double(rank)))}, HeadAxis::kQueryRows},
+        {"dt_proj.bias", {e}, Precision::kF32, kGate, step_bias, HeadAxis::kQueryRows},
+        {"conv1d.weight", {e, c.conv_size}, Precision::kF32, kFeature, {B::identity_conv()}, HeadAxis::kQueryRows},
+        {"conv1d.bias", {e}, Precision::kF32, kFeature, {B::constant(0)}, HeadAxis::kQueryRows},
+        {"A_log", {e, d}, Precision::kF32, kGate, {B::log_count()}, HeadAxis::kQueryRows},
+        {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{e}, Precision::kF32, kGate, {B::constant(1)}, HeadAxis::kQueryRows},
+        {"out_proj.weight", {s.width, e}, Precision::kQuantised, kProjection, {B::teacher(TeacherSource::kOutput)},
+         HeadAxis::kQueryColumns},
+    };
+  }
+
+  static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
+    return {Decay::kPerCell, s.heads, s.heads, s.head_dim, s.head_dim};
+  }
+
+  template <class Ops>
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+                                      const typename Ops::Tensor& u) {
+    const auto expand = [&](const auto& grouped) { return ops.repeat_heads(grouped, s.kv_heads, s.group()); };
+    RecurrenceInputs<Ops> in;
+    in.local_v = expand(ops.linear(u, w[kX]));
+    in.local_k = expand(ops.linear(u, w[kB]));
+    in.q = ops.linear(u, w[kC]);
+    in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    in.bonus = ops.silu(ops.short_conv(in.local_v, w[kConv], w[kConvBias]));
+    const auto step = ops.neg(ops.log_sigmoid(ops.neg(ops.linear(ops.linear(u, w[kStepDown]), w[kStepUp], w[kStepBias]))));  // softplus
+    in.k = ops.leaving(in.local_k);
+    in.v = ops.leaving(ops.mul(step, in.bonus));
+    in.log_decay = ops.leaving(step);
+    in.decay_rate = w[kRate];
+    in.gate = ops.linear(u, w[kZ]);
+    return in;
+  }
+
+  template <class Ops>
+  static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape&, Weights<Ops> w,
+                                      const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
+    return ops.mul(w[kSkip] ? ops.add(y, ops.mul_row(in.bonus, w[kSkip])) : y, ops.silu(in.gate));
+  }
+};
+
+}  // namespace retort
