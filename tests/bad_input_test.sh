@@ -48,6 +48,7 @@ refused "no such flag" "$retort" inspect --frobnicate cut.gguf
 refused "a flag without its value" "$retort" inspect cut.gguf --threads
 refused "a number that is none" "$retort" inspect cut.gguf --threads many
 refused "no model" "$retort" inspect
+refused "a text without a teacher" "$retort" inspect cut.gguf --text cut.gguf
 for model in nowhere huge.gguf cut.gguf empty.gguf config_only no_config bad_config /dev/null; do
   for command in inspect generate perplexity bench; do
     if "$retort" --help | grep -q "^  $command "; then

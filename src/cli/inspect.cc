@@ -3,9 +3,12 @@
 #include <map>
 
 #include "base/format.h"
+#include "base/mapped_file.h"
 #include "cli/command.h"
 #include "cli/flags.h"
+#include "cli/open_model.h"
 #include "cli/output.h"
+#include "eval/layer_match.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
 #include "mixers/probe_ops.h"
@@ -77,16 +80,30 @@ Json part_json(const ModelConfig& config, const Part& part) {
           {"state_bytes_per_token", growth.per_token}};
 }
 
+// What --against reads when no text is given.
+constexpr const char* kParagraph =
+    "A river is older than the towns beside it, and it decides more than they do. In spring the water is high and brown; it carries "
+    "branches, fence posts and once, in 1903, a whole bridge. In late summer the same river is so low that children cross it on stones. "
+    "The mill at the second bend was built for the high water: its wheel stands still from July to October, and the miller keeps bees. "
+    "When the bridge had gone, the miller said that the river had only taken back what it had lent.";
+
 class Inspect : public Command {
  public:
   void add_flags(CLI::App& app) override {
     add_model_flag(app, model_);
     app.add_option("--contexts", contexts_, "context lengths to give the state's size at")->delimiter(',')->check(CLI::Range(1, 1 << 30));
+    app.add_option("--against", teacher_, "the teacher: how near each layer is to its, on a short text");
+    app.add_option("--text,-f,--file", text_, "with --against: UTF-8 text to read instead of a built-in paragraph");
+    app.add_option("--limit-tokens", limit_, "with --against: read only the first N tokens")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
   }
 
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_));
+    if (teacher_.empty() && !text_.empty()) return invalid("inspect: --text goes with --against TEACHER");
     RETORT_TRY(const auto files, open_model(model_));
+    if (!teacher_.empty()) return match(files, context);
     RETORT_TRY(const auto weights, weight_bytes(files));
     if (context.json) print_json(document(files, weights));
     else print(files, weights);
@@ -94,6 +111,52 @@ class Inspect : public Command {
   }
 
  private:
+  Status match(const ModelFiles& student, const Context& context) const {
+    RETORT_TRY(const auto teacher, open_model(teacher_));
+    RETORT_TRY(const auto tokenizer, open_tokenizer(teacher));
+    std::string text = kParagraph;
+    if (!text_.empty()) {
+      RETORT_TRY(text, read_text_file(text_));
+    }
+    auto ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
+    if (!ids.ok()) return invalid(text_, ": ", ids.error().message);
+    if (ids->empty()) return invalid(text_, ": no tokens");
+    std::vector<int> tokens(ids->begin(), ids->begin() + std::min<int64_t>(limit_, int64_t(ids->size())));
+    ThreadPool pool(context.threads);
+    auto matches = match_layers(teacher, student, tokens, pool);
+    if (!matches.ok()) return invalid(model_, " against ", teacher_, ": ", matches.error().message);
+    if (context.json) print_json(match_document(student.config, *matches, int64_t(tokens.size())));
+    else match_table(student.config, *matches).print();
+    return {};
+  }
+
+  static std::string mixers_text(const LayerPlan& layer) {
+    std::string out;
+    for (const auto& part : layer.parts) {
+      out += cat(out.empty() ? "" : " + ", part.mixer, part.window.size && part.mixer != "window" ? " joined with a window" : "");
+    }
+    return out;
+  }
+
+  Json match_document(const ModelConfig& c, const std::vector<LayerMatch>& matches, int64_t tokens) const {
+    Json layers = Json::array();
+    for (const LayerMatch& m : matches) {
+      layers.push_back({{"layer", m.layer}, {"mixers", mixers_text(c.plan[size_t(m.layer)])}, {"output_error", m.output_error},
+                        {"matrix_distance", m.matrix_distance}, {"matrix_norm", m.matrix_norm}});
+    }
+    const Json text = text_.empty() ? Json() : Json(text_);
+    return {{"model", model_}, {"against", teacher_}, {"text", text}, {"tokens", tokens}, {"layers", layers}};
+  }
+
+  static Table match_table(const ModelConfig& c, const std::vector<LayerMatch>& matches) {
+    Table table({"layer", "mixer", "output error", "matrix distance", "of the teacher's"});
+    for (const LayerMatch& m : matches) {
+      table.row({cat(m.layer), mixers_text(c.plan[size_t(m.layer)]), format_fixed(m.output_error, 4), format_fixed(m.matrix_distance, 3),
+                 format_fixed(m.matrix_norm, 3)});
+    }
+    return table;
+  }
+
   struct Weights {
     int64_t parameters = 0, bytes = 0;
     std::map<std::string, int64_t> by_type;
@@ -182,6 +245,8 @@ class Inspect : public Command {
 
   std::string model_;
   std::vector<int64_t> contexts_ = {128, 2048, 8192, 32768};
+  std::string teacher_, text_;
+  int64_t limit_ = 64;
 };
 
 }  // namespace

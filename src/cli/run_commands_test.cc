@@ -64,12 +64,28 @@ TEST_F(RunCommands, BadInputIsOneLineAndExitCodeTwo) {
            {"generate", teacher_, "-p", "a", "--weights", "q3"},
            {"generate", teacher_, "-p", "a", "--activations", "f16"},
            {"generate", teacher_, "-p", "a", "--state-out", folder_ / "absent/state", "-n", "1"},
+           {"inspect", teacher_, "--against", folder_ / "absent.gguf"},
+           {"inspect", teacher_, "--against", teacher_, "--text", folder_ / "bad.txt"},
            {"generate", folder_ / "absent.gguf", "-p", "a"}}) {
     const auto outcome = run(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments[0] << " " << arguments.back() << outcome.err;
     EXPECT_EQ(outcome.out, "") << arguments[0] << " " << arguments.back();
     EXPECT_EQ(outcome.err.find("retort: error: "), outcome.err.rfind("retort: error: "));
     EXPECT_NE(outcome.err.find("retort: error: "), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(RunCommands, TheTeacherAgainstItselfIsNoDistanceAway) {
+  const auto outcome = run({"inspect", teacher_, "--against", teacher_, "--limit-tokens", "6", "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto document = outcome.json();
+  EXPECT_EQ(document["tokens"], 6);
+  ASSERT_EQ(document["layers"].size(), 30u);
+  for (const auto& layer : document["layers"]) {
+    EXPECT_EQ(layer["mixers"], "attention");
+    EXPECT_EQ(layer["output_error"], 0.0);
+    EXPECT_EQ(layer["matrix_distance"], 0.0);
+    EXPECT_GT(layer["matrix_norm"].get<double>(), 1.0);  // the first row is 1 alone
   }
 }
 

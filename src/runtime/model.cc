@@ -161,6 +161,7 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
 void Engine::run_layers(RuntimeOps& ops, RuntimeOps::Tensor hidden) {
   const double eps = model_->config_.norm_eps;
   for (const Model::LoadedLayer& layer : model_->layers_) {
+    if (watcher_) watcher_(int(&layer - model_->layers_.data()), hidden);
     const Arena::Mark mark = arena_.mark();
     const auto input = ops.rms_norm_heads(hidden, layer.input_norm, 1, eps);
     ops.begin_layer(input, layer.fused);

@@ -96,6 +96,9 @@ class Engine {
   // Runs the items' tokens through the model and moves their states. Each sequence appears once. A token outside the
   // vocabulary is an error, and then nothing has moved. The head runs in blocks of rows: the sink may be called several times.
   Status forward(std::span<const BatchItem> items, const LogitsSink& sink);
+  // Called in every pass with each layer's input before its norm, [rows, width].
+  using LayerWatcher = std::function<void(int layer, const RuntimeOps::Tensor& hidden)>;
+  void watch_layers(LayerWatcher watcher) { watcher_ = std::move(watcher); }
 
  private:
   void run_layers(RuntimeOps& ops, RuntimeOps::Tensor hidden);
@@ -106,6 +109,7 @@ class Engine {
   EngineOptions options_;
   Arena arena_;
   OpsScratch scratch_;
+  LayerWatcher watcher_;
   std::vector<RowSegment> segments_;
   std::vector<int64_t> wanted_;
 };

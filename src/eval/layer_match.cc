@@ -1,0 +1,134 @@
+#include "eval/layer_match.h"
+
+#include <cmath>
+
+namespace retort {
+namespace {
+
+using Tensor = ReferenceOps::Tensor;
+
+Status comparable(const ModelConfig& teacher, const ModelConfig& student) {
+  for (const LayerPlan& layer : teacher.plan) {
+    if (layer.parts.size() != 1 || layer.parts[0].mixer != "attention") {
+      return invalid("the teacher is not attention in every layer (", layout_string(teacher), ")");
+    }
+  }
+  const auto sizes = [](const ModelConfig& c) {
+    return cat(c.layers, " layers, width ", c.width, ", ", c.heads, " heads of ", c.head_dim, ", ", c.kv_heads, " kv heads, vocabulary ",
+               c.vocab_size);
+  };
+  if (sizes(teacher) != sizes(student)) return invalid("the sizes differ: teacher ", sizes(teacher), "; student ", sizes(student));
+  return {};
+}
+
+// The teacher's hidden states before every layer. [layers] of [T, D]
+Result<std::vector<Tensor>> hidden_states(const ModelFiles& teacher, std::span<const int> tokens, ThreadPool& pool) {
+  RETORT_TRY(const auto model, Model::load(teacher, WeightFormat::kAuto, pool));
+  Engine engine(model, pool);
+  std::vector<Tensor> states;
+  engine.watch_layers([&](int, const RuntimeOps::Tensor& hidden) {
+    Tensor& copy = states.emplace_back(int64_t(tokens.size()), hidden.columns);
+    for (int64_t t = 0; t < copy.rows; ++t) std::copy_n(hidden.row(t), hidden.columns, copy.row(t));
+  });
+  Sequence sequence = model->new_sequence();
+  const BatchItem item{&sequence, tokens, WantLogits::kNone};
+  RETORT_RETURN_IF_ERROR(engine.forward({&item, 1}, {}));
+  return states;
+}
+
+Result<ReferenceOps::Weight> read_weight(const WeightStore& store, const std::string& name) {
+  RETORT_TRY(const TensorView view, store.tensor(name));
+  RETORT_TRY(const std::vector<float> values, read_f32(view));
+  return ReferenceOps::Weight{view.shape, {values.begin(), values.end()}};
+}
+
+// A layer's mixers on hidden states: their output [T, D], and the mixing matrices by the layer's own head numbers.
+struct Mixed {
+  Tensor output;
+  std::vector<MixingMatrix> matrices;
+};
+
+Status add_part(const ModelFiles& files, int layer, int index, const Tensor& x, Mixed& mixed) {
+  const ModelConfig& c = files.config;
+  const Part& part = c.plan[size_t(layer)].parts[size_t(index)];
+  const PartShape shape = part_shape(c, part);
+  std::vector<ReferenceOps::Weight> weights;
+  for (const TensorSpec& spec : part_tensors(c, part)) {
+    weights.emplace_back();
+    if (!spec.present()) continue;
+    RETORT_TRY(weights.back(), read_weight(*files.weights, part_prefix(c, layer, index) + spec.name));
+  }
+  visit_mixer(part.mixer, [&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    const auto config = *parse_config<Mixer>(part.config);
+    ReferenceState state;
+    ReferenceOps ops(shape);
+    ops.begin({{&state, x.rows}});
+    const Tensor y = part_forward<Mixer>(ops, config, shape, weights.data(), x);
+    mixed.output = mixed.output ? ops.add(mixed.output, y) : y;
+    auto matrices = mixing_matrices<Mixer>(config, shape, weights, x);
+    for (int h = 0; h < shape.heads; ++h) {
+      mixed.matrices[size_t(part.kv_heads[size_t(h / shape.group())] * shape.group() + h % shape.group())] = std::move(matrices[size_t(h)]);
+    }
+  });
+  return {};
+}
+
+Result<Mixed> mix(const ModelFiles& files, int layer, const Tensor& hidden) {
+  const ModelConfig& c = files.config;
+  RETORT_TRY(const auto norm, read_weight(*files.weights, cat("model.layers.", layer, ".input_layernorm.weight")));
+  const Tensor x = ReferenceOps(PartShape()).rms_norm_heads(hidden, norm, 1, c.norm_eps);
+  Mixed mixed{{}, std::vector<MixingMatrix>(size_t(c.heads))};
+  for (size_t p = 0; p < c.plan[size_t(layer)].parts.size(); ++p) RETORT_RETURN_IF_ERROR(add_part(files, layer, int(p), x, mixed));
+  return mixed;
+}
+
+// |a - b|; b may be empty.
+double norm_of_difference(const MixingMatrix& a, const MixingMatrix* b) {
+  double squares = 0;
+  for (size_t t = 0; t < a.size(); ++t) {
+    for (size_t s = 0; s < a[t].size(); ++s) squares += std::pow(a[t][s] - (b ? (*b)[t][s] : 0), 2);
+  }
+  return std::sqrt(squares);
+}
+
+LayerMatch compare(int layer, const Mixed& teacher, const Mixed& student) {
+  LayerMatch match{layer};
+  double error = 0, size = 0;
+  for (size_t i = 0; i < teacher.output.values.size(); ++i) {
+    error += std::pow(student.output.values[i] - teacher.output.values[i], 2);
+    size += std::pow(teacher.output.values[i], 2);
+  }
+  match.output_error = size > 0 ? std::sqrt(error / size) : 0;
+  const size_t heads = teacher.matrices.size();
+  for (size_t h = 0; h < heads; ++h) {
+    match.matrix_distance += norm_of_difference(teacher.matrices[h], &student.matrices[h]) / double(heads);
+    match.matrix_norm += norm_of_difference(teacher.matrices[h], nullptr) / double(heads);
+  }
+  return match;
+}
+
+Result<LayerMatch> match_layer(const ModelFiles& teacher, const ModelFiles& student, int layer, const Tensor& hidden) {
+  RETORT_TRY(const Mixed theirs, mix(teacher, layer, hidden));
+  RETORT_TRY(const Mixed own, mix(student, layer, hidden));
+  return compare(layer, theirs, own);
+}
+
+}  // namespace
+
+Result<std::vector<LayerMatch>> match_layers(const ModelFiles& teacher, const ModelFiles& student, std::span<const int> tokens,
+                                             ThreadPool& pool) {
+  RETORT_RETURN_IF_ERROR(comparable(teacher.config, student.config));
+  RETORT_TRY(const std::vector<Tensor> hidden, hidden_states(teacher, tokens, pool));
+  std::vector<Result<LayerMatch>> matches(hidden.size(), LayerMatch());
+  pool.run_chunks(int64_t(hidden.size()), [&](int64_t l) {
+    matches[size_t(l)] = match_layer(teacher, student, int(l), hidden[size_t(l)]);
+  });
+  std::vector<LayerMatch> out;
+  for (auto& match : matches) {
+    RETORT_TRY(out.emplace_back(), std::move(match));
+  }
+  return out;
+}
+
+}  // namespace retort
