@@ -1,5 +1,5 @@
-// Layer-wise stages: every student layer is fed the teacher's input of that layer and must give the teacher's output. Layers are
-// independent, so each is one task: forward, backward, graph freed.
+// Layer-wise stages: every student layer is fed the teacher's input of that layer, normed by the student's own norm where it has one, and
+// must give the teacher's output. Layers are independent, so each is one task: forward, backward, graph freed.
 #include <cmath>
 #include <condition_variable>
 #include <exception>
@@ -109,17 +109,22 @@ class AlignStage : public StageRunner {
   }
 
  private:
+  // What the teacher's layer met, one entry per row of the batch; nothing where the layer's step needs nothing.
   struct LayerRecord {
-    std::vector<at::Tensor> residual, input, output;  // one entry per row of the batch
+    std::vector<at::Tensor> residual, input, output;
   };
+
+  const at::Tensor& input_norm(int l) const { return context_.student.body.layers[l].input_norm; }
+  // Whether the student's norm before the mixer is not the teacher's: some stage of the recipe trains it.
+  bool own_norm(int l) const { return !input_norm(l).is_same(context_.teacher.body.layers[l].input_norm); }
 
   void prepare_records(int rows) {
     const bool block = stage_.find(LossKind::kHidden) != nullptr;
     records_.assign(context_.student.config.layers, {});
-    for (LayerRecord& record : records_) {
-      record.residual.resize(block ? rows : 0);
-      record.input.resize(rows);
-      record.output.resize(rows);
+    for (size_t l = 0; l < records_.size(); ++l) {
+      records_[l].residual.resize(block || own_norm(int(l)) ? rows : 0);
+      records_[l].input.resize(own_norm(int(l)) ? 0 : rows);
+      records_[l].output.resize(rows);
     }
   }
 
@@ -130,7 +135,7 @@ class AlignStage : public StageRunner {
     run_model(context_.teacher, {batch.tokens.data() + int64_t(r) * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
       LayerRecord& record = records_[view.layer];
       if (!record.residual.empty()) record.residual[r] = view.residual;
-      record.input[r] = view.input;
+      if (!record.input.empty()) record.input[r] = view.input;
       record.output[r] = view.output;
       passed.row_done(view.layer);
     });
@@ -139,8 +144,10 @@ class AlignStage : public StageRunner {
   // One value per loss of the stage, not weighted.
   std::vector<double> layer_step(int l, const Rows& rows, double scale) {
     const LayerRecord record = std::move(records_[l]);
-    const at::Tensor x = at::cat(record.input), target = at::cat(record.output);
+    const at::Tensor target = at::cat(record.output);
     const at::Tensor residual = record.residual.empty() ? at::Tensor() : at::cat(record.residual);
+    const at::Tensor x = own_norm(l) ? rms_norm(residual, input_norm(l), context_.student.config.norm_eps, context_.student.numeric)
+                                     : at::cat(record.input);
     const at::Tensor y = run_mixers(context_.student, l, x, rows);
     std::vector<double> losses;
     at::Tensor gradient = at::zeros_like(y), block_out, block_gradient;
@@ -157,7 +164,8 @@ class AlignStage : public StageRunner {
     }
     std::vector<at::Tensor> values;
     for (Leaf* leaf : by_layer_[l]) values.push_back(leaf->value);
-    torch::autograd::variable_list outputs = {y}, seeds = {gradient};
+    torch::autograd::variable_list outputs, seeds;
+    if (y.requires_grad()) outputs.push_back(y), seeds.push_back(gradient);
     if (block_out.defined()) outputs.push_back(block_out), seeds.push_back(block_gradient);
     const auto gradients = torch::autograd::grad(outputs, values, seeds, std::nullopt, false, true);
     for (size_t i = 0; i < values.size(); ++i) {

@@ -21,6 +21,13 @@ bool listed(const StageSpec& stage, const char* pattern) {
   return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
 }
 
+// Whether a loss of the stage depends on the tensor: a layer's mixers and the norm before them, and its MLP where a loss is taken after it.
+bool reached(const StageSpec& stage, const Leaf& leaf) {
+  if (!stage.layer_wise()) return true;
+  const bool input_norm = leaf.slices[0].name.ends_with(".input_layernorm.weight");
+  return leaf.mixer || input_norm || (leaf.layer >= 0 && stage.find(LossKind::kHidden));
+}
+
 // Hash of all weights' bytes, in the order of their names.
 Result<std::string> hash_weights(const WeightStore& store) {
   uint64_t hash = 0xcbf29ce484222325ull;
@@ -109,11 +116,11 @@ class TorchBackend : public Backend {
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
     StageContext context{teacher_, student_, pool_, {}};
     for (Leaf& leaf : leaves_) {
-      const bool trained = trains_leaf(stage, leaf);
+      const bool trained = trains_leaf(stage, leaf) && reached(stage, leaf);
       leaf.value.set_requires_grad(trained);
       if (trained) context.leaves.push_back(&leaf);
     }
-    if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student");
+    if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
     return stage.layer_wise() ? make_align_stage(stage, std::move(context)) : make_logit_stage(stage, std::move(context));
   }
 
