@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "mixers/list.h"
+#include "mixers/reference_rank_one.h"
 #include "mixers/reference_scan.h"
 
 namespace retort {
@@ -28,6 +29,7 @@ enum class ReferenceForm { kStep, kChunked, kMatrix };
 struct ReferenceSlot {
   std::vector<std::vector<double>> a, b, c;  // rows by position: x; or k, v; or k, v, log decay
   std::vector<double> sum;                   // [G, K, V + 1]
+  std::vector<ReferenceRankOne> erasing;     // by kv head: instead of the rest, for a transition that is not diagonal
 };
 
 struct ReferenceState {
@@ -299,6 +301,11 @@ class ReferenceOps {
     int64_t first = 0;
     for (Segment& s : segments_) {
       ReferenceSlot& held = slot(s);
+      if (spec.transition != Transition::kDiagonal) {
+        rank_one(spec, in, s, held, first, y.out);
+        first += s.rows;
+        continue;
+      }
       held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + 1), 0.0);
       if (spec.decay == Decay::kPerCell) {
         scan(spec, in, s, held, first, y.out);
@@ -468,6 +475,38 @@ class ReferenceOps {
           for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += in.q.row(first + t)[h * K + i] * held.sum[size_t((h / group * K + i) * W + j)];
         }
         finish(spec, in, first + t, h, sums, y);
+      }
+    }
+  }
+
+  void rank_one(const RecurrenceSpec& spec, const Inputs& in, Segment& s, ReferenceSlot& held, int64_t first, Tensor& y) {
+    const int64_t K = spec.key_dim, V = spec.value_dim, begin = s.state->position, end = begin + s.rows;
+    const int group = spec.heads / spec.kv_heads;
+    held.erasing.resize(size_t(spec.kv_heads), {{}, {}, {}, {}, {}, std::vector<std::vector<double>>(size_t(K), std::vector<double>(size_t(V), 0.0))});
+    for (int g = 0; g < spec.kv_heads; ++g) {
+      ReferenceRankOne& head = held.erasing[size_t(g)];
+      for (int64_t t = begin; t < end; ++t) {
+        const bool writes = t >= spec.first_position;
+        const int64_t r = first + t - begin;
+        const auto row = [&](const Tensor& x, int64_t width) {
+          return writes ? std::vector<double>(x.row(r) + g * width, x.row(r) + (g + 1) * width) : std::vector<double>(size_t(width), 0.0);
+        };
+        head.k.push_back(row(in.k, K)), head.v.push_back(row(in.v, V)), head.a.push_back(row(in.erase, K));
+        head.b.push_back(spec.transition == Transition::kDelta ? head.k.back() : row(in.erase_key, K));
+        head.l.push_back(spec.decay == Decay::kPerKey ? row(in.log_decay, K) : std::vector<double>(size_t(K), 0.0));
+        if (spec.decay == Decay::kScalar) head.l.back().assign(size_t(K), row(in.log_decay, 1)[0]);
+      }
+      const auto query = [&](int64_t t, int h) { return in.q.row(first + t - begin) + (g * group + h) * K; };
+      const auto take = [&](int64_t t, int h, const std::vector<double>& out) {
+        std::copy(out.begin(), out.end(), y.row(first + t - begin) + (g * group + h) * V);
+      };
+      switch (form_) {
+        case ReferenceForm::kStep: head.steps(begin, end, group, query, take); break;
+        case ReferenceForm::kChunked: head.chunks(begin, end, chunk_, group, query, take); break;
+        case ReferenceForm::kMatrix:
+          head.matrix(begin, end, group, query, take, [&](int64_t, int h, const std::vector<double>& weights) {
+            matrix(s, g * group + h, true).weights.push_back(weights);
+          });
       }
     }
   }

@@ -142,7 +142,11 @@ class RuntimeOps {
   // The row `back` tokens before in the same sequence, zeros where there is none.
   Tensor earlier(Tensor x, int64_t back);
   void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
-  Tensor selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in);
+  template <class Forward, class Step>
+  void each_kv_head(const RecurrenceSpec& spec, int64_t state_size, Forward&& forward, Step&& step);
+  void diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Normalised<Tensor> y);
+  void rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y);
+  void selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y);
   void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
   // Rows side by side, as the recurrence kernels read them.
   Tensor dense(Tensor x);

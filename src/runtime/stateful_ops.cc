@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/rank_one.h"
 #include "kernels/recurrence.h"
 #include "kernels/selective_scan.h"
 #include "runtime/runtime_ops.h"
@@ -198,54 +199,78 @@ Tensor RuntimeOps::dense(Tensor x) {
   return map_rows(x, [&](const float* in, float* out, int64_t) { std::memcpy(out, in, size_t(x.columns) * sizeof(float)); });
 }
 
-Tensor RuntimeOps::selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
-  const Tensor y = allocate(spec.heads * spec.value_dim);
+namespace {
+
+float* row_or_null(Tensor x, int64_t r) { return x ? x.row(r) : nullptr; }
+
+}  // namespace
+
+// forward(g, first row, rows, position, state) and step(the same) for every kv head of every segment, in parallel.
+template <class Forward, class Step>
+void RuntimeOps::each_kv_head(const RecurrenceSpec& spec, int64_t state_size, Forward&& forward, Step&& step) {
+  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
+    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
+    const int g = int(chunk % spec.kv_heads);
+    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * state_size;
+    const int64_t position = s.sequence->position();
+    if (s.count > kStepTokens) return forward(g, s.first, s.count, position, state);
+    for (int64_t t = 0; t < s.count; ++t) step(g, s.first + t, position + t, state);
+  });
+}
+
+Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
+  Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
+  if (spec.joins()) y.log_norm = allocate(spec.heads);
+  if (spec.transition != Transition::kDiagonal) rank_one(spec, in, y.out);
+  else if (spec.decay == Decay::kPerCell) selective_scan(spec, in, y.out);
+  else diagonal(spec, in, y);
+  ++slot_;
+  if (in.skip) add_skip(y.out, in.v, in.skip, spec);
+  return y;
+}
+
+void RuntimeOps::diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Normalised<Tensor> y) {
+  const KernelRecurrence kernel = kernel_spec(spec);
+  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
+  const auto tokens = [&](int64_t r) {
+    return RecurrenceTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), row_or_null(offset, r)};
+  };
+  each_kv_head(
+      spec, kernel.state_size(),
+      [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
+        recurrence_forward(kernel, g, count, position, tokens(r), state, y.out.row(r), row_or_null(y.log_norm, r));
+      },
+      [&](int g, int64_t r, int64_t position, float* state) {
+        recurrence_step(kernel, g, position, tokens(r), state, y.out.row(r), row_or_null(y.log_norm, r));
+      });
+}
+
+void RuntimeOps::rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
+  const KernelRankOne kernel{kernel_decay(spec.decay), spec.transition == Transition::kDelta, spec.heads, spec.kv_heads,
+                             spec.key_dim, spec.value_dim, spec.first_position};
+  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), a = dense(in.erase), b = dense(in.erase_key);
+  const auto tokens = [&](int64_t r) {
+    return RankOneTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), a.row(r), row_or_null(b, r)};
+  };
+  each_kv_head(
+      spec, kernel.state_size(),
+      [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
+        rank_one_forward(kernel, g, count, position, tokens(r), state, y.row(r));
+      },
+      [&](int g, int64_t r, int64_t position, float* state) { rank_one_step(kernel, g, position, tokens(r), state, y.row(r)); });
+}
+
+void RuntimeOps::selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
   const KernelScan kernel{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
   const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), step = dense(in.log_decay);
   std::vector<float>& rates = scratch_.scan_rates[in.decay_rate->values.data()];
   if (rates.empty()) rates = scan_rates(spec, in.decay_rate->values);
-  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
-    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
-    const int g = int(chunk % spec.kv_heads);
-    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * kernel.state_size();
-    const ScanTokens<float> tokens{q.row(s.first), k.row(s.first), v.row(s.first), step.row(s.first)};
-    selective_scan_forward(kernel, g, s.count, s.sequence->position(), tokens, rates.data(), state, y.row(s.first));
-  });
-  return y;
-}
-
-Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
-  if (spec.decay == Decay::kPerCell) {
-    const Tensor y = selective_scan(spec, in);
-    ++slot_;
-    if (in.skip) add_skip(y, in.v, in.skip, spec);
-    return {y, {}};
-  }
-  Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
-  if (spec.joins()) y.log_norm = allocate(spec.heads);
-  const KernelRecurrence kernel = kernel_spec(spec);
-  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
-  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
-    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
-    const int g = int(chunk % spec.kv_heads);
-    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * kernel.state_size();
-    const auto row = [](Tensor x, int64_t r) { return x ? x.row(r) : nullptr; };
-    const auto tokens = [&](int64_t r) {
-      return RecurrenceTokens<float>{q.row(r), k.row(r), v.row(r), row(decay, r), row(offset, r)};
-    };
-    const int64_t position = s.sequence->position();
-    if (s.count > kStepTokens) {
-      recurrence_forward(kernel, g, s.count, position, tokens(s.first), state, y.out.row(s.first), row(y.log_norm, s.first));
-      return;
-    }
-    for (int64_t t = 0; t < s.count; ++t) {
-      const int64_t r = s.first + t;
-      recurrence_step(kernel, g, position + t, tokens(r), state, y.out.row(r), row(y.log_norm, r));
-    }
-  });
-  ++slot_;
-  if (in.skip) add_skip(y.out, in.v, in.skip, spec);
-  return y;
+  const auto forward = [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
+    const ScanTokens<float> tokens{q.row(r), k.row(r), v.row(r), step.row(r)};
+    selective_scan_forward(kernel, g, count, position, tokens, rates.data(), state, y.row(r));
+  };
+  each_kv_head(spec, kernel.state_size(), forward,
+               [&](int g, int64_t r, int64_t position, float* state) { forward(g, r, 1, position, state); });
 }
 
 // y_h += skip_h v of its kv head.

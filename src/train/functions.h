@@ -77,6 +77,9 @@ OutAndNorm attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 // The recurrence of mixer.h without its skip. q[T, H*K], k[T, G*K], v[T, G*V], log_decay and offset (a constant) may be undefined.
 OutAndNorm recurrence(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       const at::Tensor& log_decay, const at::Tensor& offset, const std::vector<Sequence>& sequences, Numeric numeric);
+// The same for Transition::kDelta and kRankOne; erase_key is undefined for kDelta. [T, H*V]
+at::Tensor rank_one(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay,
+                    const at::Tensor& erase, const at::Tensor& erase_key, const std::vector<Sequence>& sequences, Numeric numeric);
 
 // The selective scan (Decay::kPerCell) without its skip: step[T, G*V], decay_rate[G*V, K] -> [T, H*V]. Nothing is rounded in kFast.
 at::Tensor selective_scan(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& step,

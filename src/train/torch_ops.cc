@@ -100,7 +100,9 @@ Normalised<TorchOps::Tensor> TorchOps::attention(const Tensor& q, const Tensor& 
 Normalised<TorchOps::Tensor> TorchOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<TorchOps>& in) {
   const at::Tensor v = flat(in.v);
   at::Tensor out, norm;
-  if (spec.decay == Decay::kPerCell) {
+  if (spec.transition != Transition::kDiagonal) {
+    out = train::rank_one(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), flat(in.erase), flat(in.erase_key), rows_.sequences, numeric_);
+  } else if (spec.decay == Decay::kPerCell) {
     out = train::selective_scan(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), in.decay_rate.t, rows_.sequences, numeric_);
   } else {
     std::tie(out, norm) = train::recurrence(spec, flat(in.q), flat(in.k), v, flat(in.log_decay), flat(in.q_log_offset), rows_.sequences,

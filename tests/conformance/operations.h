@@ -73,6 +73,26 @@ inline auto recurrence_equation(Decay decay, Normaliser normaliser, double norm_
   };
 }
 
+// The recurrence of any decay and a transition that erases, on q, k, v, a decay (to e^-20), a and b out of `x`: [4 * 3], [2 * 3],
+// [2 * 5], [2 * 3], [2 * 3], [2 * 3]. Erasing and writing keys are shorter than 1, as the mixers make them, so the state stays bounded.
+inline auto rank_one_equation(Decay decay, Transition transition) {
+  return [=]<class Ops>(Ops& o, const typename Ops::Tensor* x, Weights<Ops>) {
+    RecurrenceSpec spec{decay, 4, 2, 3, 5};
+    spec.transition = transition;
+    spec.first_position = 7;
+    const auto unit = [&](const auto& rows) { return o.scale(o.rms_norm_heads(rows, {}, 2, 1e-5), 0.5); };
+    RecurrenceInputs<Ops> in;
+    in.q = x[0], in.v = x[2];
+    const auto strong = o.scale(o.log_sigmoid(o.scale(x[3], 4)), 2);
+    if (decay == Decay::kScalar) in.log_decay = o.columns(strong, 0, 2);
+    if (decay == Decay::kPerKey) in.log_decay = strong;
+    in.erase = o.neg(unit(x[4]));
+    in.k = unit(transition == Transition::kDelta ? x[4] : x[1]);
+    if (transition == Transition::kRankOne) in.erase_key = o.mul(unit(x[4]), o.sigmoid(x[5]));
+    return o.recurrence(spec, in).out;
+  };
+}
+
 // fn(Operation, equation) for every operation; equation(ops, x, w) gives a tensor.
 template <class Fn>
 void for_each_operation(Fn&& fn) {
@@ -138,6 +158,10 @@ void for_each_operation(Fn&& fn) {
     add(", sum", Normaliser::kSum, 0);
     add(", sum with eps", Normaliser::kSum, 1e-2);
     add(", at least one", Normaliser::kAtLeastOne, 0);
+    for (Transition transition : {Transition::kDelta, Transition::kRankOne}) {
+      const char* name = transition == Transition::kDelta ? ", delta" : ", rank one";
+      fn(Operation{cat("recurrence, decay ", int(decay), name), {12, 6, 10, 6, 6, 6}, {}, false}, rank_one_equation(decay, transition));
+    }
   }
 }
 
