@@ -6,7 +6,9 @@
 #include <type_traits>
 
 #include "mixers/attention.h"
+#include "mixers/deltanet.h"
 #include "mixers/discrete_mamba2.h"
+#include "mixers/gated_deltanet.h"
 #include "mixers/gla.h"
 #include "mixers/hedgehog.h"
 #include "mixers/hgrn2.h"
@@ -17,14 +19,15 @@
 #include "mixers/part.h"
 #include "mixers/rebased.h"
 #include "mixers/retnet.h"
+#include "mixers/rwkv7.h"
 #include "mixers/slots.h"
 
 namespace retort {
 
 template <class... Mixers>
 struct TypeList {};
-using MixerList = TypeList<Attention, Window, Slots, Mlstm, Gla, Hgrn2, Retnet, Mamba, Mamba2, Metala, Rebased, Hedgehog,
-                           DiscreteMamba2>;
+using MixerList = TypeList<Attention, Window, Slots, Mlstm, Gla, Hgrn2, Retnet, Mamba, Mamba2, Metala, DeltaNet, Rebased, Hedgehog,
+                           DiscreteMamba2, GatedDeltaNet, Rwkv7>;
 
 template <class Mixer>
 struct MixerTag {
