@@ -33,7 +33,7 @@ struct DeltaNet {
     const auto gate = c.output_gate ? std::vector<int64_t>{int64_t(s.heads) * s.head_dim, s.width} : std::vector<int64_t>{};
     using B = InitBlock;
     table.push_back({"b_proj.weight", {s.kv_heads, s.width}, Precision::kF32, TrainGroup::kGate, {B::normal(0.02)}, HeadAxis::kKvRows});
-    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::constant(1)}});
+    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
     table.push_back({"g_proj.weight", gate, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
     return table;
   }

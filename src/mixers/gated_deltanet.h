@@ -41,7 +41,7 @@ struct GatedDeltaNet {
     table.push_back({"A_log", {g}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kKvRows});
     table.push_back({"dt_bias", {g}, Precision::kF32, kGates, {B::constant(bias)}, HeadAxis::kKvRows});
     table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
-    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::constant(1)}});
+    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
     return table;
   }
 

@@ -74,7 +74,7 @@ struct Rwkv7 {
     table.push_back({"g_lora.lora.0.weight", {c.gate_low_rank_dim, width}, Precision::kQuantised, kFeatures, {B::normal(0.02)}});
     table.push_back({"g_lora.lora.2.weight", {values, c.gate_low_rank_dim}, Precision::kQuantised, kFeatures,
                      {B::constant(2.0 / c.gate_low_rank_dim)}, kQueries});
-    table.push_back({"g_norm.weight", {values}, kF32, kFeatures, {B::constant(1)}, kQueries});
+    table.push_back({"g_norm.weight", {values}, kF32, kFeatures, {B::head_rms(1)}, kQueries});
     table.push_back({"g_norm.bias", {values}, kF32, kFeatures, {B::constant(0)}, kQueries});
     return table;
   }
