@@ -25,6 +25,8 @@ std::vector<at::Tensor> gradients(PartWeights part, const at::Tensor& x, const R
   return torch::autograd::grad({y}, leaves, {direction}, std::nullopt, false, true);
 }
 
+at::Tensor rounded_to_bf16(const at::Tensor& x) { return x.to(at::kBFloat16).to(x.scalar_type()); }
+
 TEST(Gradients, FastOnesPointWhereExactOnesDo) {
   at::set_num_threads(1);
   for_each_mixer([](auto tag) {
@@ -45,17 +47,23 @@ TEST(Gradients, FastOnesPointWhereExactOnesDo) {
       const Rows rows = Rows::make({{0, 150}, {150, 9}, {159, 75}}, c.rope, c.head_dim, at::kFloat);
       const at::Tensor x = at::randn({rows.total, c.width}), direction = at::randn({rows.total, c.width});
       const auto exact = gradients(part, x, rows, direction, Numeric::kExact), fast = gradients(part, x, rows, direction, Numeric::kFast);
+      // What rounding to bf16 does to the exact gradient says how well-posed it is: the norm of a head whose state holds next to nothing,
+      // or a normaliser at its kink, turns rounding into direction.
+      PartWeights rounded_part = part;
+      for (auto& value : rounded_part.values) {
+        if (value.defined()) value = rounded_to_bf16(value);
+      }
+      const auto rounded = gradients(rounded_part, rounded_to_bf16(x), rows, direction, Numeric::kExact);
       size_t leaf = 0;
       for (size_t i = 0; i < part.table.size(); ++i) {
         if (!part.values[i].defined()) continue;
-        const at::Tensor &e = exact[leaf], &f = fast[leaf];
+        const at::Tensor &e = exact[leaf], &f = fast[leaf], &r = rounded[leaf];
         ++leaf;
         ASSERT_EQ(e.defined(), f.defined()) << part.table[i].name;
         if (!e.defined() || e.norm().item<double>() < 1e-6) continue;
-        const double cosine = ((e * f).sum() / (e.norm() * f.norm())).item<double>(), ratio = (f.norm() / e.norm()).item<double>();
+        const double error = ((f - e).norm() / e.norm()).item<double>(), noise = ((r - e).norm() / e.norm()).item<double>();
         // bf16 factors: 8 bits each, several products deep.
-        EXPECT_GT(cosine, 0.99) << Mixer::kName << " window " << window << " " << part.table[i].name;
-        EXPECT_NEAR(ratio, 1.0, 0.05) << Mixer::kName << " window " << window << " " << part.table[i].name;
+        EXPECT_LT(error, 0.02 + 2 * noise) << Mixer::kName << " window " << window << " " << part.table[i].name;
       }
     }
   });

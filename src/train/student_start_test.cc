@@ -82,8 +82,8 @@ TEST_F(StudentStartTest, EveryMixerStartsFinite) {
       const auto parts = start(Mixer::kName, nlohmann::json::object(), window);
       const at::Tensor y = output(parts[0][0], x), teacher = output(teacher_->layers[0][0], x);
       EXPECT_TRUE(at::isfinite(y).all().item<bool>());
-      // Nothing is louder than what it stands for; a window makes it the teacher's until tokens leave it.
-      EXPECT_LT(y.norm().item<double>(), 3 * teacher.norm().item<double>());
+      // Nothing is much louder than what it stands for (a norm that heads share gives quiet heads the mean of all); a window makes it the teacher's until tokens leave it.
+      EXPECT_LT(y.norm().item<double>(), 4 * teacher.norm().item<double>());
       if (window.size > 0) {
         EXPECT_LT(error(y.narrow(0, 0, window.size), teacher.narrow(0, 0, window.size)), 1e-5);
         EXPECT_LT(error(y, teacher), 0.9);
