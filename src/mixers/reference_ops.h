@@ -28,7 +28,7 @@ enum class ReferenceForm { kStep, kChunked, kMatrix };
 // One stateful operation of one sequence: all rows it has seen, and for the recurrence what they sum to.
 struct ReferenceSlot {
   std::vector<std::vector<double>> a, b, c;  // rows by position: x; or k, v; or k, v, log decay
-  std::vector<double> sum;                   // [G, K, V + 1]
+  std::vector<double> sum;                   // [G, K, V + 1]; [G, K, V] with a decay per cell
   std::vector<ReferenceRankOne> erasing;     // by kv head: instead of the rest, for a transition that is not diagonal
 };
 
@@ -306,7 +306,7 @@ class ReferenceOps {
         first += s.rows;
         continue;
       }
-      held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + 1), 0.0);
+      held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + (spec.decay == Decay::kPerCell ? 0 : 1)), 0.0);
       if (spec.decay == Decay::kPerCell) {
         scan(spec, in, s, held, first, y.out);
         first += s.rows;

@@ -15,7 +15,12 @@ nlohmann::json state_json(const World& w, const ReferenceState& state) {
   } else {
     const RecurrenceSpec spec = part_recurrence<Mixer>(*parse_config<Mixer>(w.part().config), w.shape);
     std::vector<double> values;
-    for (const ReferenceSlot& slot : state.slots) values.insert(values.end(), slot.sum.begin(), slot.sum.end());
+    for (const ReferenceSlot& slot : state.slots) {
+      values.insert(values.end(), slot.sum.begin(), slot.sum.end());
+      for (const ReferenceRankOne& head : slot.erasing) {
+        for (const auto& row : head.state) values.insert(values.end(), row.begin(), row.end());
+      }
+    }
     return {{"values", values}, {"shape", {spec.kv_heads, spec.key_dim, int64_t(values.size()) / (spec.kv_heads * spec.key_dim)}}};
   }
 }
