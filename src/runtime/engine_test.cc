@@ -87,7 +87,8 @@ TEST_P(EveryMixer, EarlierTokensMatter) {
   tokens[20] = (tokens[20] + 1) % 96;
   const auto after = logits_of(engine, b, tokens, {40});
   const auto row = [](const std::vector<float>& v, int r) { return std::vector<float>(v.begin() + r * 96, v.begin() + (r + 1) * 96); };
-  EXPECT_EQ(row(before, 19), row(after, 19));  // causal, to the bit
+  // Causal; to the last bits, because decays per key are scaled by those of the whole chunk.
+  EXPECT_LE(largest_difference(row(before, 19), row(after, 19)), 1e-5f);
   EXPECT_GT(largest_difference(row(before, 22), row(after, 22)), 1e-4f);
 }
 
