@@ -2,7 +2,6 @@
 // machine's streaming-read bandwidth decoding reaches.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 
@@ -13,20 +12,13 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/threads.h"
+#include "base/timing.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
 #include "eval/decoding_speed.h"
 
 namespace retort::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0 : (v[(v.size() - 1) / 2] + v[v.size() / 2]) / 2;
-}
 
 int64_t resident_bytes() {
   std::ifstream in("/proc/self/statm");

@@ -1,11 +1,11 @@
 // retort generate MODEL -p "...": the text streams to standard output as it is made.
-#include <chrono>
 #include <cstdio>
 
 #include "base/atomic_file.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
+#include "base/timing.h"
 #include "cli/flags.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
@@ -13,9 +13,6 @@
 
 namespace retort::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 class Generate : public Command {
  public:

@@ -1,21 +1,13 @@
 #include "eval/decoding_speed.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/interrupt.h"
+#include "base/timing.h"
 #include "kernels/elementwise.h"
 
 namespace retort {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return (v[(v.size() - 1) / 2] + v[v.size() / 2]) / 2;
-}
 
 // Tokens per second of the next `count` ones.
 Result<double> decode_once(const FilledContext& at, int count) {

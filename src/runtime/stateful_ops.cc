@@ -2,9 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/rank_one.h"
-#include "kernels/recurrence.h"
-#include "kernels/selective_scan.h"
+#include "mixers/kernel_specs.h"
 #include "runtime/runtime_ops.h"
 
 namespace retort {
@@ -49,28 +47,6 @@ struct WindowRows {
     return n;
   }
 };
-
-KernelDecay kernel_decay(Decay decay) {
-  switch (decay) {
-    case Decay::kNone: return KernelDecay::kNone;
-    case Decay::kScalar: return KernelDecay::kScalar;
-    case Decay::kPerKey: return KernelDecay::kPerKey;
-    case Decay::kPerCell: break;
-  }
-  RETORT_CHECK(false, "this decay has no kernel");
-  return KernelDecay::kNone;
-}
-KernelNormaliser kernel_normaliser(Normaliser normaliser) {
-  switch (normaliser) {
-    case Normaliser::kNone: break;
-    case Normaliser::kSum: return KernelNormaliser::kSum;
-    case Normaliser::kAtLeastOne: return KernelNormaliser::kAtLeastOne;
-  }
-  return KernelNormaliser::kNone;
-}
-KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
-  return {kernel_decay(s.decay), s.heads, s.kv_heads, s.key_dim, s.value_dim, kernel_normaliser(s.normaliser), s.norm_eps, s.first_position};
-}
 
 // Up to here tokens go one by one: the chunked form pays off later.
 constexpr int64_t kStepTokens = 4;
@@ -230,7 +206,7 @@ Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const Recu
 }
 
 void RuntimeOps::diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Normalised<Tensor> y) {
-  const KernelRecurrence kernel = kernel_spec(spec);
+  const KernelRecurrence kernel = kernel_recurrence(spec);
   const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
   const auto tokens = [&](int64_t r) {
     return RecurrenceTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), row_or_null(offset, r)};
@@ -246,8 +222,7 @@ void RuntimeOps::diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<Run
 }
 
 void RuntimeOps::rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
-  const KernelRankOne kernel{kernel_decay(spec.decay), spec.transition == Transition::kDelta, spec.heads, spec.kv_heads,
-                             spec.key_dim, spec.value_dim, spec.first_position};
+  const KernelRankOne kernel = kernel_rank_one(spec);
   const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), a = dense(in.erase), b = dense(in.erase_key);
   const auto tokens = [&](int64_t r) {
     return RankOneTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), a.row(r), row_or_null(b, r)};
@@ -261,7 +236,7 @@ void RuntimeOps::rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<Run
 }
 
 void RuntimeOps::selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
-  const KernelScan kernel{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
+  const KernelScan kernel = kernel_scan(spec);
   const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), step = dense(in.log_decay);
   std::vector<float>& rates = scratch_.scan_rates[in.decay_rate->values.data()];
   if (rates.empty()) rates = scan_rates(spec, in.decay_rate->values);

@@ -1,7 +1,7 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
-#include <chrono>
 
+#include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
 #include "io/tokenizer_files.h"
@@ -62,7 +62,7 @@ class TorchBackend : public Backend {
   std::string teacher_hash() const override { return hash_; }
 
   Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = Clock::now();
     StartReport report;
     RETORT_TRY(ModelConfig pure, pure_config(spec));
     auto parts = empty_parts(pure);
@@ -146,10 +146,6 @@ class TorchBackend : public Backend {
   }
 
  private:
-  static double seconds_since(std::chrono::steady_clock::time_point begin) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  }
-
   Result<ModelConfig> pure_config(const StudentSpec& spec) const {
     ModelConfig config = teacher_.config;
     for (LayerPlan& layer : config.plan) {

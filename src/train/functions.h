@@ -85,6 +85,9 @@ at::Tensor rank_one(const RecurrenceSpec& spec, const at::Tensor& q, const at::T
 at::Tensor selective_scan(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& step,
                           const at::Tensor& decay_rate, const std::vector<Sequence>& sequences, Numeric numeric);
 
+// Where a row of x[T, D] f32 begins; null when x is empty, which stands for absent.
+inline float* at_row(const at::Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<float>() + row * x.size(1) : nullptr; }
+
 // x[T, D] f32 -> RMS-normed; bf16 in kFast.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps, Numeric numeric);
 // gate_up[T, 2F] -> SiLU(gate) o up [T, F].

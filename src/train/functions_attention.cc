@@ -13,8 +13,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-float* at_row(const Tensor& x, int64_t row) { return x.data_ptr<float>() + row * x.size(1); }
-
 struct AttentionFunction : Function<AttentionFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, int64_t heads,
                                int64_t kv_heads, int64_t window, int64_t sinks, const std::vector<Sequence>& sequences) {

@@ -1,7 +1,7 @@
 // Rank-one transitions and the delta rule: over the fused kernels, or written out in chunks of plain differentiable operations.
 #include <limits>
 
-#include "kernels/rank_one.h"
+#include "mixers/kernel_specs.h"
 #include "train/functions.h"
 
 namespace retort::train {
@@ -12,13 +12,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-float* at_row(const Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<float>() + row * x.size(1) : nullptr; }
-
-KernelRankOne kernel_spec(const RecurrenceSpec& s) {
-  const KernelDecay decay = s.decay == Decay::kNone ? KernelDecay::kNone : s.decay == Decay::kScalar ? KernelDecay::kScalar : KernelDecay::kPerKey;
-  return {decay, s.transition == Transition::kDelta, s.heads, s.kv_heads, s.key_dim, s.value_dim, s.first_position};
-}
-
 // q, k, v, log_decay, erase, erase_key; an empty one is absent.
 RankOneTokens<float> tokens_at(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row), at_row(in[4], row), at_row(in[5], row)};
@@ -28,7 +21,7 @@ struct RankOneFunction : Function<RankOneFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay,
                                const Tensor& erase, const Tensor& erase_key, const RecurrenceSpec& spec, const std::vector<Sequence>& sequences) {
     const variable_list in = {q.contiguous(), k.contiguous(), v.contiguous(), log_decay.contiguous(), erase.contiguous(), erase_key.contiguous()};
-    const KernelRankOne kernel = kernel_spec(spec);
+    const KernelRankOne kernel = kernel_rank_one(spec);
     const Tensor out = at::empty({q.size(0), int64_t(spec.heads) * spec.value_dim}, at::kFloat);
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
@@ -47,7 +40,7 @@ struct RankOneFunction : Function<RankOneFunction> {
     const auto f = ctx->saved_data["spec"].toIntVector(), runs = ctx->saved_data["runs"].toIntVector();
     RecurrenceSpec spec{Decay(f[0]), int(f[2]), int(f[3]), int(f[4]), int(f[5])};
     spec.transition = Transition(f[1]), spec.first_position = int(f[6]);
-    const KernelRankOne kernel = kernel_spec(spec);
+    const KernelRankOne kernel = kernel_rank_one(spec);
     const Tensor dout = grads[0].contiguous();
     variable_list d;
     for (const Tensor& x : saved) d.push_back(at::empty_like(x));

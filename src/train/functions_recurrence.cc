@@ -1,7 +1,7 @@
 // The recurrence: over the fused kernels, or written out in chunks of plain differentiable operations.
 #include <limits>
 
-#include "kernels/recurrence.h"
+#include "mixers/kernel_specs.h"
 #include "train/functions.h"
 
 namespace retort::train {
@@ -12,16 +12,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-float* at_row(const Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<float>() + row * x.size(1) : nullptr; }
-
-KernelRecurrence kernel_spec(const RecurrenceSpec& s) {
-  const KernelDecay decay = s.decay == Decay::kNone ? KernelDecay::kNone : s.decay == Decay::kScalar ? KernelDecay::kScalar : KernelDecay::kPerKey;
-  const KernelNormaliser normaliser = s.normaliser == Normaliser::kNone  ? KernelNormaliser::kNone
-                                      : s.normaliser == Normaliser::kSum ? KernelNormaliser::kSum
-                                                                         : KernelNormaliser::kAtLeastOne;
-  return {decay, s.heads, s.kv_heads, s.key_dim, s.value_dim, normaliser, s.norm_eps, s.first_position};
-}
-
 RecurrenceTokens<float> tokens_at(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row), at_row(in[4], row)};
 }
@@ -31,7 +21,7 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay,
                                const Tensor& offset, const RecurrenceSpec& spec, const std::vector<Sequence>& sequences) {
     variable_list in = {q.contiguous(), k.contiguous(), v.contiguous(), log_decay.contiguous(), offset.contiguous()};
-    const KernelRecurrence kernel = kernel_spec(spec);
+    const KernelRecurrence kernel = kernel_recurrence(spec);
     const Tensor out = at::empty({q.size(0), int64_t(spec.heads) * spec.value_dim}, at::kFloat);
     const Tensor norm = at::empty({q.size(0), spec.joins() ? spec.heads : 0}, at::kFloat);
     std::vector<int64_t> runs;
@@ -55,7 +45,7 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
     const auto f = ctx->saved_data["spec"].toIntVector(), runs = ctx->saved_data["runs"].toIntVector();
     RecurrenceSpec spec{Decay(f[0]), int(f[1]), int(f[2]), int(f[3]), int(f[4]), Normaliser(f[5]), ctx->saved_data["norm_eps"].toDouble()};
     spec.first_position = int(f[6]);
-    const KernelRecurrence kernel = kernel_spec(spec);
+    const KernelRecurrence kernel = kernel_recurrence(spec);
     const Tensor dout = grads[0].contiguous(), dnorm = grads[1].contiguous();
     const Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]), dl = at::empty_like(saved[3]);
     for (size_t i = 0; i < runs.size(); i += 2) {

@@ -1,5 +1,5 @@
 // The selective scan: over the fused kernel, or written out as plain differentiable operations.
-#include "kernels/selective_scan.h"
+#include "mixers/kernel_specs.h"
 #include "train/functions.h"
 
 namespace retort::train {
@@ -9,8 +9,6 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-float* at_row(const Tensor& x, int64_t row) { return x.data_ptr<float>() + row * x.size(1); }
 
 ScanTokens<float> tokens_at(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row)};
@@ -75,7 +73,7 @@ Tensor formula(const KernelScan& spec, const Tensor& q, const Tensor& k, const T
 Tensor selective_scan(const RecurrenceSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step,
                       const Tensor& decay_rate, const std::vector<Sequence>& sequences, Numeric numeric) {
   const int64_t K = spec.key_dim, V = spec.value_dim, G = spec.kv_heads;
-  const KernelScan kernel{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
+  const KernelScan kernel = kernel_scan(spec);
   const Tensor rate = -at::exp(decay_rate).view({G, V, K}).transpose(1, 2).reshape({G * K, V});
   if (numeric == Numeric::kFast) return ScanFunction::apply(q, k, v, step, rate, kernel, sequences);
   std::vector<Tensor> out;
