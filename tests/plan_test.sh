@@ -2,7 +2,7 @@
 # A plan of four runs on a tiny teacher, through the programs: results.json whole, ctrl-C and a second call go on, a finished plan does
 # no work. plan_test.sh RETORT TINY_MODEL
 set -uo pipefail
-retort=$1 tiny_model=$2
+retort=$1 tiny_model=$2 scripts=$(cd "$(dirname "$0")/../scripts" && pwd)
 [ -x "$(dirname "$retort")/retort-train" ] || { echo "skipped: retort-train was not built"; exit 77; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -84,6 +84,20 @@ PY
 python3 -c 'import json; a=json.load(open("ppl.json"))["perplexity"]; b=json.load(open("run/results.json"))["students"][0]["perplexity"]; assert abs(a/b-1) < 1e-6, (a, b)' ||
   fail "retort perplexity gives another number"
 "$retort" report run >out.txt 2>err.txt && [ -s run/report.html ] || fail "report: $(cat err.txt)"
+"$scripts/update_results.py" run pages/results.md >out.txt 2>err.txt || fail "update_results.py: $(cat err.txt)"
+[ "$(grep -c -E '^\| `(pure|hybrid|window)` ' pages/results.md)" = 3 ] || fail "a page of results: $(cat pages/results.md)"
+[ "$(grep -c -E '^(pure|hybrid|window)  ' pages/results.md)" = 3 ] || fail "samples on the page: $(cat pages/results.md)"
+python3 - <<'PY' || fail "the page of results"
+import json, xml.dom.minidom
+students = json.load(open("run/results.json"))["students"]
+rows = [line.split("|") for line in open("pages/results.md") if line.startswith("| `")]
+ratios = [float(r[6]) for r in rows]
+assert ratios == sorted(ratios), "the best first"
+pure = next(r for r in rows if "pure" in r[1])
+assert abs(float(pure[6]) - students[0]["perplexity_ratio"]) < 1e-3 and float(pure[5]) > 0, pure
+assert int(pure[9]) > 0, "tokens a second of the stage kd"
+xml.dom.minidom.parse("pages/images/mixers.svg")
+PY
 
 sed 's/kd.yaml/nowhere.yaml/' plan.yaml >broken.yaml
 "$retort" distill broken.yaml --teacher teacher --data corpus.jsonl --out broken >out.txt 2>err.txt

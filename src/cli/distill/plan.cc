@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kFullMeasureMinutes = 8;  // plans that train for less are measured on less
 constexpr size_t kLargestPlan = size_t{1} << 20;
+constexpr std::string_view kEach = "$each";
 
 // A list of counts.
 void read_counts(YamlSource& source, YamlFields& fields, const char* name, int64_t least, std::vector<int64_t>& value) {
@@ -58,7 +59,18 @@ EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   return e;
 }
 
-PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::string& folder, const std::vector<PlannedRun>& before) {
+// `value` wherever a text says $each.
+void fill_in(PlannedRun& run, const std::string& value) {
+  std::vector<std::string*> texts = {&run.name, &run.recipe, &run.start, &run.init, &run.keep_of};
+  for (auto& change : run.set) texts.push_back(&change);
+  for (auto* text : texts) {
+    for (size_t at = 0; (at = text->find(kEach, at)) != std::string::npos; at += value.size()) text->replace(at, kEach.size(), value);
+  }
+}
+
+// `each`: the value of for_each that this run is made for.
+PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::string& folder, const std::vector<PlannedRun>& before,
+                    const std::string& each) {
   PlannedRun run;
   YamlFields fields(source, node, "runs", "run");
   fields.text("name", run.name);
@@ -69,7 +81,9 @@ PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::strin
   fields.texts("set", run.set);
   fields.number("minutes", run.minutes, 0, 1e6);
   fields.flag("show", run.show);
+  fields.take("for_each");
   fields.finish();
+  fill_in(run, each);
   const bool clean = !run.name.empty() && run.name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == std::string::npos;
   if (!clean) source.fail(node, "runs", "a run needs a 'name' of letters, digits, '-' and '_'");
   if (run.recipe.empty()) source.fail(node, "runs", "run '", run.name, "' needs a 'recipe', a file");
@@ -86,6 +100,15 @@ PlannedRun read_run(YamlSource& source, const YAML::Node& node, const std::strin
   return run;
 }
 
+// What an entry of `runs` is repeated for: itself once, with nothing to fill in, when it has no for_each.
+std::vector<std::string> read_for_each(YamlSource& source, const YAML::Node& node) {
+  if (!node.IsMap() || !node["for_each"].IsDefined()) return {std::string(kEach)};
+  std::vector<std::string> values;
+  YamlFields(source, node, "runs", "run").texts("for_each", values);
+  if (values.empty()) source.fail(node["for_each"], "runs", "'for_each' is an empty list");
+  return values;
+}
+
 Result<Plan> read_plan(const std::string& text, const std::string& path) {
   const YAML::Node root = YAML::Load(text);
   if (!root.IsMap()) return invalid(path, ":1: a plan is a mapping with 'name', 'runs' and 'evaluate'");
@@ -100,7 +123,10 @@ Result<Plan> read_plan(const std::string& text, const std::string& path) {
   if (!source.status.ok()) return source.status.error();
   const std::string folder = std::filesystem::path(path).parent_path().string();
   for (const auto& node : runs) {
-    plan.runs.push_back(read_run(source, node, folder, plan.runs));
+    for (const auto& each : read_for_each(source, node)) {
+      plan.runs.push_back(read_run(source, node, folder, plan.runs, each));
+      if (!source.status.ok()) return source.status.error();
+    }
     if (!source.status.ok()) return source.status.error();
   }
   if (evaluate.IsDefined()) plan.evaluate = read_evaluation(source, evaluate);

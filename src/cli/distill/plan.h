@@ -6,6 +6,7 @@
 //   runs:
 //   - {name: align, recipe: align.yaml, minutes: 5, show: false, set: [save_init=true]}
 //   - {name: pure, recipe: kd.yaml, start: align, init: align/student-init, minutes: 3}
+//   - {for_each: [gla, retnet], name: $each-64, recipe: align.yaml, set: [student.mixer=$each]}      one run for each
 //   evaluate: {windows: [512, 2048, 8000], tokens: 16K, ...}
 #pragma once
 

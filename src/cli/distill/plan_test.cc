@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "mixers/list.h"
 #include "test_files.h"
 
 namespace retort::cli {
@@ -51,6 +54,55 @@ TEST(Plan, BadInputNamesItsLine) {
   EXPECT_NE(error_of("recipe: kd.yaml, ", "").find("needs a 'recipe'"), std::string::npos);
   EXPECT_FALSE(parse_plan("runs: 3", "p.yaml").ok());
   EXPECT_FALSE(parse_plan("runs: [", "p.yaml").ok());
+}
+
+TEST(Plan, ForEachRepeatsARun) {
+  const auto plan = parse_plan(R"(name: two
+runs:
+- {name: before, recipe: a.yaml}
+- for_each: [gla, retnet]
+  name: $each-64
+  recipe: $each.yaml
+  start: before
+  init: $each-64/student-init
+  set: [student.mixer=$each, "data.train=$each-$each"]
+)", "folder/p.yaml");
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  ASSERT_EQ(plan->runs.size(), 3u);
+  EXPECT_EQ(plan->runs[1].name, "gla-64");
+  EXPECT_EQ(plan->runs[2].name, "retnet-64");
+  EXPECT_EQ(plan->runs[2].recipe, "folder/retnet.yaml");
+  EXPECT_EQ(plan->runs[2].start, "before");
+  EXPECT_EQ(plan->runs[2].init, "retnet-64/student-init");
+  EXPECT_EQ(plan->runs[2].set, (std::vector<std::string>{"student.mixer=retnet", "data.train=retnet-retnet"}));
+  EXPECT_NE(error_of("name: align", "for_each: [], name: $each").find("folder/p.yaml:3: 'for_each' is an empty list"), std::string::npos);
+  EXPECT_NE(error_of("name: align", "for_each: {a: b}, name: $each").find("for_each"), std::string::npos);
+  EXPECT_NE(error_of("name: align", "for_each: [a, b], name: align").find("two runs are called 'align'"), std::string::npos);
+  EXPECT_NE(error_of("name: align", "name: $each").find("'name' of letters"), std::string::npos);
+}
+
+// recipes/mixer-study.yaml: every mixer that has a recurrence, alone and joined, beside the window; all on the same text and minutes.
+TEST(Plan, TheMixerStudyHasEveryMixer) {
+  const auto plan = load_plan(RETORT_RECIPES "/mixer-study.yaml");
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  std::set<std::string> expected = {"window"}, found;
+  for_each_mixer([&]<class Tag>(Tag) {
+    using Mixer = typename Tag::type;
+    if (Mixer::kRecurrent) expected.merge(std::set<std::string>{Mixer::kName, cat(Mixer::kName, "-64")});
+  });
+  for (const auto& run : plan->runs) {
+    found.insert(run.name);
+    EXPECT_EQ(run.recipe, plan->runs[0].recipe) << run.name;
+    EXPECT_EQ(run.minutes, 0) << run.name << ": the recipe's own minutes, the same for all";
+    EXPECT_EQ(run.init, run.name + "/student-init");
+    EXPECT_TRUE(run.show && run.start.empty() && run.keep_of.empty()) << run.name;
+    const bool joined = run.name == "window" || run.name.ends_with("-64");
+    std::vector<std::string> set = {"student.mixer=" + run.name.substr(0, run.name.find("-64"))};
+    if (!joined) set.insert(set.end(), {"student.window=0", "student.sinks=0"});
+    EXPECT_EQ(run.set, set) << run.name;
+  }
+  EXPECT_EQ(found, expected);
+  EXPECT_GT(plan->evaluate.copy_length, 64) << "the distance of recall: beyond the window";
 }
 
 TEST(Plan, IsToldFromARecipe) {
