@@ -7,6 +7,7 @@
 
 #include "mixers/list.h"
 #include "mixers/slots_start.h"
+#include "train/start_volume.h"
 #include "train/tasks.h"
 
 namespace retort::train {
@@ -92,16 +93,6 @@ Result<at::Tensor> low_rank(const WeightStore& store, const ModelConfig& c, int 
     for (int64_t i = 0; i < (query ? group : 1); ++i) maps.push_back(padded);
   }
   return at::stack(maps);
-}
-
-// The number whose SiLU is y > 0.
-double inverse_silu(double y) {
-  double x = y;
-  for (int i = 0; i < 50; ++i) {
-    const double sigmoid = 1 / (1 + std::exp(-x));
-    x = std::max(0.0, x - (x * sigmoid - y) / (sigmoid * (1 + x * (1 - sigmoid))));
-  }
-  return x;
 }
 
 double measured(const InitBlock& block, double head_rms) {
@@ -246,6 +237,9 @@ std::vector<double> measure_heads(const TorchModel& teacher, int layer, const st
   return {rms.data_ptr<double>(), rms.data_ptr<double>() + heads};
 }
 
+// Volumes are few numbers: rows of text that they are settled on.
+constexpr int kVolumeRows = 4;
+
 bool wants_head_rms(const PartWeights& part) {
   return std::any_of(part.table.begin(), part.table.end(), [](const TensorSpec& spec) {
     return spec.present() && std::any_of(spec.init.begin(), spec.init.end(), [](const InitBlock& b) { return b.measure != InitBlock::Measure::kNone; });
@@ -315,11 +309,11 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
       heads[l] |= wants_head_rms(part);
     }
   }
-  const auto none = [](const std::vector<char>& wanted) { return std::none_of(wanted.begin(), wanted.end(), [](char w) { return w; }); };
-  if (none(keys) && none(heads)) return {};
-  std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
-  std::vector<Rows> rows(batch.rows);
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, batch.rows, [&](int64_t r) {
+  const auto any = [](const std::vector<char>& wanted) { return std::any_of(wanted.begin(), wanted.end(), [](char w) { return w; }); };
+  const int volume_rows = std::min(batch.rows, kVolumeRows), read = any(keys) || any(heads) ? batch.rows : volume_rows;
+  std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(read));
+  std::vector<Rows> rows(read);
+  RETORT_RETURN_IF_ERROR(run_tasks(pool, read, [&](int64_t r) {
     const at::NoGradGuard no_grad;
     rows[r] = batch_rows(teacher, batch, int(r), 1);
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows[r],
@@ -334,6 +328,10 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
     if (keys[l]) {
       const LayerStatistics statistics = measure_keys(teacher, int(l), at::cat(inputs[l]));
       for (PartWeights& part : parts[l]) start_part(teacher.config, &statistics, seed, part);
+    }
+    const PartWeights& attention = teacher.layers[l][0];
+    for (PartWeights& part : parts[l]) {
+      settle_volume(attention, std::span(inputs[l]).first(volume_rows), std::span(rows).first(volume_rows), teacher.numeric, part);
     }
   });
 }
