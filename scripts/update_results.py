@@ -48,6 +48,10 @@ def number(value, form):
     return "-" if value is None or not math.isfinite(value) else format(value, form)
 
 
+def short(value):
+    return number(value, ".3f" if value is not None and value < 10 else ".4g")
+
+
 def memory(count):
     return f"{count / 1e6:.2f} MB"
 
@@ -67,15 +71,15 @@ def ratio_at_start(student, teacher):
 def row(student, teacher):
     name, window = split(student["name"])
     last = student["throughput"][-1]
-    return [f"`{name}`", window, f"{student['parameters'] / 1e6:.1f} M", memory(last["state_bytes"]), number(ratio_at_start(student, teacher), ".3g"),
-            number(student["perplexity_ratio"], ".3f"), number(student["copy_perplexity"], ".2f"), stage_rate(student, "align"),
+    return [f"`{name}`", window, f"{student['parameters'] / 1e6:.1f} M", memory(last["state_bytes"]), short(ratio_at_start(student, teacher)),
+            short(student["perplexity_ratio"]), short(student["copy_perplexity"]), stage_rate(student, "align"),
             stage_rate(student, "kd"), f"{last['tokens_per_second']:.0f}"]
 
 
 def table(teacher, students):
     last = teacher["throughput"][-1]
     rows = [["teacher", "-", f"{teacher['parameters'] / 1e6:.1f} M", memory(last["state_bytes"]), "-", "1.000",
-             number(teacher["copy_perplexity"], ".2f"), "-", "-", f"{last['tokens_per_second']:.0f}"]]
+             short(teacher["copy_perplexity"]), "-", "-", f"{last['tokens_per_second']:.0f}"]]
     rows += [row(s, teacher) for s in students]
     rule = ["---", "---:"] + ["---:"] * (len(HEAD) - 2)
     return "\n".join("| " + " | ".join(r) + " |" for r in [HEAD, rule] + rows) + "\n"
@@ -138,7 +142,7 @@ def main(run=ROOT / "runs/mixer-study", page=ROOT / "docs/results.md"):
     page.write_text(PAGE.format(
         students=len(students), minutes=sum(s["seconds"] for s in students) / len(students) / 60, cpu=machine["cpu"], threads=machine["threads"],
         version=machine["retort"], table=table(teacher, students), teacher=teacher["perplexity"], window=teacher["perplexities"][0]["window"],
-        context=teacher["throughput"][-1]["context"], distance=plan["copy_length"], fresh=number(control, ".2f"), weights=plan["speed_weights"],
+        context=teacher["throughput"][-1]["context"], distance=plan["copy_length"], fresh=short(control), weights=plan["speed_weights"],
         picture=PICTURE, prompt=results["prompt"], samples=samples(students, results["prompt"])))
     print(f"{page}: {len(students)} students of {run}")
 
