@@ -59,6 +59,7 @@ for model in nowhere huge.gguf cut.gguf empty.gguf config_only no_config bad_con
     fi
   done
   refused "convert $model" "$retort" convert "$model" --to hf --out converted
+  refused "convert $model to a GGUF" "$retort" convert "$model" --to gguf --out converted.gguf
 done
 for flags in "-n -1" "-n many" "--temp -1" "--temp nan" "--top-p 2" "--top-p nan" "--min-p nan" "--top-k -1" "-t 100000" "--seed -1" "--weights q3"; do
   refused "generate $flags" "$retort" generate nowhere -p hello $flags

@@ -22,7 +22,7 @@ const std::vector<CommandEntry>& command_list() {
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"tokenize", "token ids of a text, or the text of ids", make_tokenize},
-      {"convert", "write a model as a Hugging Face folder", make_convert},
+      {"convert", "write a model for Retort or another library: Hugging Face folders, GGUF", make_convert},
       {"report", "one self-contained HTML page about a run, with plots", make_report},
   };
   return list;

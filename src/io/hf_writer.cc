@@ -28,26 +28,20 @@ Status check_replaceable(const std::string& path, const std::map<std::string, st
   return {};
 }
 
+}  // namespace
+
 const char* dtype_name(TensorType type) {
   if (type == TensorType::kBF16) return "bfloat16";
   return type == TensorType::kF16 ? "float16" : "float32";
 }
 
-}  // namespace
-
-Status write_hf_folder(const std::string& path, const HfFolder& folder) {
-  std::vector<SafeTensorSource> sources;
-  for (const TensorSpec& spec : model_tensors(folder.config)) {
-    const TensorType stored = spec.floor == Precision::kF32 ? TensorType::kF32 : folder.matrices;
-    sources.push_back(
-        SafeTensorSource::from_f32(spec.name, spec.shape, stored, [&folder, spec] { return folder.values(spec); }));
-  }
+Status write_model_folder(const std::string& path, const ModelFolder& folder) {
   const auto json_text = [](const nlohmann::json& json) {
     return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   };
   std::map<std::string, std::string> files = folder.extra_files;
-  files["config.json"] = json_text(config_to_json(folder.config, dtype_name(folder.matrices)));
-  files["generation_config.json"] = json_text(generation_config_to_json(folder.config));
+  files["config.json"] = json_text(folder.config);
+  files["generation_config.json"] = json_text(folder.generation_config);
   RETORT_RETURN_IF_ERROR(check_replaceable(path, files));
   RETORT_TRY(auto out, AtomicFolder::create(path));
   for (const auto& [name, content] : files) {
@@ -55,8 +49,18 @@ Status write_hf_folder(const std::string& path, const HfFolder& folder) {
       return internal_error("'", name, "' is no name of a file in a model folder");
     RETORT_RETURN_IF_ERROR(write_text_file(out.path() + "/" + name, content));
   }
-  RETORT_RETURN_IF_ERROR(write_safetensors(out.path() + "/model.safetensors", sources));
+  RETORT_RETURN_IF_ERROR(write_safetensors(out.path() + "/model.safetensors", folder.tensors));
   return out.commit();
+}
+
+Status write_hf_folder(const std::string& path, const HfFolder& folder) {
+  ModelFolder out{config_to_json(folder.config, dtype_name(folder.matrices)), generation_config_to_json(folder.config), {}, folder.extra_files};
+  for (const TensorSpec& spec : model_tensors(folder.config)) {
+    const TensorType stored = spec.floor == Precision::kF32 ? TensorType::kF32 : folder.matrices;
+    out.tensors.push_back(
+        SafeTensorSource::from_f32(spec.name, spec.shape, stored, [&folder, spec] { return folder.values(spec); }));
+  }
+  return write_model_folder(path, out);
 }
 
 Result<std::map<std::string, std::string>> read_tokenizer_files(const std::string& folder) {

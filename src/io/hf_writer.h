@@ -26,6 +26,17 @@ struct HfFolder {
 // A folder that is already at `path` is replaced.
 Status write_hf_folder(const std::string& path, const HfFolder& folder);
 
+// The same for tensors and a config.json of any class.
+struct ModelFolder {
+  nlohmann::json config, generation_config;
+  std::vector<SafeTensorSource> tensors;
+  std::map<std::string, std::string> extra_files;
+};
+Status write_model_folder(const std::string& path, const ModelFolder& folder);
+
+// As config.json calls it: "bfloat16".
+const char* dtype_name(TensorType type);
+
 // The tokenizer's and template's files of a Hugging Face model folder, for extra_files.
 Result<std::map<std::string, std::string>> read_tokenizer_files(const std::string& folder);
 

@@ -2,8 +2,11 @@
 
 #include <filesystem>
 
+#include "base/mapped_file.h"
+#include "io/export/targets.h"
 #include "io/gguf_config.h"
 #include "io/hf_config.h"
+#include "io/json_fields.h"
 #include "mixers/list.h"
 
 namespace retort {
@@ -13,6 +16,68 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   std::string out = "[";
   for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + "]";
+}
+
+// A GGUF's tensors by their own names.
+class GgufTensors : public WeightStore {
+ public:
+  explicit GgufTensors(std::shared_ptr<const GgufFile> file) : file_(std::move(file)) {}
+  bool has(const std::string& name) const override { return file_->find_tensor(name) != nullptr; }
+  const std::string& path() const override { return file_->path(); }
+  std::vector<std::string> names() const override {
+    std::vector<std::string> out;
+    for (const GgufTensor& tensor : file_->tensors()) out.push_back(tensor.name);
+    return out;
+  }
+  Result<TensorView> tensor(const std::string& name) const override {
+    const GgufTensor* found = file_->find_tensor(name);
+    if (!found) return invalid(path(), ": tensor '", name, "' is missing");
+    return TensorView{name, found->type, found->shape, found->bytes.data()};
+  }
+
+ private:
+  std::shared_ptr<const GgufFile> file_;
+};
+
+// A folder of another class that Retort wrote says so in its config.json; null: it does not.
+Result<nlohmann::json> export_note(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  RETORT_TRY(const std::string text, read_text_file(path));
+  RETORT_TRY(const nlohmann::json root, parse_json_object(path, text));
+  return root.value(kExportKey, nlohmann::json());
+}
+
+Status open_folder(ModelFiles& out) {
+  out.kind = ModelFiles::Kind::kHuggingFace;
+  RETORT_TRY(const nlohmann::json note, export_note(out.path));
+  if (note.is_null()) {
+    RETORT_TRY(out.config, read_hf_config(out.path));
+    RETORT_TRY(out.weights, open_hf_weights(out.path));
+    return {};
+  }
+  RETORT_TRY(ExportedModel exported, read_exported(note, out.path + "/config.json"));
+  out.config = std::move(exported.config);
+  RETORT_TRY(auto theirs, open_hf_weights(out.path));
+  RETORT_TRY(out.weights, exported_weights(std::move(theirs), std::move(exported.plan), out.config));
+  return {};
+}
+
+Status open_gguf(ModelFiles& out) {
+  out.kind = ModelFiles::Kind::kGguf;
+  RETORT_TRY(GgufFile file, GgufFile::open(out.path));
+  out.gguf = std::make_shared<const GgufFile>(std::move(file));
+  if (!out.gguf->has(kGgufExportKey)) {
+    RETORT_TRY(out.config, config_from_gguf(*out.gguf));
+    out.weights = gguf_weights(out.gguf, out.config);
+    return {};
+  }
+  const std::string where = cat(out.path, ": metadata key '", kGgufExportKey, "'");
+  RETORT_TRY(const std::string text, out.gguf->text(kGgufExportKey));
+  RETORT_TRY(const nlohmann::json note, parse_json_object(where, text));
+  RETORT_TRY(ExportedModel exported, read_exported(note, where));
+  out.config = std::move(exported.config);
+  RETORT_TRY(out.weights, exported_weights(std::make_shared<GgufTensors>(out.gguf), std::move(exported.plan), out.config));
+  return {};
 }
 
 }  // namespace
@@ -38,17 +103,7 @@ Result<ModelFiles> open_model(const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error))
     return invalid(path, ": no such file or folder; a model is a Hugging Face folder or a .gguf file");
-  if (fs::is_directory(path, error)) {
-    out.kind = ModelFiles::Kind::kHuggingFace;
-    RETORT_TRY(out.config, read_hf_config(path));
-    RETORT_TRY(out.weights, open_hf_weights(path));
-  } else {
-    out.kind = ModelFiles::Kind::kGguf;
-    RETORT_TRY(GgufFile file, GgufFile::open(path));
-    out.gguf = std::make_shared<const GgufFile>(std::move(file));
-    RETORT_TRY(out.config, config_from_gguf(*out.gguf));
-    out.weights = gguf_weights(out.gguf, out.config);
-  }
+  RETORT_RETURN_IF_ERROR(fs::is_directory(path, error) ? open_folder(out) : open_gguf(out));
   RETORT_RETURN_IF_ERROR(check_weights(out.config, *out.weights));
   return out;
 }

@@ -1,4 +1,4 @@
-// Opens what a command line calls MODEL: a Hugging Face folder or a .gguf file, checked to be complete.
+// Opens what a command line calls MODEL: a Hugging Face folder or a .gguf file, checked to be complete; also those of io/export/.
 //
 // Layer: io. Thread-safe after opening.
 #pragma once

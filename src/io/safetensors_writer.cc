@@ -1,11 +1,10 @@
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
-#include "base/half.h"
+#include "io/quant_encode.h"
 #include "io/safetensors.h"
 
 namespace retort {
@@ -22,19 +21,6 @@ int64_t element_bytes(const std::string& dtype) {
   return 0;
 }
 
-std::vector<std::byte> encode(const std::vector<float>& values, TensorType type) {
-  std::vector<std::byte> out(values.size() * static_cast<size_t>(tensor_type_info(type).block_bytes));
-  if (type == TensorType::kF32) {
-    if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
-    return out;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t half = type == TensorType::kBF16 ? float_to_bf16(values[i]) : float_to_f16(values[i]);
-    std::memcpy(out.data() + 2 * i, &half, sizeof half);
-  }
-  return out;
-}
-
 }  // namespace
 
 SafeTensorSource SafeTensorSource::from_f32(std::string name, std::vector<int64_t> shape, TensorType stored,
@@ -42,7 +28,7 @@ SafeTensorSource SafeTensorSource::from_f32(std::string name, std::vector<int64_
   return {std::move(name), tensor_type_name(stored), std::move(shape),
           [stored, values = std::move(values)]() -> Result<std::vector<std::byte>> {
             RETORT_TRY(const std::vector<float> floats, values());
-            return encode(floats, stored);
+            return encode_values(stored, floats);
           }};
 }
 

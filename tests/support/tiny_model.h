@@ -40,9 +40,9 @@ inline std::string byte_tokenizer_json() {
                  {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}}.dump();
 }
 
-inline Status write_tiny_model(const std::string& folder, uint64_t seed = 1) {
+inline Status write_random_model(const std::string& folder, const ModelConfig& config, uint64_t seed = 1) {
   HfFolder out;
-  out.config = tiny_config();
+  out.config = config;
   out.values = [state = seed](const TensorSpec& spec) mutable -> Result<std::vector<float>> {
     std::vector<float> values(size_t(spec.count()));
     const bool norm = spec.name.find("norm") != std::string::npos;
@@ -57,6 +57,8 @@ inline Status write_tiny_model(const std::string& folder, uint64_t seed = 1) {
   out.extra_files["tokenizer_config.json"] = R"({"tokenizer_class": "PreTrainedTokenizerFast"})";
   return write_hf_folder(folder, out);
 }
+
+inline Status write_tiny_model(const std::string& folder, uint64_t seed = 1) { return write_random_model(folder, tiny_config(), seed); }
 
 // Documents with enough structure that a model can learn something of them.
 inline std::string tiny_corpus(int documents = 60) {
