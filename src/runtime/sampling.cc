@@ -19,18 +19,30 @@ Status validate(const SamplingOptions& o) {
     return invalid("repeat_penalty is ", o.repeat_penalty, "; expected above 0");
   }
   if (o.repeat_last_n < 0) return invalid("repeat_last_n is ", o.repeat_last_n, "; expected 0 (off) or more");
+  if (!std::isfinite(o.presence_penalty)) return invalid("presence_penalty is ", o.presence_penalty, "; expected a finite number");
+  if (!std::isfinite(o.frequency_penalty)) return invalid("frequency_penalty is ", o.frequency_penalty, "; expected a finite number");
+  for (const auto& [token, bias] : o.logit_bias) {
+    if (!std::isfinite(bias)) return invalid("logit_bias of token ", token, " is ", bias, "; expected a finite number");
+  }
   return {};
 }
 
 void Sampler::penalise(std::span<const float> logits, std::span<const int> history) {
   logits_.assign(logits.begin(), logits.end());
-  if (options_.repeat_penalty == 1 || options_.repeat_last_n == 0) return;
-  const size_t count = std::min(history.size(), size_t(options_.repeat_last_n));
-  const float penalty = float(options_.repeat_penalty);
-  for (const int token : history.last(count)) {
-    if (token < 0 || size_t(token) >= logits.size()) continue;
-    const float raw = logits[token];  // from the raw value: a token seen twice is penalised once
-    logits_[token] = raw > 0 ? raw / penalty : raw * penalty;
+  if (options_.repeat_penalty != 1) {
+    const size_t count = std::min(history.size(), size_t(options_.repeat_last_n));
+    const float penalty = float(options_.repeat_penalty);
+    for (const int token : history.last(count)) {
+      if (token < 0 || size_t(token) >= logits.size()) continue;
+      const float raw = logits[token];  // from the raw value: a token seen twice is penalised once
+      logits_[token] = raw > 0 ? raw / penalty : raw * penalty;
+    }
+  }
+  for (const auto& [token, bias] : options_.logit_bias) {
+    if (token >= 0 && size_t(token) < logits_.size()) logits_[size_t(token)] += bias;
+  }
+  for (const auto& [token, times] : drawn_) {
+    logits_[size_t(token)] -= float(options_.presence_penalty + times * options_.frequency_penalty);
   }
 }
 
@@ -89,7 +101,12 @@ std::span<const Candidate> Sampler::distribution(std::span<const float> logits, 
 }
 
 int Sampler::sample(std::span<const float> logits, std::span<const int> history) {
-  const auto candidates = distribution(logits, history);
+  const int token = draw(distribution(logits, history));
+  if ((options_.presence_penalty != 0 || options_.frequency_penalty != 0) && size_t(token) < logits.size()) ++drawn_[token];
+  return token;
+}
+
+int Sampler::draw(std::span<const Candidate> candidates) {
   if (candidates.size() == 1) return candidates.front().token;
   double left = random_.uniform();
   for (const Candidate& c : candidates) {

@@ -1,9 +1,11 @@
-// From logits to a token: repetition penalty, top-k, top-p, min-p, temperature, in llama.cpp's order and with its defaults.
+// From logits to a token: biases, penalties, top-k, top-p, min-p, temperature, in llama.cpp's order and with its defaults.
 //
 // Layer: runtime. A Sampler belongs to one sequence. The same seed, logits and history give the same tokens.
 #pragma once
 
 #include <span>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -18,6 +20,9 @@ struct SamplingOptions {
   double min_p = 0.05;        // 0: off
   double repeat_penalty = 1;  // 1: off
   int repeat_last_n = 64;     // 0: off
+  // Subtracted from the logit of a token that this sampler has drawn before: once, and once for every time. 0: off
+  double presence_penalty = 0, frequency_penalty = 0;
+  std::vector<std::pair<int, float>> logit_bias;  // token, what is added to its logit; tokens outside the vocabulary do nothing
 };
 Status validate(const SamplingOptions& options);
 
@@ -44,11 +49,13 @@ class Sampler {
   void normalise(double temperature);
   void keep_top_p();
   void keep_min_p();
+  int draw(std::span<const Candidate> candidates);
 
   SamplingOptions options_;
   Random random_;
   std::vector<float> logits_;
   std::vector<Candidate> candidates_;
+  std::unordered_map<int, int> drawn_;  // how often; kept only when a penalty asks for it
 };
 
 }  // namespace retort

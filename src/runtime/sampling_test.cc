@@ -71,6 +71,19 @@ TEST(Sampling, PenaltyTouchesRecentTokensOnce) {
   EXPECT_FLOAT_EQ(d[2].logit, -8);  // negative logits grow, and only once
 }
 
+TEST(Sampling, BiasesAndPenaltiesOfWhatWasDrawn) {
+  SamplingOptions o = plain();
+  o.temperature = 0;
+  o.logit_bias = {{2, 10.0f}, {900, 1.0f}};
+  o.presence_penalty = 3;
+  o.frequency_penalty = 2;
+  Sampler sampler(o, 1);
+  const std::vector<float> logits{1, 0, 0.5f};  // with the bias 1, 0, 10.5; drawn once: 5.5, twice: 3.5, three times: 1.5, then -0.5
+  std::vector<int> drawn;
+  for (int i = 0; i < 7; ++i) drawn.push_back(sampler.sample(logits, {}));
+  EXPECT_EQ(drawn, (std::vector<int>{2, 2, 2, 2, 0, 1, 2}));  // then 0 has -4, 1 has -5, 2 has -0.5
+}
+
 TEST(Sampling, SameSeedSameTokens) {
   SamplingOptions o;
   std::vector<float> logits(1000);
@@ -99,7 +112,9 @@ TEST(Sampling, BrokenLogitsDoNotCrash) {
 TEST(Sampling, OptionsOutOfRangeAreRefused) {
   for (auto set : std::vector<void (*)(SamplingOptions&)>{
            [](auto& o) { o.temperature = -1; }, [](auto& o) { o.top_k = -1; }, [](auto& o) { o.top_p = 1.5; },
-           [](auto& o) { o.min_p = -0.1; }, [](auto& o) { o.repeat_penalty = 0; }, [](auto& o) { o.repeat_last_n = -2; }}) {
+           [](auto& o) { o.min_p = -0.1; }, [](auto& o) { o.repeat_penalty = 0; }, [](auto& o) { o.repeat_last_n = -2; },
+           [](auto& o) { o.presence_penalty = std::nan(""); }, [](auto& o) { o.frequency_penalty = INFINITY; },
+           [](auto& o) { o.logit_bias = {{1, INFINITY}}; }}) {
     SamplingOptions o;
     set(o);
     EXPECT_FALSE(validate(o).ok());
