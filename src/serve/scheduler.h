@@ -1,0 +1,133 @@
+// Continuous batching: requests join and leave one decoding batch, pass by pass.
+//
+// Layer: serve. Thread-safe. A thread of its own owns the engine; sinks are called there.
+//
+// A pass has one row for every choice that is making text, and rows of prompts: whole chunks, taken in turn from the sequences that
+// are still reading theirs, at most `prefill_rows` of them together. So a long prompt delays the others by one chunk a pass, and short
+// prompts share one. A prompt's chunks end at multiples of prefill_rows whatever else is running, and a row of a pass does not
+// depend on its neighbours: a request's tokens are, to the bit, those that it gets alone.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "runtime/state_file.h"
+#include "runtime/model.h"
+#include "serve/choice.h"
+
+namespace retort::serve {
+
+struct SchedulerOptions {
+  int parallel = 16;           // slots: sequences that run at the same time
+  int queue = 1024;            // requests that may wait for a slot
+  int64_t prefill_rows = 128;
+  int64_t context = 0;         // tokens of a prompt and its continuation together; 0: no limit
+};
+
+// Since the start, and at this moment.
+struct SchedulerCounts {
+  int64_t prompt_tokens = 0, cached_tokens = 0, made_tokens = 0;
+  double prompt_seconds = 0, made_seconds = 0;  // of the engine; a pass is shared out by its rows
+  int64_t passes = 0, decoding_rows = 0;        // passes that had a decoding row, and those rows
+  int64_t finished = 0, cancelled = 0, refused = 0;  // requests
+  int running = 0, waiting = 0;                 // choices in slots, requests without one
+};
+
+struct SlotInfo {
+  int id = 0;
+  bool busy = false;
+  int64_t tokens = 0, state_bytes = 0;  // consumed; of the running or of the kept state
+};
+
+enum class Refusal { kNone, kFull, kStopping };
+
+class Scheduler {
+ public:
+  struct Job {
+    GenerationRequest request;
+    GenerationSink sink;
+  };
+  struct Tickets {
+    Refusal refusal = Refusal::kNone;
+    std::vector<uint64_t> ids;  // one per job, unless refused
+  };
+
+  Scheduler(std::shared_ptr<const Model> model, ThreadPool& pool, EngineOptions engine, Tokenizer tokenizer, SchedulerOptions options);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  const SchedulerOptions& options() const { return options_; }
+  const Model& model() const { return model_; }
+  // An empty prompt, a token outside the vocabulary, a prompt longer than the context, a slot that there is not.
+  Status check(const GenerationRequest& request) const;
+  // All of them or none; each must have passed check(). Every choice of an accepted job gets one update with `finish`, its last.
+  Tickets submit(std::vector<Job> jobs);
+  // Its choices end with kCancelled, soon. A job that is over is left alone.
+  void cancel(uint64_t id);
+
+  SchedulerCounts counts() const;
+  std::vector<SlotInfo> slots() const;
+  // The state that a request with `slot` left behind; an error when the slot is busy or has none.
+  Result<SavedState> copy_slot(int id) const;
+  // Replaces it, or erases it.
+  Status put_slot(int id, std::optional<SavedState> state);
+
+  // Accepts nothing more and waits for what is running, until the deadline; the rest is cancelled. To be called by one thread.
+  void stop(Clock::time_point deadline);
+
+ private:
+  struct Group;
+  struct Slot;
+  struct Row;
+
+  void run();
+  void end_cancelled_and_late();
+  void admit();
+  void start(Slot& slot, std::shared_ptr<Group> group, int choice);
+  void pass();
+  void collect_rows();
+  void take_logits(const Row& row, std::span<const float> logits);
+  void after_pass(double seconds);
+  void fork(Slot& slot);
+  void deliver(Slot& slot);
+  static void tell(const Group& group, const GenerationUpdate& update);
+  void end_running(Slot& slot, Finish reason, const std::string& message);
+  void end_waiting(const std::shared_ptr<Group>& group, int first_choice, Finish reason, const std::string& message);
+  void choice_over(const std::shared_ptr<Group>& group, Finish reason);
+  void fail_everything(const std::string& message);
+  bool nothing_to_do() const;
+  Slot* free_slot(int wanted);
+  Result<const Slot*> idle_slot(int id) const;
+  int64_t room(const GenerationRequest& request) const;
+
+  const SchedulerOptions options_;
+  const Tokenizer tokenizer_;
+  const Model& model_;
+  Engine engine_;
+
+  // The scheduler's thread alone.
+  std::vector<Row> rows_;
+  std::vector<BatchItem> items_;
+  size_t turn_ = 0;  // the slot that is first to read its prompt
+
+  // Under mutex_. A busy slot's content belongs to the scheduler's thread.
+  mutable std::mutex mutex_;
+  std::condition_variable wake_, idle_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::deque<std::shared_ptr<Group>> queue_;
+  std::deque<std::pair<std::shared_ptr<Group>, int>> forks_;  // choices of prompts that have been read
+  std::unordered_map<uint64_t, std::shared_ptr<Group>> groups_;  // accepted and not over
+  std::vector<SlotInfo> infos_;
+  SchedulerCounts counts_;
+  uint64_t last_id_ = 0;
+  bool stopping_ = false, quit_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace retort::serve
