@@ -11,6 +11,7 @@ std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
 std::unique_ptr<Command> make_report();
+std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_tokenize();
 
 const std::vector<CommandEntry>& command_list() {
@@ -19,6 +20,7 @@ const std::vector<CommandEntry>& command_list() {
       {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
       {"generate", "continue a text", make_generate},
       {"chat", "talk with a model", make_chat},
+      {"serve", "answer over HTTP, as OpenAI's clients and llama.cpp's expect", make_serve},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"tokenize", "token ids of a text, or the text of ids", make_tokenize},

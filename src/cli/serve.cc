@@ -1,0 +1,124 @@
+// retort serve MODEL: an HTTP server with OpenAI's and llama.cpp's endpoints, until ctrl-C.
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include <sys/resource.h>
+
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/mapped_file.h"
+#include "cli/flags.h"
+#include "cli/open_model.h"
+#include "serve/api.h"
+
+namespace retort::cli {
+namespace {
+
+constexpr double kGraceSeconds = 10;  // for what runs when ctrl-C comes
+
+// A stream is a descriptor; the usual soft limit is 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+class Serve : public Command {
+ public:
+  void add_flags(CLI::App& app) override {
+    add_model_flag(app, model_.path);
+    add_runtime_flags(app, model_);
+    app.add_option("--host", http_.host, "address to listen on")->capture_default_str();
+    app.add_option("--port", http_.port, "port to listen on; 0 takes any that is free")->check(CLI::Range(0, 65535))->capture_default_str();
+    app.add_option("-a,--alias", alias_, "the model's name in answers");
+    app.add_option("--parallel", scheduler_.parallel, "sequences that run at the same time (-np)")->check(CLI::Range(1, 4096))->capture_default_str();
+    app.add_option("-c,--ctx-size", context_, "tokens of a prompt and its answer together; 0 means no limit (default: the model's)")
+        ->check(CLI::Range(0, 1 << 30));
+    app.add_option("-b,--batch-size", scheduler_.prefill_rows, "prompt tokens per pass")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+    app.add_option("-n,--n-predict", defaults_.chat_max_tokens, "tokens per chat answer where the request does not say")
+        ->check(CLI::Range(1, 1 << 30))->capture_default_str();
+    add_sampling_flags(app, sampling_);
+    app.add_option("--api-key", keys_, "a key that clients must send; may be given several times");
+    app.add_option("--api-key-file", key_file_, "file with one key a line");
+    app.add_option("--slot-save-path", slot_folder_, "folder in which clients may save and restore slots");
+    app.add_option("--cors-origin", cors_, "origin of web pages that may ask, or * for all (default: none)");
+    app.add_option("--queue", scheduler_.queue, "requests that may wait for a slot; more are answered with 429")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+    app.add_option("--max-connections", http_.connections, "open connections; more are answered with 503")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    app.add_option("--max-body", max_body_, "bytes of a request's body at most")->check(CLI::Range(1 << 10, 1 << 30))->capture_default_str();
+    app.add_option("--timeout", timeout_, "seconds from a request's arrival to the end of its answer")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    app.add_option("--sse-ping-interval", http_.ping_seconds, "seconds of silence after which a stream gets a comment; 0: never")
+        ->check(CLI::Range(0.0, 1e6))->capture_default_str();
+  }
+
+  Status run(const Context& context) override {
+    RETORT_RETURN_IF_ERROR(require_model(model_.path));
+    RETORT_TRY(defaults_.sampling, sampling_options(sampling_));
+    RETORT_RETURN_IF_ERROR(read_keys());
+    if (!slot_folder_.empty() && !std::filesystem::is_directory(slot_folder_)) {
+      return invalid("--slot-save-path ", slot_folder_, ": not a folder");
+    }
+    raise_descriptor_limit();
+    catch_interrupts();
+    http_.limits.body_bytes = size_t(max_body_);
+    // Listens first: a port that is taken is said before the model is read, and who asks meanwhile learns that it is being read.
+    std::atomic<serve::Api*> ready{nullptr};
+    RETORT_TRY(auto http, serve::HttpServer::start(
+                              http_,
+                              [&](const serve::HttpRequest& request, std::shared_ptr<serve::HttpReply> reply) {
+                                if (serve::Api* api = ready) api->handle(request, reply);
+                                else serve::Api::handle_loading(request, *reply);
+                              },
+                              serve::error_body));
+    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
+    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
+    serve::Scheduler scheduler(opened.model, *opened.pool, opened.engine, tokenizer, scheduler_);
+    if (alias_.empty()) alias_ = std::filesystem::path(model_.path).lexically_normal().stem().string();
+    serve::Api api({alias_, defaults_, keys_, slot_folder_, cors_, http_.host, double(timeout_)}, scheduler, tokenizer, opened.model->identity());
+    ready = &api;
+    std::fprintf(stderr, "retort: %s is served at http://%s:%d after %s; ctrl-C ends\n", alias_.c_str(), http_.host.c_str(), http->port(),
+                 format_duration(opened.load_seconds).c_str());
+    while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::fprintf(stderr, "retort: ending; what runs has %d s, a second ctrl-C ends at once\n", int(kGraceSeconds));
+    http->stop_accepting();
+    scheduler.stop(Clock::now() + std::chrono::seconds(int(kGraceSeconds)));
+    http->stop(2);
+    return {};
+  }
+
+ private:
+  Status read_keys() {
+    if (!key_file_.empty()) {
+      RETORT_TRY(const std::string text, read_text_file(key_file_));
+      for (size_t at = 0; at < text.size();) {
+        const size_t end = std::min(text.find_first_of("\r\n", at), text.size());
+        if (end > at) keys_.push_back(text.substr(at, end - at));
+        at = end + 1;
+      }
+      if (keys_.empty()) return invalid(key_file_, ": no key; one a line is expected");
+    }
+    for (const auto& key : keys_) {
+      if (key.empty()) return invalid("--api-key: an empty key");
+    }
+    return {};
+  }
+
+  ModelFlags model_;
+  SamplingFlags sampling_;
+  serve::HttpOptions http_;
+  serve::SchedulerOptions scheduler_;
+  serve::ApiDefaults defaults_;
+  std::string alias_, key_file_, slot_folder_, cors_;
+  std::vector<std::string> keys_;
+  std::optional<int> context_;
+  int max_body_ = 16 << 20, timeout_ = 600;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_serve() { return std::make_unique<Serve>(); }
+
+}  // namespace retort::cli
