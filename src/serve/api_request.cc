@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr size_t kMostStops = 32, kLongestStop = 1024;
+constexpr size_t kMostStops = 32, kLongestStop = 1024, kMostBiases = 1 << 16;
 constexpr int kMostLogprobs = 20;
 
 Result<json> parse_body(std::string_view body) { return parse_json_object("the request", body); }
@@ -72,6 +72,7 @@ Status read_biases(const JsonFields& in, std::vector<std::pair<int, float>>& out
   if (!in.has("logit_bias")) return {};
   const json& value = in.at("logit_bias");
   if (!value.is_object()) return in.bad("'logit_bias' is no object of token ids and numbers");
+  if (value.size() > kMostBiases) return in.bad("'logit_bias' has ", value.size(), " entries; at most ", kMostBiases, " are taken");
   for (const auto& [key, bias] : value.items()) {
     const bool id = !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
     if (!id) return in.bad("'logit_bias' has the key '", key.substr(0, 40), "', which is no token id");

@@ -45,11 +45,12 @@ class Descriptor {
   int fd_;
 };
 
-// Connections that somebody wrote to, for the thread that sends.
+// What connections share: those that somebody wrote to, for the thread that sends, and how much they hold.
 struct Waker {
   Descriptor event{eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
   std::mutex mutex;
   std::vector<std::shared_ptr<HttpConnection>> written;
+  std::atomic<int64_t> buffered{0};  // bytes of requests in memory
 
   void wake() const {
     const uint64_t one = 1;
@@ -64,12 +65,26 @@ struct Waker {
   }
 };
 
+// A request's part of the buffered bytes.
+class Charge {
+ public:
+  explicit Charge(std::shared_ptr<Waker> waker) : waker_(std::move(waker)) {}
+  Charge(Charge&& other) noexcept : waker_(other.waker_), bytes_(std::exchange(other.bytes_, 0)) {}
+  Charge& operator=(Charge&&) = delete;
+  ~Charge() { set(0); }
+  void set(int64_t bytes) { waker_->buffered += bytes - std::exchange(bytes_, bytes); }
+
+ private:
+  std::shared_ptr<Waker> waker_;
+  int64_t bytes_ = 0;
+};
+
 }  // namespace
 
 class HttpConnection {
  public:
   HttpConnection(int socket, const HttpOptions& options, std::shared_ptr<Waker> waker)
-      : fd(socket), parser(options.limits), lag_bytes(options.lag_bytes), waker(std::move(waker)) {}
+      : fd(socket), parser(options.limits), charge(waker), lag_bytes(options.lag_bytes), waker(waker) {}
 
   // --- the connections' thread alone ---
   Descriptor fd;
@@ -78,6 +93,7 @@ class HttpConnection {
   enum class Phase { kReading, kAnswering, kDraining } phase = Phase::kReading;
   Clock::time_point since = Clock::now();  // of the phase; while reading, of the first byte; while draining, of its begin
   uint32_t events = 0;                     // that epoll was asked for
+  Charge charge;
 
   const size_t lag_bytes;
   const std::shared_ptr<Waker> waker;
@@ -203,7 +219,12 @@ struct HttpServer::Impl {
 
   std::mutex work_mutex;
   std::condition_variable work_there;
-  std::deque<std::pair<HttpRequest, std::shared_ptr<HttpReply>>> work;
+  struct Work {
+    HttpRequest request;
+    std::shared_ptr<HttpReply> reply;
+    Charge charge;
+  };
+  std::deque<Work> work;
   bool work_over = false;
   std::vector<std::thread> workers;
 
@@ -356,6 +377,8 @@ void HttpServer::Impl::read(const std::shared_ptr<HttpConnection>& c) {
 
 void HttpServer::Impl::take_requests(const std::shared_ptr<HttpConnection>& c) {
   const auto state = c->parser.feed(c->in);
+  c->charge.set(int64_t(c->parser.request().body.size() + c->in.size()));
+  if (waker->buffered > options.buffered_bytes) return answer_error(c, 503, "too many bytes of requests are in memory");
   if (state == HttpParser::State::kBad) return answer_error(c, c->parser.error_status(), c->parser.error());
   if (state == HttpParser::State::kDone) return dispatch(c);
   if (c->parser.take_expects_continue()) put(c, "HTTP/1.1 100 Continue\r\n\r\n", false, false);
@@ -375,25 +398,30 @@ void HttpServer::Impl::dispatch(const std::shared_ptr<HttpConnection>& c) {
   {
     std::lock_guard lock(work_mutex);
     if (work.size() < size_t(options.waiting)) {
-      work.emplace_back(std::move(request), std::move(reply));
+      work.push_back({std::move(request), std::move(reply), std::move(c->charge)});
       work_there.notify_one();
       return;
     }
   }
+  c->charge.set(int64_t(c->in.size()));
   reply->add_header("Retry-After", "1");
   reply->send(503, "application/json", error_body(503, "too many requests wait to be read"));
 }
 
 void HttpServer::Impl::answer_error(const std::shared_ptr<HttpConnection>& c, int status, const std::string& message) {
+  const std::string body = error_body(status, message);  // first: the message may be the parser's
   {
     std::lock_guard lock(c->mutex);
     c->keep_alive = false;
     c->http10 = c->over = c->stream = c->chunked = false;
   }
   c->phase = HttpConnection::Phase::kAnswering;
+  c->in.clear();
+  c->parser.reset();
+  c->charge.set(0);
   HttpReply reply(c, false);
   if (status == 503) reply.add_header("Retry-After", "1");
-  reply.send(status, "application/json", error_body(status, message));
+  reply.send(status, "application/json", body);
 }
 
 void HttpServer::Impl::send_some(const std::shared_ptr<HttpConnection>& c) {
@@ -509,12 +537,12 @@ void HttpServer::Impl::work_loop() {
     std::unique_lock lock(work_mutex);
     work_there.wait(lock, [&] { return work_over || !work.empty(); });
     if (work_over) return;
-    auto [request, reply] = std::move(work.front());
+    Work next = std::move(work.front());
     work.pop_front();
     lock.unlock();
-    if (reply->gone()) continue;
+    if (next.reply->gone()) continue;
     try {
-      handler(request, std::move(reply));
+      handler(next.request, std::move(next.reply));
     } catch (const std::exception&) {  // out of memory: a reply that goes away unanswered says 500
     }
   }

@@ -2,12 +2,13 @@
 //
 // Layer: serve. Thread-safe. A connection costs a descriptor and its buffers, not a thread: thousands of streams are open at once.
 //
-// Bounds: connections, requests that wait for a worker, bytes of head and body, seconds until a request is whole, seconds without
+// Bounds: connections, requests that wait for a worker, bytes of head and body and of all of them together, seconds until a request is whole, seconds without
 // progress while an answer is written, bytes that a slow reader may lag behind. Beyond them: 503 with Retry-After, 408, 413, 431, or
 // the connection is closed.
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -25,6 +26,7 @@ struct HttpOptions {
   int workers = 2;
   int waiting = 1024;                    // requests that are read and wait for a worker
   HttpLimits limits;
+  int64_t buffered_bytes = 256 << 20;    // of all requests that are being read or wait for a worker, together
   double request_seconds = 30;           // from a request's first byte to its last
   double idle_seconds = 30;              // between requests of a connection
   double stall_seconds = 60;             // an answer of which the client takes nothing
