@@ -219,7 +219,7 @@ def streams(server):
 
 def errors(server):
     for body, name in (({"prompt": "a", "temperature": "hot"}, "temperature"), ({"prompt": "a", "max_tokens": 1.5}, "max_tokens"), ({}, "prompt"),
-                       ({"prompt": "a", "response_format": {"type": "json_object"}}, "response_format"), ({"prompt": [9999]}, "vocabulary"),
+                       ({"prompt": "a", "response_format": {"type": "json_schema"}}, "response_format"), ({"prompt": [9999]}, "vocabulary"),
                        ({"prompt": "x" * 600}, "context"), ({"prompt": []}, "prompt"), ({"prompt": "", "max_tokens": 1}, "empty"),
                        ({"prompt": "a", "id_slot": 77}, "slot")):
         status, _, answer = server.ask("POST", "/v1/completions", body)
@@ -298,12 +298,12 @@ def disconnects(server):
         s = socket.create_connection(("127.0.0.1", server.port))
         body = json.dumps({"prompt": "a", "max_tokens": 100000, "ignore_eos": True, "stream": stream}).encode()
         s.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        while server.metric("requests_processing") == 0:
+            time.sleep(0.01)
         if stream:
             check(s.recv(10) == b"HTTP/1.1 2")
-        else:
-            time.sleep(0.1)
         s.close()
-    check(server.wait_idle())
+        check(server.wait_idle())
     check(server.metric("requests_cancelled_total") - before == 2, server.metric("requests_cancelled_total"))
 
 
@@ -342,7 +342,7 @@ def keys_and_limits(model, folder):
     with open(os.path.join(folder, "keys"), "w") as out:
         out.write("key-one\nkey-two\n")
     server = Server(model, "--api-key-file", os.path.join(folder, "keys"), "--api-key", "key-three", "-np", "1", "--queue", "1", "--max-body", "2000",
-                    "--max-connections", "30", "--cors-origin", "http://page", "--sse-ping-interval", "0.2", "--timeout", "3", "-c", "0")
+                    "--max-connections", "30", "--cors-origin", "http://page", "--sse-ping-interval", "0.2", "--timeout", "6", "-c", "0")
     body = {"prompt": "a", "max_tokens": 1}
     check(server.ask("GET", "/health")[0] == 200, "no key is needed")
     for headers in ({}, {"Authorization": "Bearer key-on"}, {"Authorization": "key-one"}, {"Authorization": "Bearer key-one "  "x"}):
@@ -371,18 +371,22 @@ def keys_and_limits(model, folder):
     check(": ping" in text and ('"code":503' in text or text.endswith("data: [DONE]\n\n")), "waited, and ran what was left of its time:", text[:500])
     text = first.read().decode(errors="replace")
     check('"finish_reason":"length"' in text and text.endswith("data: [DONE]\n\n"), text[-300:])
-    check(2 < time.time() - started < 30, time.time() - started)
+    check(5 < time.time() - started < 60, time.time() - started)
     for c in (running, waiting):
         c.close()
     # Too many connections: those beyond are told.
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(35)]
     time.sleep(0.3)
-    idle[-1].settimeout(5)
+    idle[-1].settimeout(20)
     check(idle[-1].recv(100).startswith(b"HTTP/1.1 503 "), "a connection too many")
     for s in idle:
         s.close()
-    time.sleep(0.5)
-    check(server.ask("GET", "/health")[0] == 200)
+    for _ in range(100):  # until those are noticed to be closed
+        status = server.ask("GET", "/health")[0]
+        if status == 200:
+            break
+        time.sleep(0.1)
+    check(status == 200)
     check(server.end(signal.SIGTERM) == 0)
 
 
@@ -390,7 +394,7 @@ def ending(model):
     """Ctrl-C: what runs ends whole, and the program with 0."""
     server = Server(model, "-np", "2")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(server.stream, "/v1/completions", {"prompt": "a", "max_tokens": 400, "ignore_eos": True})
+        future = pool.submit(server.stream, "/v1/completions", {"prompt": "a", "max_tokens": 200, "ignore_eos": True})
         while server.metric("requests_processing") == 0 and not future.done():
             time.sleep(0.01)
         check(server.end() == 0, server.rest)

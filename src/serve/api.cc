@@ -178,6 +178,7 @@ GenerationRequest Api::generation(const ApiRequest& request, std::vector<int> pr
   out.max_tokens = request.max_tokens;
   out.stops = request.stops;
   out.ignore_eos = request.ignore_eos;
+  out.json = request.json;
   out.top_logprobs = request.top_logprobs;
   out.slot = request.slot;
   out.deadline = Clock::now() + std::chrono::milliseconds(int64_t(1000 * options_.request_seconds));

@@ -101,11 +101,6 @@ Status read_sampling(const JsonFields& in, SamplingOptions& out) {
 
 // What would change the answer and is not there is refused, never passed over.
 Status refuse_unsupported(const JsonFields& in) {
-  if (in.has("response_format")) {
-    RETORT_TRY(const JsonFields format, in.object("response_format"));
-    RETORT_TRY(const std::string type, format.text("type"));
-    if (type != "text") return in.bad("'response_format' of type '", type.substr(0, 40), "' is not supported: this server cannot bind the answer to a grammar");
-  }
   for (const char* key : {"grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"}) {
     if (in.has(key)) return in.bad("'", key, "' is not supported: this server cannot bind the answer to a grammar");
   }
@@ -118,9 +113,19 @@ Status refuse_unsupported(const JsonFields& in) {
   return {};
 }
 
+Status read_format(const JsonFields& in, bool& json) {
+  if (!in.has("response_format")) return {};
+  RETORT_TRY(const JsonFields format, in.object("response_format"));
+  RETORT_TRY(const std::string type, format.text("type"));
+  json = type == "json_object";
+  if (json || type == "text") return {};
+  return in.bad("'response_format' of type '", type.substr(0, 40), "' is not supported; there are: text, json_object");
+}
+
 Status read_shared(const JsonFields& in, const ApiDefaults& defaults, ApiRequest& out) {
   constexpr int kMost = std::numeric_limits<int>::max();
   RETORT_RETURN_IF_ERROR(refuse_unsupported(in));
+  RETORT_RETURN_IF_ERROR(read_format(in, out.json));
   RETORT_TRY(out.model, in.text_or("model", ""));
   out.sampling = defaults.sampling;
   RETORT_RETURN_IF_ERROR(read_sampling(in, out.sampling));

@@ -35,6 +35,7 @@ struct ApiRequest {
   int64_t max_tokens = 16;
   std::vector<std::string> stops;
   bool ignore_eos = false;
+  bool json = false;               // response_format json_object
   int top_logprobs = -1;           // -1: none
   bool stream = false, include_usage = false;
   int slot = -1;

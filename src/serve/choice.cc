@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace retort::serve {
 namespace {
@@ -36,17 +37,43 @@ ScoredToken score(std::span<const float> logits, int token, int top) {
   return out;
 }
 
-Choice::Choice(const GenerationRequest& request, int index, int64_t room, const Tokenizer& tokenizer)
-    : index_(index), top_logprobs_(request.top_logprobs), most_(std::min(request.max_tokens, room)), ignore_eos_(request.ignore_eos),
-      tokenizer_(&tokenizer), tokens_(request.prompt), sampler_(request.sampling, request.seed + uint64_t(index)), text_(request.stops) {}
+std::vector<std::string> bytes_of_tokens(const Tokenizer& tokenizer) {
+  std::vector<std::string> out(tokenizer.size());
+  for (int id = 0; id < int(out.size()); ++id) {
+    if (!tokenizer.is_special(id)) out[size_t(id)] = tokenizer.token_bytes(id);
+  }
+  return out;
+}
+
+Choice::Choice(const GenerationRequest& request, int index, int64_t room, const Tokenizer& tokenizer, const std::vector<std::string>& token_bytes)
+    : index_(index), top_logprobs_(request.top_logprobs), most_(std::min(request.max_tokens, room)), ignore_eos_(request.ignore_eos), json_(request.json),
+      tokenizer_(&tokenizer), token_bytes_(&token_bytes), tokens_(request.prompt), sampler_(request.sampling, request.seed + uint64_t(index)), text_(request.stops) {}
+
+// The logits of tokens that keep the text JSON; no number for all others, which the sampler passes over. False: there are none.
+bool Choice::mask(std::span<const float> logits) {
+  masked_.assign(logits.size(), std::numeric_limits<float>::quiet_NaN());
+  bool any = false;
+  for (size_t id = 0; id < std::min(logits.size(), token_bytes_->size()); ++id) {
+    const std::string& bytes = (*token_bytes_)[id];
+    if (bytes.empty() || std::isnan(logits[id]) || !JsonGuard(guard_).accept(bytes)) continue;
+    masked_[id] = logits[id];
+    any = true;
+  }
+  return any;
+}
 
 void Choice::draw(std::span<const float> logits, GenerationUpdate& update) {
   if (made_ == most_) return end(Finish::kLength, update);
-  const int token = sampler_.sample(logits, tokens_);
+  if (json_ && !mask(logits)) return end(Finish::kStop, update);
+  const int token = sampler_.sample(json_ ? std::span<const float>(masked_) : logits, tokens_);
   tokens_.push_back(token);
   ++made_;
-  const bool last = tokenizer_->is_eog(token) && !ignore_eos_;
+  bool last = tokenizer_->is_eog(token) && !ignore_eos_;
   const std::string bytes = tokenizer_->is_special(token) || last ? std::string() : tokenizer_->token_bytes(token);
+  if (json_) {
+    guard_.accept(bytes);
+    last = guard_.complete();
+  }
   held_.push_back({top_logprobs_ >= 0 ? score(logits, token, top_logprobs_) : ScoredToken{token, false, 0, {}}, bytes_, bytes.size()});
   bytes_ += bytes.size();
   uncertain_ += bytes;

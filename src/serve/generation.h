@@ -22,6 +22,7 @@ struct GenerationRequest {
   int64_t max_tokens = 16;             // per choice; 0: only the prompt
   std::vector<std::string> stops;      // texts that end a choice and are not part of it
   bool ignore_eos = false;
+  bool json = false;                   // the answer is one JSON object, and ends with it
   int top_logprobs = -1;               // -1: no log-probabilities; otherwise how many alternatives come with each token
   bool prompt_logprobs = false;        // those of the prompt's tokens too
   int slot = -1;                       // which slot's saved state may be continued, and keeps the state afterwards; -1: a fresh one

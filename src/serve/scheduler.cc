@@ -252,7 +252,8 @@ void Scheduler::start(Slot& slot, std::shared_ptr<Group> group, int choice) {
   slot.update = {};
   slot.update.choice = choice;
   slot.counted = 0;
-  slot.choice.emplace(request, choice, room(request), tokenizer_);
+  if (request.json && token_bytes_.empty()) token_bytes_ = bytes_of_tokens(tokenizer_);
+  slot.choice.emplace(request, choice, room(request), tokenizer_, token_bytes_);
   slot.group = std::move(group);
   // A kept state is continued where the request says so and its tokens begin the prompt. One token at least has to be computed.
   const bool continues = choice == 0 && request.slot >= 0 && !request.prompt_logprobs && slot.sequence &&

@@ -111,6 +111,7 @@ class Scheduler {
   Engine engine_;
 
   // The scheduler's thread alone.
+  std::vector<std::string> token_bytes_;  // once somebody wants JSON
   std::vector<Row> rows_;
   std::vector<BatchItem> items_;
   size_t turn_ = 0;  // the slot that is first to read its prompt

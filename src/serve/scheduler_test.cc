@@ -250,6 +250,23 @@ TEST_F(SchedulerOnAttention, AStopTextNeverLeaks) {
   }
 }
 
+// Random weights would rather write anything else.
+TEST_F(SchedulerOnAttention, JsonIsKeptAndEndsTheAnswer) {
+  auto s = scheduler(model_, {.parallel = 3});
+  auto r = request(400);
+  r.json = true;
+  r.choices = 12;
+  for (int i = 0; i < 260; ++i) r.sampling.logit_bias.emplace_back(i, std::string_view("{}[],:\"ab1 ").find(char(i)) != std::string_view::npos ? 0.0f : -20.0f);
+  int wholes = 0;
+  for (const Heard& heard : ask(*s, r)) {
+    EXPECT_EQ(nlohmann::json::accept(heard.text), heard.finish == Finish::kStop) << heard.text;
+    JsonGuard guard;
+    EXPECT_TRUE(guard.accept(heard.text)) << heard.text;
+    wholes += heard.finish == Finish::kStop;
+  }
+  EXPECT_GT(wholes, 0);
+}
+
 TEST_F(SchedulerOnAttention, ALongPromptDoesNotStallRunningStreams) {
   auto s = scheduler(model_, {.parallel = 2, .prefill_rows = 8});
   Listener quick(1), slow(1);

@@ -21,7 +21,9 @@ def skip(why):
 
 
 try:
+    import aiohttp  # noqa: F401: the two that its API models need
     import numpy as np
+    import tenacity  # noqa: F401
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 except ImportError as error:
