@@ -84,10 +84,11 @@ inline std::vector<NamedPlan> plans_of_every_mixer() {
   return plans;
 }
 
-inline ModelFiles tiny_files(const std::vector<LayerPlan>& plan, uint64_t seed = 1, bool qwen = false) {
+inline ModelFiles tiny_files(const std::vector<LayerPlan>& plan, uint64_t seed = 1, bool qwen = false, int head_dim = 8) {
   ModelFiles files;
   files.path = "(memory)";
   files.config = tiny_config();
+  files.config.head_dim = head_dim;
   files.config.qkv_bias = files.config.qk_norm = qwen;
   files.config.plan = plan;
   RETORT_CHECK(validate_plan(files.config).ok(), "a plan of the tests");

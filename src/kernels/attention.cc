@@ -27,7 +27,7 @@ float* thread_buffer(int64_t floats) {
 
 // Whole vectors only: other sizes take the prefill path, which packs what it reads.
 bool decodes(const AttentionArgs& a) {
-  return a.tokens <= kDecodeTokens && a.key_dim % 16 == 0 && a.value_dim % 16 == 0;
+  return (a.tokens <= kDecodeTokens || a.one_by_one) && a.key_dim % 16 == 0 && a.value_dim % 16 == 0;
 }
 
 int64_t partial_floats(const AttentionArgs& a) { return a.heads / a.kv_heads * (a.value_dim + 2); }
@@ -59,7 +59,7 @@ void add_decode_units(const AttentionArgs& a, int32_t task, AttentionScratch& sc
 }
 
 void add_prefill_units(const AttentionArgs& a, int32_t task, AttentionScratch& scratch) {
-  const int64_t block = std::max<int64_t>(1, kPrefillRows / (a.heads / a.kv_heads));
+  const int64_t block = a.one_by_one ? 1 : std::max<int64_t>(1, kPrefillRows / (a.heads / a.kv_heads));
   // The last tokens see most: the longest pieces of work are claimed first.
   for (int64_t end = a.tokens; end > 0; end -= std::min(block, end))
     for (int32_t g = 0; g < a.kv_heads; ++g)

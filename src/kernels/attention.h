@@ -44,6 +44,7 @@ struct AttentionArgs {
   std::span<const CacheSpan> cache;
   float scale = 1;
   int64_t window = 0, sinks = 0;  // window 0: everything before
+  bool one_by_one = false;        // the same bits as if the tokens came one at a time; each reads the cache by itself
   float* out = nullptr;           // [T, heads * value_dim]
   ptrdiff_t out_stride = 0;
   float* log_norm = nullptr;      // [T, heads], or null

@@ -52,7 +52,7 @@ struct RankOneGradients {
   T* erase_key = nullptr;
 };
 
-// Pointers, `state` and `position` as in recurrence.h.
+// Pointers, `state`, `position` and a step without q as in recurrence.h.
 void rank_one_step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<float>& token, float* state, float* out);
 void rank_one_forward(const KernelRankOne& spec, int kv_head, int64_t tokens, int64_t position, const RankOneTokens<float>& in,
                       float* state, float* out);

@@ -44,15 +44,15 @@ struct RankOne {
   // ---- one token ----------------------------------------------------------------------------------------------------------
 
   static void step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<T>& in, T* state, T* out) {
-    RankOne(spec, kv_head, in).one_token(position, state, out + int64_t(kv_head) * spec.group() * spec.value_dim);
+    RankOne(spec, kv_head, in).one_token(position, state, in.q ? out + int64_t(kv_head) * spec.group() * spec.value_dim : nullptr);
   }
   void one_token(int64_t position, T* state, T* y) const {
     if (position < spec.first_position) {
-      std::fill(y, y + spec.group() * V, T(0));
+      if (y) std::fill(y, y + spec.group() * V, T(0));
       return;
     }
     ScratchFrame frame;
-    const T* q = in.q + int64_t(kv_head) * spec.group() * K;
+    const T* q = in.q ? in.q + int64_t(kv_head) * spec.group() * K : nullptr;
     const T* k = in.k + kv_head * K;
     const T* v = in.v + kv_head * V;
     const T* decay = R::decay_factors(frame, plain, kv_head, in.log_decay);

@@ -64,7 +64,7 @@ enum class Arithmetic { kExact, kFast };
 
 // All pointers are to the sequence's first row (step: to the token's row); the functions find the kv head's columns.
 // `state` is the kv head's own block and is updated; null (forward only): start from zero and drop it.
-// log_norm [T, H] may be null and is for kSum only. `position` is the index in the sequence of the first (or only) token.
+// log_norm [T, H] may be null and is for kSum only. A step without q only moves the state, to the same bits. `position` is the index in the sequence of the first (or only) token.
 void recurrence_step(const KernelRecurrence& spec, int kv_head, int64_t position, const RecurrenceTokens<float>& token,
                      float* state, float* out, float* log_norm);
 void recurrence_forward(const KernelRecurrence& spec, int kv_head, int64_t tokens, int64_t position,

@@ -26,14 +26,14 @@ struct Recurrence {
 
   // ---- one token ----------------------------------------------------------------------------------------------------------
 
-  // Columns v0.. of the state: decayed and written (when `write`), read by NH query heads. acc is their sums.
+  // Columns v0.. of the state: decayed and written (when `write`), read by NH query heads (0: only written). acc is their sums.
   template <int NH>
   static void step_columns(const KernelRecurrence& spec, bool write, const T* q, const T* k, const T* v, const T* decay,
                            T* state, int lanes, T* out) {
     using S = typename M::Simd;
     const int64_t K = spec.key_dim, V = spec.value_dim;
     const bool whole = lanes == M::kLanes;
-    typename S::F acc[NH];
+    typename S::F acc[NH + 1];  // one more: there are arrays of none only by extension
 #pragma GCC unroll 8
     for (int h = 0; h < NH; ++h) acc[h] = S::zero();
     const auto value = whole ? S::load(v) : S::load_part(v, lanes);
@@ -70,12 +70,16 @@ struct Recurrence {
     return decay;
   }
 
-  // All columns of the state, all query heads of the kv head.
+  // All columns of the state, all query heads of the kv head. q null: nobody reads.
   static void step_heads(const KernelRecurrence& spec, bool write, const T* q, const T* k, const T* v, const T* decay, T* state, T* y) {
     const int64_t K = spec.key_dim, V = spec.value_dim;
     const int n = spec.group();
     for (int64_t v0 = 0; v0 < V; v0 += M::kLanes) {
       const int lanes = int(std::min<int64_t>(M::kLanes, V - v0));
+      if (!q) {
+        if (write) step_columns<0>(spec, true, nullptr, k, v + v0, decay, state + v0, lanes, nullptr);
+        continue;
+      }
       for (int h = 0; h < n;) {
         const bool writes = write && h == 0;
         const auto run = [&]<int NH>() {
@@ -96,10 +100,10 @@ struct Recurrence {
                    T* log_norm) {
     const int64_t K = spec.key_dim, V = spec.value_dim;
     const int n = spec.group(), first = kv_head * n;
-    const T* q = in.q + first * K;
+    const T* q = in.q ? in.q + first * K : nullptr;
     const T* k = in.k + kv_head * K;
     const T* v = in.v + kv_head * V;
-    T* y = out + first * V;
+    T* y = q ? out + first * V : nullptr;
     const bool write = position >= spec.first_position;
     ScratchFrame frame;
     const T* decay = write ? decay_factors(frame, spec, kv_head, in.log_decay) : nullptr;
@@ -109,6 +113,7 @@ struct Recurrence {
     if (write) {
       for (int64_t i = 0; i < K; ++i) z[i] = (decay ? decay[i] * z[i] : z[i]) + k[i];
     }
+    if (!q) return;
     for (int h = 0; h < n; ++h) {
       const T d = divisor(spec, dot<M>(q + h * K, z, K));
       for (int64_t i = 0; i < V; ++i) y[h * V + i] = d > 0 ? y[h * V + i] / d : T(0);

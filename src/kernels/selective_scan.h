@@ -47,7 +47,7 @@ struct ScanGradients {
 
 // All pointers are to the sequence's first row; the functions find the kv head's columns, and its rows of rate [G*K, V], <= 0.
 // `state` is the kv head's own block and is updated; null: start from zero and drop it. `position` is the index in the sequence
-// of the first token. A decoding step is a sequence of one token.
+// of the first token. A decoding step is a sequence of one token, to the same bits. Without q and `out` only the state moves.
 void selective_scan_forward(const KernelScan& spec, int kv_head, int64_t tokens, int64_t position, const ScanTokens<float>& in,
                             const float* rate, float* state, float* out);
 // Of a whole sequence that started from an empty state at position 0.

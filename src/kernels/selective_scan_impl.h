@@ -26,7 +26,7 @@ struct SelectiveScan {
     int64_t K, V, q_stride, k_stride, v_stride, out_stride, out_column;
 
     Head(const KernelScan& s, int kv_head, const ScanTokens<T>& in, const T* rates)
-        : spec(s), q(in.q + int64_t(kv_head) * s.group() * s.key_dim), k(in.k + int64_t(kv_head) * s.key_dim),
+        : spec(s), q(in.q ? in.q + int64_t(kv_head) * s.group() * s.key_dim : nullptr), k(in.k + int64_t(kv_head) * s.key_dim),
           v(in.v + int64_t(kv_head) * s.value_dim), step(in.step + int64_t(kv_head) * s.value_dim),
           rate(rates + int64_t(kv_head) * s.state_size()), K(s.key_dim), V(s.value_dim), q_stride(int64_t(s.heads) * K),
           k_stride(int64_t(s.kv_heads) * K), v_stride(int64_t(s.kv_heads) * V), out_stride(int64_t(s.heads) * V),
@@ -98,7 +98,7 @@ struct SelectiveScan {
       std::fill(state, state + spec.state_size(), T(0));
     }
     const int64_t silent = std::clamp<int64_t>(spec.first_position - position, 0, tokens);
-    for (int64_t t = 0; t < silent; ++t) clear(out + t * head.out_stride + head.out_column, spec.group() * head.V);
+    for (int64_t t = 0; out && t < silent; ++t) clear(out + t * head.out_stride + head.out_column, spec.group() * head.V);
     for (int64_t t = silent; t < tokens; t += kTokens) forward_chunk(head, t, std::min(t + kTokens, tokens), state, out);
   }
 

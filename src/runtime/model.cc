@@ -140,11 +140,14 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
         return invalid("token ", token, " is outside the vocabulary of ", config.vocab_size);
       }
     }
-    segments_.push_back({item.sequence, rows, int64_t(item.tokens.size())});
+    segments_.push_back({item.sequence, rows, int64_t(item.tokens.size()), item.trial});
     rows += int64_t(item.tokens.size());
   }
   if (rows == 0) return {};
   arena_.release({});
+  for (const RowSegment& s : segments_) {
+    if (s.trial) s.trial->begin(s.count);
+  }
   RuntimeOps ops(pool_, arena_, scratch_, segments_, rows);
   ops.use_bf16_activations(options_.bf16_activations);
   const auto hidden = ops.allocate(config.width);
@@ -153,7 +156,9 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
   }
   ops.set_rope(model_->frequencies_);
   run_layers(ops, hidden);
-  for (const RowSegment& s : segments_) s.sequence->set_position(s.sequence->position() + s.count);
+  for (const RowSegment& s : segments_) {
+    if (!s.trial) s.sequence->set_position(s.sequence->position() + s.count);
+  }
   run_head(items, hidden, sink);
   return {};
 }

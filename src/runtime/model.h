@@ -71,6 +71,7 @@ struct BatchItem {
   Sequence* sequence = nullptr;
   std::span<const int> tokens;
   WantLogits logits = WantLogits::kLast;
+  Trial* trial = nullptr;  // the state moves when Trial::keep() says how far
 };
 
 // Some of the rows that asked for logits; rows are counted over the items in order.
@@ -93,7 +94,7 @@ class Engine {
 
   const Model& model() const { return *model_; }
   ThreadPool& pool() { return pool_; }
-  // Runs the items' tokens through the model and moves their states. Each sequence appears once. A token outside the
+  // Runs the items' tokens through the model and moves their states (trial.h: not yet). Each sequence appears once. A token outside the
   // vocabulary is an error, and then nothing has moved. The head runs in blocks of rows: the sink may be called several times.
   Status forward(std::span<const BatchItem> items, const LogitsSink& sink);
   // Called in every pass with each layer's input before its norm, [rows, width].

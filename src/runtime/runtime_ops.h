@@ -18,6 +18,7 @@
 #include "mixers/list.h"
 #include "runtime/arena.h"
 #include "runtime/sequence.h"
+#include "runtime/trial.h"
 #include "runtime/weight.h"
 
 namespace retort {
@@ -26,6 +27,13 @@ namespace retort {
 struct RowSegment {
   Sequence* sequence = nullptr;
   int64_t first = 0, count = 0;
+  Trial* trial = nullptr;  // not null: the rows take the form of decoding steps, and may be taken back
+};
+
+// A segment's rows [token, token + count), which attend together.
+struct Stretch {
+  const RowSegment* segment;
+  int64_t token, count;
 };
 
 // Buffers of the kernels that outlive a pass, so that decoding allocates nothing.
@@ -33,6 +41,7 @@ struct OpsScratch {
   Activations activations;
   std::vector<Activations> head_activations;
   AttentionScratch attention;
+  std::vector<Stretch> stretches;
   std::vector<AttentionArgs> tasks;
   std::vector<CacheSpan> spans;
   std::unordered_map<const float*, std::vector<float>> scan_rates;  // of every decay_rate seen, [G*K, V]
@@ -141,12 +150,11 @@ class RuntimeOps {
   }
   // The row `back` tokens before in the same sequence, zeros where there is none.
   Tensor earlier(Tensor x, int64_t back);
+  void attend(Tensor q, Tensor k, Tensor v, Normalised<Tensor> y, int kv_heads, WindowConfig window);
   void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
-  template <class Forward, class Step>
-  void each_kv_head(const RecurrenceSpec& spec, int64_t state_size, Forward&& forward, Step&& step);
-  void diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Normalised<Tensor> y);
-  void rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y);
-  void selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y);
+  void remember(const RowSegment& s, int64_t slots, Tensor x);
+  void write_row(const RowSegment& s, float* row, const float* values, int64_t columns, int64_t token);
+  const float* scan_rates(const RecurrenceSpec& spec, Weight decay_rate);
   void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
   // Rows side by side, as the recurrence kernels read them.
   Tensor dense(Tensor x);

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "mixers/kernel_specs.h"
+#include "kernels/scratch.h"
 #include "runtime/runtime_ops.h"
 
 namespace retort {
@@ -51,20 +51,16 @@ struct WindowRows {
 // Up to here tokens go one by one: the chunked form pays off later.
 constexpr int64_t kStepTokens = 4;
 
-// -exp(decay_rate), as the kernel reads it: per kv head [K, V] instead of [V, K].
-std::vector<float> scan_rates(const RecurrenceSpec& s, const std::vector<float>& decay_rate) {
-  std::vector<float> rates(decay_rate.size());
-  for (int64_t g = 0; g < s.kv_heads; ++g) {
-    for (int64_t i = 0; i < s.key_dim; ++i) {
-      for (int64_t c = 0; c < s.value_dim; ++c) {
-        rates[size_t((g * s.key_dim + i) * s.value_dim + c)] = -std::exp(decay_rate[size_t((g * s.value_dim + c) * s.key_dim + i)]);
-      }
-    }
-  }
-  return rates;
-}
-
 }  // namespace
+
+// The segment's last rows go where the oldest ones were. On trial all of them, in order: any of them may turn out to be the last.
+void RuntimeOps::remember(const RowSegment& s, int64_t slots, Tensor x) {
+  if (slots == 0) return;
+  const Ring ring{s.sequence->fixed(next_slot(*s.sequence)), slots, x.columns};
+  for (int64_t t = s.trial ? 0 : std::max<int64_t>(0, s.count - slots); t < s.count; ++t) {
+    write_row(s, ring.row(s.sequence->position() + t), x.row(s.first + t), x.columns, t);
+  }
+}
 
 Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
   const int64_t taps = w->shape[1], channels = x.columns;
@@ -89,9 +85,7 @@ Tensor RuntimeOps::short_conv(Tensor x, Weight w, Weight bias) {
         for (int64_t t = begin; t < end; ++t) convolve(t);
       });
     }
-    for (int64_t t = std::max<int64_t>(0, s.count - ring.count); t < s.count; ++t) {
-      std::memcpy(ring.row(position + t), x.row(s.first + t), size_t(channels) * sizeof(float));
-    }
+    remember(s, taps - 1, x);
   }
   ++slot_;
   return out;
@@ -107,67 +101,85 @@ Tensor RuntimeOps::earlier(Tensor x, int64_t back) {
       const float* from = t >= back ? x.row(s.first + t - back) : ring.row(position + t);  // zeros at the start
       std::memcpy(out.row(s.first + t), from, bytes);
     }
-    for (int64_t t = std::max<int64_t>(0, s.count - back); t < s.count; ++t) {
-      std::memcpy(ring.row(position + t), x.row(s.first + t), bytes);
-    }
+    remember(s, back, x);
   }
   ++slot_;
   return out;
 }
 
+// Tokens on trial meet a window one by one: how sums over it are cut depends on where the ring begins.
 Normalised<Tensor> RuntimeOps::attention(Tensor q, Tensor k, Tensor v, int heads, int kv_heads, WindowConfig window) {
-  const int key_dim = k.columns / kv_heads, value_dim = v.columns / kv_heads;
-  const Normalised<Tensor> y{allocate(heads * value_dim), allocate(heads)};
-  if (segments_.empty()) {
-    ++slot_;
-    return y;
+  const Normalised<Tensor> y{allocate(heads * (v.columns / kv_heads)), allocate(heads)};
+  int64_t rounds = segments_.empty() ? 0 : 1;
+  for (const RowSegment& s : segments_) {
+    if (s.trial && window.size > 0) rounds = std::max(rounds, s.count);
   }
+  for (int64_t round = 0; round < rounds; ++round) {
+    scratch_.stretches.clear();
+    for (const RowSegment& s : segments_) {
+      const bool one = s.trial && window.size > 0;
+      if (round < (one ? s.count : 1)) scratch_.stretches.push_back({&s, one ? round : 0, one ? 1 : s.count});
+    }
+    attend(q, k, v, y, kv_heads, window);
+    if (window.size > 0) remember_window(k, v, kv_heads, window);
+  }
+  ++slot_;
+  return y;
+}
+
+void RuntimeOps::attend(Tensor q, Tensor k, Tensor v, Normalised<Tensor> y, int kv_heads, WindowConfig window) {
+  const int key_dim = k.columns / kv_heads, value_dim = v.columns / kv_heads, heads = q.columns / key_dim;
   scratch_.tasks.clear();
-  scratch_.spans.resize(segments_.size() * 4);
-  for (size_t i = 0; i < segments_.size(); ++i) {
-    const RowSegment& s = segments_[i];
-    const int64_t position = s.sequence->position();
+  scratch_.spans.resize(scratch_.stretches.size() * 4);
+  for (size_t i = 0; i < scratch_.stretches.size(); ++i) {
+    const RowSegment& s = *scratch_.stretches[i].segment;
+    const int64_t first = s.first + scratch_.stretches[i].token, count = scratch_.stretches[i].count;
+    const int64_t position = s.sequence->position() + scratch_.stretches[i].token;
     const StateLayout::Slot& slot = next_slot(*s.sequence);
-    AttentionArgs args{q.row(s.first), q.stride, s.count, position, heads, kv_heads, key_dim, value_dim};
+    AttentionArgs args{q.row(first), q.stride, count, position, heads, kv_heads, key_dim, value_dim};
     args.scale = 1.0f / std::sqrt(float(key_dim));
-    args.out = y.out.row(s.first);
+    args.out = y.out.row(first);
     args.out_stride = y.out.stride;
-    args.log_norm = y.log_norm.row(s.first);
+    args.log_norm = y.log_norm.row(first);
     args.log_norm_stride = heads;
     if (window.size == 0) {
       KvCache& cache = s.sequence->cache(slot);
-      cache.append(k.row(s.first), k.stride, v.row(s.first), v.stride, s.count);
+      cache.append(k.row(first), k.stride, v.row(first), v.stride, count);
       args.type = cache.type();
       args.cache = cache.spans();
+      args.one_by_one = s.trial != nullptr;
     } else {
       const WindowRows rows{s.sequence->fixed(slot), window.sinks, window.size, k.columns, k.columns + v.columns, kv_heads};
       CacheSpan* spans = scratch_.spans.data() + 4 * i;
-      int count = rows.spans(position, spans);
-      spans[count++] = rows.make_span(k.row(s.first), v.row(s.first), k.stride, v.stride, position, s.count);
+      int used = rows.spans(position, spans);
+      spans[used++] = rows.make_span(k.row(first), v.row(first), k.stride, v.stride, position, count);
       args.type = CacheType::kF32;
-      args.cache = {spans, size_t(count)};
+      args.cache = {spans, size_t(used)};
       args.window = window.size;
       args.sinks = window.sinks;
     }
     scratch_.tasks.push_back(args);
   }
   ::retort::attention(pool_, scratch_.tasks, scratch_.attention);
-  if (window.size > 0) remember_window(k, v, kv_heads, window);
-  ++slot_;
-  return y;
 }
 
 void RuntimeOps::remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window) {
-  for (const RowSegment& s : segments_) {
-    const int64_t position = s.sequence->position(), end = position + s.count;
+  for (const Stretch& stretch : scratch_.stretches) {
+    const RowSegment& s = *stretch.segment;
+    const int64_t begin = s.sequence->position(), end = begin + stretch.token + stretch.count;
     const WindowRows rows{s.sequence->fixed(next_slot(*s.sequence)), window.sinks, window.size, k.columns, k.columns + v.columns,
                           kv_heads};
-    for (int64_t p = position; p < end; ++p) {
+    for (int64_t p = begin + stretch.token; p < end; ++p) {
       if (p >= window.sinks && p < end - window.size) continue;
-      std::memcpy(rows.row(p), k.row(s.first + p - position), size_t(k.columns) * sizeof(float));
-      std::memcpy(rows.row(p) + k.columns, v.row(s.first + p - position), size_t(v.columns) * sizeof(float));
+      write_row(s, rows.row(p), k.row(s.first + p - begin), k.columns, p - begin);
+      write_row(s, rows.row(p) + k.columns, v.row(s.first + p - begin), v.columns, p - begin);
     }
   }
+}
+
+void RuntimeOps::write_row(const RowSegment& s, float* row, const float* values, int64_t columns, int64_t token) {
+  if (s.trial) s.trial->overwrite(*s.sequence, row, values, columns, token);
+  else std::memcpy(row, values, size_t(columns) * sizeof(float));
 }
 
 Tensor RuntimeOps::dense(Tensor x) {
@@ -181,71 +193,52 @@ float* row_or_null(Tensor x, int64_t r) { return x ? x.row(r) : nullptr; }
 
 }  // namespace
 
-// forward(g, first row, rows, position, state) and step(the same) for every kv head of every segment, in parallel.
-template <class Forward, class Step>
-void RuntimeOps::each_kv_head(const RecurrenceSpec& spec, int64_t state_size, Forward&& forward, Step&& step) {
-  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
-    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
-    const int g = int(chunk % spec.kv_heads);
-    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * state_size;
-    const int64_t position = s.sequence->position();
-    if (s.count > kStepTokens) return forward(g, s.first, s.count, position, state);
-    for (int64_t t = 0; t < s.count; ++t) step(g, s.first + t, position + t, state);
-  });
+// -exp(decay_rate), as the kernel reads it: per kv head [K, V] instead of [V, K].
+const float* RuntimeOps::scan_rates(const RecurrenceSpec& s, Weight decay_rate) {
+  std::vector<float>& rates = scratch_.scan_rates[decay_rate->values.data()];
+  if (!rates.empty()) return rates.data();
+  rates.resize(decay_rate->values.size());
+  for (int64_t g = 0; g < s.kv_heads; ++g) {
+    for (int64_t i = 0; i < s.key_dim; ++i) {
+      for (int64_t c = 0; c < s.value_dim; ++c) {
+        rates[size_t((g * s.key_dim + i) * s.value_dim + c)] = -std::exp(decay_rate->values[size_t((g * s.value_dim + c) * s.key_dim + i)]);
+      }
+    }
+  }
+  return rates.data();
 }
 
 Normalised<Tensor> RuntimeOps::recurrence(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in) {
   Normalised<Tensor> y{allocate(spec.heads * spec.value_dim), {}};
   if (spec.joins()) y.log_norm = allocate(spec.heads);
-  if (spec.transition != Transition::kDiagonal) rank_one(spec, in, y.out);
-  else if (spec.decay == Decay::kPerCell) selective_scan(spec, in, y.out);
-  else diagonal(spec, in, y);
+  const BoundRecurrence kernel(spec, spec.decay == Decay::kPerCell ? scan_rates(spec, in.decay_rate) : nullptr);
+  RecurrenceRows all;
+  all.q = dense(in.q).data;
+  all.q_log_offset = dense(in.q_log_offset).data;
+  const Tensor written[RecurrenceRows::kWrittenCount] = {in.k, in.v, in.log_decay, in.erase, in.erase_key};
+  for (int i = 0; i < RecurrenceRows::kWrittenCount; ++i) all.written[i] = dense(written[i]).data;
+  pool_.run_chunks(int64_t(segments_.size()) * spec.kv_heads, [&](int64_t chunk) {
+    const RowSegment& s = segments_[size_t(chunk / spec.kv_heads)];
+    const int g = int(chunk % spec.kv_heads);
+    const int64_t position = s.sequence->position(), size = kernel.state_size();
+    float* state = s.sequence->fixed(next_slot(*s.sequence)) + g * size;
+    const RecurrenceRows rows = kernel.from(all, s.first);
+    float *out = y.out.row(s.first), *log_norm = row_or_null(y.log_norm, s.first);
+    ScratchFrame frame;
+    if (s.trial) {  // the state stays what the trial goes back to
+      float* copy = frame.alloc<float>(size);
+      std::copy_n(state, size, copy);
+      state = copy;
+    }
+    if (s.trial || s.count <= kStepTokens) kernel.step(g, s.count, position, rows, state, out, log_norm);
+    else kernel.forward(g, s.count, position, rows, state, out, log_norm);
+  });
+  for (const RowSegment& s : segments_) {
+    if (s.trial) s.trial->log(next_slot(*s.sequence), kernel, kernel.from(all, s.first));
+  }
   ++slot_;
   if (in.skip) add_skip(y.out, in.v, in.skip, spec);
   return y;
-}
-
-void RuntimeOps::diagonal(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Normalised<Tensor> y) {
-  const KernelRecurrence kernel = kernel_recurrence(spec);
-  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), offset = dense(in.q_log_offset);
-  const auto tokens = [&](int64_t r) {
-    return RecurrenceTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), row_or_null(offset, r)};
-  };
-  each_kv_head(
-      spec, kernel.state_size(),
-      [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
-        recurrence_forward(kernel, g, count, position, tokens(r), state, y.out.row(r), row_or_null(y.log_norm, r));
-      },
-      [&](int g, int64_t r, int64_t position, float* state) {
-        recurrence_step(kernel, g, position, tokens(r), state, y.out.row(r), row_or_null(y.log_norm, r));
-      });
-}
-
-void RuntimeOps::rank_one(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
-  const KernelRankOne kernel = kernel_rank_one(spec);
-  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), decay = dense(in.log_decay), a = dense(in.erase), b = dense(in.erase_key);
-  const auto tokens = [&](int64_t r) {
-    return RankOneTokens<float>{q.row(r), k.row(r), v.row(r), row_or_null(decay, r), a.row(r), row_or_null(b, r)};
-  };
-  each_kv_head(
-      spec, kernel.state_size(),
-      [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
-        rank_one_forward(kernel, g, count, position, tokens(r), state, y.row(r));
-      },
-      [&](int g, int64_t r, int64_t position, float* state) { rank_one_step(kernel, g, position, tokens(r), state, y.row(r)); });
-}
-
-void RuntimeOps::selective_scan(const RecurrenceSpec& spec, const RecurrenceInputs<RuntimeOps>& in, Tensor y) {
-  const KernelScan kernel = kernel_scan(spec);
-  const Tensor q = dense(in.q), k = dense(in.k), v = dense(in.v), step = dense(in.log_decay);
-  std::vector<float>& rates = scratch_.scan_rates[in.decay_rate->values.data()];
-  if (rates.empty()) rates = scan_rates(spec, in.decay_rate->values);
-  const auto forward = [&](int g, int64_t r, int64_t count, int64_t position, float* state) {
-    const ScanTokens<float> tokens{q.row(r), k.row(r), v.row(r), step.row(r)};
-    selective_scan_forward(kernel, g, count, position, tokens, rates.data(), state, y.row(r));
-  };
-  each_kv_head(spec, kernel.state_size(), forward,
-               [&](int g, int64_t r, int64_t position, float* state) { forward(g, r, 1, position, state); });
 }
 
 // y_h += skip_h v of its kv head.
