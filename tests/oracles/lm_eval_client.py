@@ -30,6 +30,12 @@ except ImportError as error:
     skip(f"{error.name} is not installed (pip)")
 
 
+def cut(text, at):
+    """Context and continuation. White space goes to the continuation: the harness would move it there."""
+    context = text[:at].rstrip()
+    return context, text[len(context):]
+
+
 def tokens_of(retort, model, text, folder):
     path = os.path.join(folder, "text")
     with open(path, "w") as out:
@@ -58,7 +64,7 @@ def main():
             skip(f"{path} is absent")
     with open(text_file) as file:
         text = file.read()
-    pairs = [("The sky is", " blue"), ("One, two, three, four,", " five"), (text[:300], text[300:380]), (text[1000:1800], text[1800:1830]), ("Q: 2+2=", " 5")]
+    pairs = [("The sky is", " blue"), ("One, two, three, four,", " five"), cut(text[:380], 300), cut(text[1000:1830], 800), ("Q: 2+2=", " 5")]
     with tempfile.TemporaryDirectory() as folder, Served(retort, model, "--weights", "f32", "-np", "4") as server:
         lm = LocalCompletionsAPI(model="retort", base_url=f"{server.url}/v1/completions", tokenizer_backend="remote", num_concurrent=2, batch_size=2,
                                  max_length=1024)
