@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <ostream>
 
 #include "io/model_files.h"
 #include "mixers/list.h"
@@ -57,6 +58,7 @@ inline ModelConfig tiny_config() {
 struct NamedPlan {
   std::string name;
   std::vector<LayerPlan> plan;
+  friend void PrintTo(const NamedPlan& p, std::ostream* out) { *out << p.name; }
 };
 
 // For every mixer, with and without a window: all layers of it, and one kv head of it beside one of attention.
