@@ -6,11 +6,11 @@
 namespace retort {
 namespace {
 
-const RankOneKernels<float>& rank_one() {
+const RankOneKernels<float>& rank_one(Arithmetic arithmetic) {
   switch (active_isa()) {
     case Isa::kScalar: break;
     case Isa::kAvx2: return rank_one_avx2();
-    case Isa::kAvx512: return rank_one_avx512();
+    case Isa::kAvx512: return arithmetic == Arithmetic::kFast ? rank_one_avx512_bf16() : rank_one_avx512();
   }
   return rank_one_scalar();
 }
@@ -18,17 +18,17 @@ const RankOneKernels<float>& rank_one() {
 }  // namespace
 
 void rank_one_step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<float>& token, float* state, float* out) {
-  rank_one().step(spec, kv_head, position, token, state, out);
+  rank_one(Arithmetic::kExact).step(spec, kv_head, position, token, state, out);
 }
 
 void rank_one_forward(const KernelRankOne& spec, int kv_head, int64_t tokens, int64_t position, const RankOneTokens<float>& in,
-                      float* state, float* out) {
-  rank_one().forward(spec, kv_head, tokens, position, in, state, out);
+                      float* state, float* out, Arithmetic arithmetic) {
+  rank_one(arithmetic).forward(spec, kv_head, tokens, position, in, state, out);
 }
 
 void rank_one_backward(const KernelRankOne& spec, int kv_head, int64_t tokens, const RankOneTokens<float>& in, const float* d_out,
-                       const RankOneGradients<float>& gradients) {
-  rank_one().backward(spec, kv_head, tokens, in, d_out, gradients);
+                       const RankOneGradients<float>& gradients, Arithmetic arithmetic) {
+  rank_one(arithmetic).backward(spec, kv_head, tokens, in, d_out, gradients);
 }
 
 void rank_one_step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<double>& token, double* state, double* out) {

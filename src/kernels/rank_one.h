@@ -7,9 +7,10 @@
 //
 // Layer: kernels. Thread-safe: every call touches one kv head (and the query heads that read it) of one sequence.
 //
-// Exact for any decay, also exp(-20) per token: all exponents are differences within a chunk and at most 0. Always in f32: the
-// values that correct each other would not survive rounded factors. Work of forward and backward is in small matrix products, and
-// memory is linear in the number of tokens. Growth of the state is the caller's: delta with a = -k' and k = beta k', |k'| <= 1 and
+// Exact for any decay, also exp(-20) per token: all exponents are differences within a chunk and at most 0. Of kFast, what corrects
+// itself (the erasing rows' scores, what they find, the solves, the state) is as in kExact: it would not survive rounded factors;
+// outputs and gradients are made of rounded ones. Work of forward and backward is in small matrix products, and memory is linear in
+// the number of tokens. Growth of the state is the caller's: delta with a = -k' and k = beta k', |k'| <= 1 and
 // beta <= 2, never grows.
 #pragma once
 
@@ -55,10 +56,10 @@ struct RankOneGradients {
 // Pointers, `state`, `position` and a step without q as in recurrence.h.
 void rank_one_step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<float>& token, float* state, float* out);
 void rank_one_forward(const KernelRankOne& spec, int kv_head, int64_t tokens, int64_t position, const RankOneTokens<float>& in,
-                      float* state, float* out);
+                      float* state, float* out, Arithmetic arithmetic = Arithmetic::kExact);
 // Gradients of a whole sequence that started from an empty state at position 0. Writes every element of its heads' columns.
 void rank_one_backward(const KernelRankOne& spec, int kv_head, int64_t tokens, const RankOneTokens<float>& in, const float* d_out,
-                       const RankOneGradients<float>& gradients);
+                       const RankOneGradients<float>& gradients, Arithmetic arithmetic = Arithmetic::kExact);
 
 // The same text on doubles with plain loops: for tests.
 void rank_one_step(const KernelRankOne& spec, int kv_head, int64_t position, const RankOneTokens<double>& token, double* state, double* out);

@@ -1,4 +1,5 @@
-// rank_one.h for a mode of small_gemm.h whose unit is one number. Layer: kernels. Included by rank_one_*.cc only.
+// rank_one.h for two modes of small_gemm.h: M, whose unit is one number, for what corrects itself, and O, for outputs and
+// gradients. Layer: kernels. Included by rank_one_*.cc only.
 //
 // a_t reads S_{t-1}, so it is one more query whose rows are shifted by one token: row t - 1 of the chunk is a_t. In a chunk, with
 // p_t = S_{t-1}^T a_t and A[t, s] = sum_d a_t b_s exp(lam_{t-1} - lam_s) for s < t (A_k: the same with k),
@@ -18,14 +19,17 @@
 
 namespace retort {
 
-template <class M>
+template <class M, class O = M>
 struct RankOne {
   using T = typename M::Real;
   using G = Gemm<M>;
   using R = Recurrence<M>;
-  using Chunk = RecurrenceChunk<M>;
+  using Chunk = RecurrenceChunk<O>;
+  using Finding = RecurrenceChunk<M>;  // the same chunk
   using Matrix = Right<T>;
-  static_assert(std::is_same_v<T, typename M::Unit>);
+  using OutMatrix = Right<typename O::Unit>;
+  static constexpr bool kOneMode = std::is_same_v<M, O>;
+  static_assert(std::is_same_v<T, typename M::Unit> && std::is_same_v<T, typename O::Real>);
 
   const KernelRankOne& spec;
   const int kv_head;
@@ -81,7 +85,8 @@ struct RankOne {
   // Rows that write into the state, each an outer product with its value.
   struct Source {
     const T* rows = nullptr;         // k, or b; stride G*K
-    typename Chunk::Keys keys;
+    typename Finding::Keys finding;  // for the erasing rows' scores
+    typename Chunk::Keys keys;       // for what follows from them
     T* erased = nullptr;             // A: scores of the erasing rows against these, 0 for s >= t. [c, 64]
     Matrix values{};                 // [c, V]
     const T* value_rows = nullptr;   // the same
@@ -101,7 +106,8 @@ struct RankOne {
     Chunk erasing(const Source& s) const { return of(s).reading(erase + ch.k_stride, ch.k_stride, ch.c - 1); }
   };
 
-  Piece piece(ScratchFrame& frame, int64_t first, int64_t count, bool backward) const {
+  enum class Pass { kForward, kStates, kGradients };
+  Piece piece(ScratchFrame& frame, int64_t first, int64_t count, Pass pass) const {
     Piece p{first, Chunk(frame, plain, kv_head, tokens(), first, count), nullptr, nullptr, 0, spec.delta ? 1 : 2, {}};
     p.erase = in.erase + first * p.ch.k_stride + kv_head * K;
     p.reads = p.erase, p.reads_stride = p.ch.k_stride;
@@ -117,7 +123,13 @@ struct RankOne {
       p.source[1].values = M::right_rows(frame, p.ch.v, p.ch.v_stride, count, V);
       p.source[1].value_rows = p.ch.v, p.source[1].value_stride = p.ch.v_stride;
     }
-    for (int j = 0; j < p.count; ++j) p.source[j].keys = p.of(p.source[j]).keys(frame, backward);
+    for (int j = 0; j < p.count; ++j) {
+      Source& s = p.source[j];
+      if (pass != Pass::kGradients) s.finding = Finding(p.of(s)).keys(frame);
+      if (pass == Pass::kGradients) s.keys = p.of(s).keys(frame, true);
+      else if constexpr (kOneMode) s.keys = s.finding;
+      else if (pass == Pass::kForward) s.keys = p.of(s).keys(frame);
+    }
     return p;
   }
   RecurrenceTokens<T> tokens() const {
@@ -126,13 +138,28 @@ struct RankOne {
     return t;
   }
 
+  // The rows of a chunk that find() and advance() touch.
+  void look_ahead(int64_t first, int64_t rows) const {
+    Recurrence<O>::look_ahead(plain, kv_head, this->tokens(), first, rows);
+    add_ahead(in.erase, first, rows, K), add_ahead(in.erase_key, first, rows, K);
+  }
+  void add_ahead(const T* x, int64_t first, int64_t rows, int64_t width) const {
+    rows_ahead.add(x, spec.kv_heads, kv_head, first, rows, width);
+  }
+
   // fn(panel, first column, columns)
   template <class Fn>
   void each_panel(T* x, int64_t c, Fn&& fn) const {
     for (int64_t n0 = 0; n0 < V; n0 += kPanel) fn(x + n0 * c, n0, std::min<int64_t>(kPanel, V - n0));
   }
   int64_t panel_numbers(int64_t c) const { return c * round_up(V, kPanel); }
-  static Matrix panel_of(Matrix m, int64_t n0) { return {m.p + n0 * m.k, m.k}; }
+  template <class Unit>
+  static Right<Unit> panel_of(Right<Unit> m, int64_t n0) { return {m.p + n0 * m.k, m.k}; }
+  // Panels, which are rows too, for O.
+  static OutMatrix right_of(ScratchFrame& frame, const T* panels, const T* rows, int64_t stride, int64_t c, int64_t width) {
+    if constexpr (kOneMode) return {panels, c};
+    else return O::right_rows(frame, rows, stride, c, width);
+  }
   // Panels as rows: {rows, stride}.
   std::pair<const T*, int64_t> rows_of(ScratchFrame& frame, const T* panels, int64_t c) const {
     if (V <= kPanel) return {panels, kPanel};
@@ -162,7 +189,7 @@ struct RankOne {
       Source& s = p.source[j];
       s.erased = erased + j * c * kChunk;
       std::fill(s.erased, s.erased + kChunk, T(0));
-      p.erasing(s).scores(s.keys, 0, s.erased + kChunk);
+      Finding(p.erasing(s)).scores(s.finding, 0, s.erased + kChunk);
     }
     const auto reads = M::left_rows(frame, p.reads, p.reads_stride, c, K);
     each_panel(found, c, [&](T* x, int64_t n0, int64_t width) {
@@ -185,7 +212,7 @@ struct RankOne {
   }
 
   void advance(const Piece& p, T* state) const {
-    R::decay_state(p.ch, state);
+    Recurrence<O>::decay_state(p.ch, state);
     for (int j = 0; j < p.count; ++j) {
       ScratchFrame frame;
       const auto [writes, stride] = p.of(p.source[j]).writes(frame);
@@ -209,24 +236,33 @@ struct RankOne {
     for (int64_t t = 0; t < silent; ++t) std::fill_n(out + t * stride + kv_head * n * V, n * V, T(0));
     for (int64_t first = silent; first < tokens; first += kChunk) {
       ScratchFrame inner;
-      Piece p = piece(inner, first, std::min(kChunk, tokens - first), false);
+      Piece p = piece(inner, first, std::min(kChunk, tokens - first), Pass::kForward);
+      const int64_t next = first + kChunk, rows = std::min(kChunk, tokens - next);
+      look_ahead(next, rows);
+      add_ahead(in.q, next, rows, n * K), add_ahead(out, next, rows, n * V);
       const Matrix before = M::right_rows(inner, state, V, K, V);
       T* found = inner.alloc<T>(panel_numbers(p.ch.c));
       find(p, before, inner.alloc<T>(p.count * p.ch.c * kChunk), found);
       take_found(inner, p, found);
-      for (int h = 0; h < n; ++h) read_chunk(p, h, before, out + first * stride + (kv_head * n + h) * V, stride);
+      OutMatrix values[2], state_before;
+      for (int j = 0; j < p.count; ++j) {
+        const Source& s = p.source[j];
+        values[j] = right_of(inner, s.values.p, s.value_rows, s.value_stride, p.ch.c, V);
+      }
+      state_before = right_of(inner, before.p, state, V, K, V);
+      for (int h = 0; h < n; ++h) read_chunk(p, h, state_before, values, out + first * stride + (kv_head * n + h) * V, stride);
       advance(p, state);
     }
   }
-  void read_chunk(const Piece& p, int h, Matrix before, T* y, int64_t y_stride) const {
+  void read_chunk(const Piece& p, int h, OutMatrix before, const OutMatrix* values, T* y, int64_t y_stride) const {
     ScratchFrame frame;
     const int64_t c = p.ch.c;
     const auto [reads, stride] = p.ch.reads(frame, h);
-    G::run(c, V, K, M::left_rows(frame, reads, stride, c, K), before, y, y_stride, false);
+    Gemm<O>::run(c, V, K, O::left_rows(frame, reads, stride, c, K), before, y, y_stride, false);
     T* scores = frame.alloc<T>(c * kChunk);
     for (int j = 0; j < p.count; ++j) {
       p.of(p.source[j]).scores(p.source[j].keys, h, scores);
-      G::run(c, M::left_rows(frame, scores, kChunk, c, c), p.source[j].values, y, y_stride, true, Everything{V}, UpTo{c});
+      Gemm<O>::run(c, O::left_rows(frame, scores, kChunk, c, c), values[j], y, y_stride, true, Everything{V}, UpTo{c});
     }
   }
 };

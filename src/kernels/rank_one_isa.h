@@ -16,5 +16,6 @@ const RankOneKernels<double>& rank_one_double();
 const RankOneKernels<float>& rank_one_scalar();
 const RankOneKernels<float>& rank_one_avx2();
 const RankOneKernels<float>& rank_one_avx512();
+const RankOneKernels<float>& rank_one_avx512_bf16();
 
 }  // namespace retort

@@ -6,17 +6,19 @@
 namespace retort {
 namespace {
 
-// Rounded products would leave nothing of a decay's gradient, which is a difference, or of a signed normaliser: those families
-// stay exact.
+// Where the gradient survives rounded products. A normaliser's is a difference, which a decay, or a sum of either sign, leaves little of.
+// A decay's own is a difference too, of what reads and what writes, but stays within a hundredth.
+bool rounds_well(const KernelRecurrence& spec) {
+  if (spec.normaliser == KernelNormaliser::kSum) return spec.decay == KernelDecay::kNone;
+  return spec.normaliser == KernelNormaliser::kNone;
+}
+
 const RecurrenceKernels<float>& recurrence(const KernelRecurrence& spec, Arithmetic arithmetic) {
   switch (active_isa()) {
     case Isa::kScalar: break;
     case Isa::kAvx2: return recurrence_avx2();
     case Isa::kAvx512:
-      if (arithmetic == Arithmetic::kFast && spec.decay == KernelDecay::kNone && spec.normaliser != KernelNormaliser::kAtLeastOne) {
-        return recurrence_avx512_bf16();
-      }
-      return recurrence_avx512();
+      return arithmetic == Arithmetic::kFast && rounds_well(spec) ? recurrence_avx512_bf16() : recurrence_avx512();
   }
   return recurrence_scalar();
 }

@@ -2,9 +2,11 @@
 //
 // Chunks go backwards; dS is the gradient with respect to the state after the chunk. The states at the chunks' starts are
 // computed again first. The gradient with respect to lam is q o dq - k o dk (every exponent is lam_t - lam_s), plus
-// rowsum(S1 o dS1) at the chunk's end. The pairs t = s have no decay; they are added afterwards, so that they cannot drown
-// what is left of the others under a strong decay.
+// rowsum(S1 o dS1) at the chunk's end. The pairs t = s have no decay; they are left out or, per key, added afterwards, so that they
+// cannot drown what is left of the others under a strong decay. For a scalar decay the pairs of one chunk are taken from P o dP.
 #pragma once
+
+#include <utility>
 
 #include "kernels/recurrence_impl.h"
 
@@ -45,6 +47,8 @@ struct RecurrenceBackward {
     for (int64_t i = 0; i < chunks; ++i) {
       ScratchFrame inner;
       const Chunk ch = chunk(inner, i);
+      const int64_t next = silent + (i + 1) * kChunk;
+      Recurrence<M>::look_ahead(spec, kv_head, in, next, std::min(kChunk, tokens - next));
       std::copy(states + i * size, states + (i + 1) * size, states + (i + 1) * size);
       Recurrence<M>::advance(ch, M::right_rows(inner, ch.v, ch.v_stride, ch.c, ch.V), states + (i + 1) * size);
     }
@@ -53,8 +57,19 @@ struct RecurrenceBackward {
     for (int64_t i = chunks - 1; i >= 0; --i) {
       ScratchFrame inner;
       const Chunk ch = chunk(inner, i);
+      look_back(silent + i * kChunk);
       backward_chunk(inner, ch, silent + i * kChunk, states + i * size, states + (i + 1) * size, d_state);
     }
+  }
+
+  // The rows of the chunk before the one at `first` that backward_chunk() touches.
+  void look_back(int64_t first) const {
+    const int64_t n = spec.group(), K = spec.key_dim, V = spec.value_dim, rows = first > spec.first_position ? kChunk : 0;
+    Recurrence<M>::look_ahead(spec, kv_head, in, first - kChunk, rows);
+    const auto add = [&](const T* x, int64_t width) { rows_ahead.add(x, spec.kv_heads, kv_head, first - kChunk, rows, width); };
+    add(in.q, n * K), add(d_out, n * V);
+    if (spec.normalised()) add(out, n * V);
+    add(grad.k, K), add(grad.v, V), add(grad.q, n * K), add(grad.log_decay, spec.decay == KernelDecay::kPerKey ? K : 1);
   }
 
   // Tokens that neither write nor read anything have no gradient.
@@ -81,25 +96,33 @@ struct RecurrenceBackward {
     T* d_state;
     typename Chunk::Keys keys;
     Right<U> values_transposed, state_transposed;
-    T *dk, *dv, *diagonal;        // diagonal [n, c]: dP[t, t]
+    T *dk, *dv;
+    T* diagonal;                  // per key: dP[t, t]. [n, c]
+    T* d_lam;                     // scalar: the gradient of lam. [c]
   };
 
   void backward_chunk(ScratchFrame& frame, const Chunk& ch, int64_t first, const T* before, const T* after, T* d_state) const {
     const int64_t c = ch.c, K = ch.K, V = ch.V;
-    Work w{ch, first, before, d_state, ch.keys(frame, /*backward=*/true), {}, {}, nullptr, nullptr, nullptr};
+    Work w{ch, first, before, d_state, ch.keys(frame, /*backward=*/true), {}, {}, nullptr, nullptr, nullptr, nullptr};
     w.values_transposed = M::right_cols(frame, ch.v, ch.v_stride, c, V);
     w.state_transposed = M::right_cols(frame, before, V, K, V);
     w.dk = grad.k + first * ch.k_stride + kv_head * K;
     w.dv = grad.v + first * ch.v_stride + kv_head * V;
-    w.diagonal = frame.alloc<T>(spec.group() * c);
+    if (ch.per_key()) w.diagonal = frame.alloc<T>(spec.group() * c);
+    if (ch.pair_decay) {
+      w.d_lam = frame.alloc<T>(c);
+      std::fill(w.d_lam, w.d_lam + c, T(0));
+    }
     T* d_end = ch.D > 0 ? frame.alloc<T>(ch.D) : nullptr;
 
     through_state(w, after, d_end);
     Recurrence<M>::decay_state(ch, d_state);
     for (int h = 0; h < spec.group(); ++h) backward_head(w, h);
-    if (ch.D > 0) {
+    if (ch.per_key()) {
       decay_gradient(w, d_end);
       add_diagonal(w);
+    } else if (ch.D > 0) {
+      Chunk::sum_later(w.d_lam, *d_end, c, grad.log_decay + first * spec.kv_heads + kv_head, spec.kv_heads);
     }
   }
 
@@ -113,6 +136,7 @@ struct RecurrenceBackward {
     const T* dz = w.d_state + K * V;
     if (spec.normalised()) for (int64_t t = 0; t < c; ++t) axpy<M>(1, dz, w.dk + t * ch.k_stride, K);
     if (ch.D > 0) ch.scale_rows(w.dk, ch.k_stride, ch.to_end);
+    if (w.d_lam) ch.add_row_decay(-1, ch.k, ch.k_stride, w.dk, ch.k_stride, w.d_lam);
     G::run(c, V, K, M::left_rows(frame, writes, stride, c, K), M::right_rows(frame, w.d_state, V, K, V), w.dv, ch.v_stride, false);
     if (ch.D == 0) return;
     std::fill(d_end, d_end + ch.D, T(0));
@@ -165,43 +189,45 @@ struct RecurrenceBackward {
     G::run(c, K, V, dn_left, w.state_transposed, dq, ch.q_stride, false);
     if (d_sum) for (int64_t t = 0; t < c; ++t) axpy<M>(d_sum[t], w.state + K * V, dq + t * ch.q_stride, K);
     if (ch.D > 0) ch.scale_rows(dq, ch.q_stride, ch.from_start);
+    if (w.d_lam) ch.add_row_decay(1, ch.head_q(h), ch.q_stride, dq, ch.q_stride, w.d_lam);
     G::run(K, V, c, M::left_cols(frame, reads, stride, c, K), dn_right, w.d_state, V, true);
     if (d_sum) for (int64_t t = 0; t < c; ++t) axpy<M>(d_sum[t], reads + t * stride, w.d_state + K * V, K);
     // Through the scores.
-    T* dp = p;
+    T* dp = frame.alloc<T>(c * kChunk);
     G::run(c, dn_left, w.values_transposed, dp, kChunk, false, UpTo{c}, Everything{V});
-    for (int64_t t = 0; t < c; ++t) {
-      for (int64_t s = 0; d_sum && s <= t; ++s) dp[t * kChunk + s] += d_sum[t];
-      w.diagonal[h * c + t] = dp[t * kChunk + t];
+    for (int64_t t = 0; d_sum && t < c; ++t) {
+      for (int64_t s = 0; s <= t; ++s) dp[t * kChunk + s] += d_sum[t];
     }
-    if (ch.D > 0) for (int64_t t = 0; t < c; ++t) dp[t * kChunk + t] = 0;
-    if (ch.D == 1 && !ch.per_key()) ch.apply_pair_decay(dp);
+    if (w.d_lam) {
+      ch.add_score_decay(p, dp, w.d_lam);
+      ch.apply_pair_decay(dp);
+    }
+    for (int64_t t = 0; w.diagonal && t < c; ++t) w.diagonal[h * c + t] = std::exchange(dp[t * kChunk + t], T(0));
     ch.clear_above(dp);
     ch.score_gradient(w.keys, h, dp, dq, w.dk);
   }
 
+  // Per key.
   void decay_gradient(const Work& w, const T* d_end) const {
     ScratchFrame frame;
     const Chunk& ch = w.ch;
-    const int64_t D = ch.D, K = ch.K, n = spec.group();
-    T* later = frame.alloc<T>(D);
-    std::copy(d_end, d_end + D, later);
+    const int64_t K = ch.K, n = spec.group();
+    T* later = frame.alloc<T>(K);
+    std::copy(d_end, d_end + K, later);
     for (int64_t t = ch.c - 1; t >= 0; --t) {
       const T* dk = w.dk + t * ch.k_stride;
       const T* k = ch.k + t * ch.k_stride;
-      T* dl = grad.log_decay + ((w.first + t) * spec.kv_heads + kv_head) * D;
       for (int64_t h = 0; h < n; ++h) {
         const T* q = ch.head_q(int(h)) + t * ch.q_stride;
         const T* dq = grad.q + (w.first + t) * ch.q_stride + (kv_head * n + h) * K;
-        if (ch.per_key()) for (int64_t i = 0; i < K; ++i) later[i] += q[i] * dq[i];
-        else later[0] += dot<M>(q, dq, K);
+        for (int64_t i = 0; i < K; ++i) later[i] += q[i] * dq[i];
       }
-      if (ch.per_key()) for (int64_t i = 0; i < K; ++i) later[i] -= k[i] * dk[i];
-      else later[0] -= dot<M>(k, dk, K);
-      std::copy(later, later + D, dl);
+      for (int64_t i = 0; i < K; ++i) later[i] -= k[i] * dk[i];
+      std::copy(later, later + K, grad.log_decay + ((w.first + t) * spec.kv_heads + kv_head) * K);
     }
   }
 
+  // Per key.
   void add_diagonal(const Work& w) const {
     const Chunk& ch = w.ch;
     for (int64_t h = 0; h < spec.group(); ++h) {

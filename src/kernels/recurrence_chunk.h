@@ -7,6 +7,7 @@
 //
 // Per-key scores sum_d q_t k_s exp(lam_t - lam_s) are one product of q exp(lam) and k exp(-lam) while exp(-lam) is far from
 // overflow (a gentle chunk). Otherwise blocks of 16 tokens: pairs in one block one by one, others split at the block's start.
+// Factors exp(lam_t - lam_s) of a scalar decay are such products too, row by row.
 #pragma once
 
 #include "kernels/recurrence.h"
@@ -20,13 +21,9 @@ constexpr int64_t kBlock = 16;  // per-key decays: blocks of a chunk whose score
 // costs as much as the split.
 constexpr float kGentle = 40;
 
-template <class M>
-struct RecurrenceChunk {
-  using T = typename M::Real;
-  using U = typename M::Unit;
-  using G = Gemm<M>;
-  using L = Lanes<M>;
-  using S = typename M::Simd;
+// What a chunk is in whatever mode its products are taken.
+template <class T>
+struct ChunkRows {
   const KernelRecurrence& spec;
   int64_t c, K, V, D, q_stride, k_stride, v_stride;
   const T* q;  // the chunk's first row, the kv head's first query head
@@ -39,13 +36,28 @@ struct RecurrenceChunk {
   T* pair_decay = nullptr; // [c, 64] scalar: exp(lam_t - lam_s) for s <= t
   T* growth = nullptr;     // [c, K]  per key, gentle chunks only: exp(-lam)
 
-  RecurrenceChunk(ScratchFrame& frame, const KernelRecurrence& s, int kv_head, const RecurrenceTokens<T>& in, int64_t first,
-                  int64_t count)
+  ChunkRows(const KernelRecurrence& s, int kv_head, const RecurrenceTokens<T>& in, int64_t first, int64_t count)
       : spec(s), c(count), K(s.key_dim), V(s.value_dim),
         D(s.decay == KernelDecay::kNone ? 0 : s.decay == KernelDecay::kScalar ? 1 : K),
         q_stride(int64_t(s.heads) * K), k_stride(int64_t(s.kv_heads) * K), v_stride(int64_t(s.kv_heads) * V),
         q(in.q + first * q_stride + int64_t(kv_head) * s.group() * K), k(in.k + first * k_stride + kv_head * K),
-        v(in.v + first * v_stride + kv_head * V) {
+        v(in.v + first * v_stride + kv_head * V) {}
+};
+
+template <class M>
+struct RecurrenceChunk : ChunkRows<typename M::Real> {
+  using T = typename M::Real;
+  using U = typename M::Unit;
+  using G = Gemm<M>;
+  using L = Lanes<M>;
+  using S = typename M::Simd;
+  using Rows = ChunkRows<T>;
+  using Rows::spec, Rows::c, Rows::K, Rows::V, Rows::D, Rows::q_stride, Rows::k_stride, Rows::v_stride, Rows::q, Rows::k, Rows::v;
+  using Rows::lam, Rows::from_start, Rows::to_end, Rows::total, Rows::pair_decay, Rows::growth;
+
+  explicit RecurrenceChunk(const Rows& rows) : Rows(rows) {}
+  RecurrenceChunk(ScratchFrame& frame, const KernelRecurrence& s, int kv_head, const RecurrenceTokens<T>& in, int64_t first, int64_t count)
+      : Rows(s, kv_head, in, first, count) {
     if (D > 0) set_decays(frame, in.log_decay + (first * s.kv_heads + kv_head) * D);
   }
   // The same tokens with other rows in the place of the keys, or of the queries (one head, as many as have a place).
@@ -73,12 +85,23 @@ struct RecurrenceChunk {
       growth = frame.alloc<T>(c * K);
       L::each(c * K, [&](int64_t i, int m) { L::store(growth + i, L::exp(S::sub(S::zero(), L::load(lam + i, m))), m); });
     }
-    if (spec.decay != KernelDecay::kScalar) return;
+    if (spec.decay == KernelDecay::kScalar) set_pair_decay(frame);
+  }
+  // Whether a row is a product depends on the tokens up to it alone, so that none depends on a later one.
+  void set_pair_decay(ScratchFrame& frame) {
     pair_decay = frame.alloc<T>(c * kChunk);
+    T* until = frame.alloc<T>(c);   // exp(-lam), where it is used
     T* same = frame.alloc<T>(c);
+    for (int64_t t = 0; t < c; ++t) until[t] = std::min(-lam[t], T(kGentle));
+    L::exp_all(until, until, c);
     for (int64_t t = 0; t < c; ++t) {
-      std::fill(same, same + t + 1, lam[t]);
-      L::exp_difference(same, lam, pair_decay + t * kChunk, t + 1);
+      T* row = pair_decay + t * kChunk;
+      if (lam[t] > -kGentle) {
+        L::scaled(until, from_start[t], row, t + 1);
+      } else {
+        std::fill(same, same + t + 1, lam[t]);
+        L::exp_difference(same, lam, row, t + 1);
+      }
     }
   }
 
@@ -86,16 +109,16 @@ struct RecurrenceChunk {
   const T* head_q(int h) const { return q + h * K; }
 
   // x times a factor per row, or per element: [c, K]
-  void scale_rows(T* x, int64_t ld, const T* factor) const {
+  void scale_rows(const T* x, int64_t ld, const T* factor, T* out, int64_t out_ld) const {
     for (int64_t t = 0; t < c; ++t) {
-      if (per_key()) for (int64_t d = 0; d < K; ++d) x[t * ld + d] *= factor[t * K + d];
-      else for (int64_t d = 0; d < K; ++d) x[t * ld + d] *= factor[t];
+      if (per_key()) L::product(x + t * ld, factor + t * K, out + t * out_ld, K);
+      else L::scaled(x + t * ld, factor[t], out + t * out_ld, K);
     }
   }
+  void scale_rows(T* x, int64_t ld, const T* factor) const { scale_rows(x, ld, factor, x, ld); }
   T* scaled(ScratchFrame& frame, const T* x, int64_t ld, const T* factor) const {
     T* out = frame.alloc<T>(c * K);
-    for (int64_t t = 0; t < c; ++t) std::copy(x + t * ld, x + t * ld + K, out + t * K);
-    scale_rows(out, K, factor);
+    scale_rows(x, ld, factor, out, K);
     return out;
   }
 
@@ -154,9 +177,20 @@ struct RecurrenceChunk {
     clear_above(p);
   }
   void apply_pair_decay(T* p) const {
-    for (int64_t t = 0; t < c; ++t) {
-      for (int64_t s = 0; s <= t; ++s) p[t * kChunk + s] *= pair_decay[t * kChunk + s];
-    }
+    for (int64_t t = 0; t < c; ++t) L::product(p + t * kChunk, pair_decay + t * kChunk, p + t * kChunk, t + 1);
+  }
+  // Scalar decay: the gradient of lam, given P and its gradient; the pairs of the same token have no decay. What a pair adds at its query
+  // it takes away at its key, to the last bit: most of it goes again in the sum over later tokens.
+  void add_score_decay(const T* p, const T* dp, T* d_lam) const {
+    for (int64_t t = 1; t < c; ++t) d_lam[t] += L::move_products(dp + t * kChunk, p + t * kChunk, d_lam, t);
+  }
+  // Scalar decay: the same of rows that read (sign 1) or write (-1) the state, given their gradients.
+  void add_row_decay(T sign, const T* x, int64_t ld, const T* dx, int64_t dx_ld, T* d_lam) const {
+    for (int64_t t = 0; t < c; ++t) d_lam[t] += sign * dot<M>(x + t * ld, dx + t * dx_ld, K);
+  }
+  // Of log_decay: lam is its sum. `end` is the gradient of lam at the chunk's end alone.
+  static void sum_later(const T* d_lam, T end, int64_t rows, T* dl, int64_t stride) {
+    for (int64_t t = rows - 1; t >= 0; --t) dl[t * stride] = end += d_lam[t];
   }
   void clear_above(T* p) const {
     for (int64_t t = 0; t < c; ++t) std::fill(p + t * kChunk + t + 1, p + (t + 1) * kChunk, T(0));
@@ -179,8 +213,8 @@ struct RecurrenceChunk {
     }
   }
 
-  // Adds what dP passes on to a head's queries and to the keys; dq and dk are laid out as q and k. dP is 0 above the diagonal,
-  // and for a scalar decay it has gone through apply_pair_decay().
+  // Adds what dP passes on to a head's queries and to the keys; dq and dk are laid out as q and k. dP is 0 above the diagonal, per key
+  // also on it, and for a scalar decay it has gone through apply_pair_decay().
   void score_gradient(const Keys& keys, int h, const T* dp, T* dq, T* dk) const {
     ScratchFrame frame;
     if (per_key() && !growth) return score_gradient_per_key(keys, h, dp, dq, dk);

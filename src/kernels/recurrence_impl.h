@@ -139,7 +139,7 @@ struct Recurrence {
     if (ch.D == 0) return;
     for (int64_t i = 0; i < ch.K; ++i) {
       const T a = ch.total[ch.per_key() ? i : 0];
-      for (int64_t j = 0; j < ch.V; ++j) state[i * ch.V + j] *= a;
+      Lanes<M>::scaled(state + i * ch.V, a, state + i * ch.V, ch.V);
       if (ch.spec.normalised()) state[ch.K * ch.V + i] *= a;
     }
   }
@@ -161,8 +161,22 @@ struct Recurrence {
     for (int64_t first = silent; first < tokens; first += kChunk) {
       ScratchFrame inner;
       const Chunk ch(inner, spec, kv_head, in, first, std::min(kChunk, tokens - first));
+      look_ahead(spec, kv_head, in, out, first + kChunk, std::min(kChunk, tokens - first - kChunk));
       forward_chunk(inner, ch, kv_head, first, in, state, out, log_norm);
     }
+  }
+
+  // The rows of a chunk that advance() touches, and those that the rest of forward_chunk() does.
+  static void look_ahead(const KernelRecurrence& spec, int kv_head, const RecurrenceTokens<T>& in, int64_t first, int64_t rows) {
+    rows_ahead.clear();
+    const auto add = [&](const T* x, int64_t width) { rows_ahead.add(x, spec.kv_heads, kv_head, first, rows, width); };
+    add(in.log_decay, spec.decay == KernelDecay::kPerKey ? spec.key_dim : 1), add(in.k, spec.key_dim), add(in.v, spec.value_dim);
+  }
+  static void look_ahead(const KernelRecurrence& spec, int kv_head, const RecurrenceTokens<T>& in, const T* out, int64_t first,
+                         int64_t rows) {
+    look_ahead(spec, kv_head, in, first, rows);
+    rows_ahead.add(in.q, spec.kv_heads, kv_head, first, rows, spec.group() * spec.key_dim);
+    rows_ahead.add(out, spec.kv_heads, kv_head, first, rows, spec.group() * spec.value_dim);
   }
 
   // Tokens before first_position, of a state that is still empty.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/cpu.h"
+#include "base/half.h"
 #include "kernels/scratch.h"
 
 namespace retort {
@@ -16,6 +17,7 @@ struct Case {
   KernelRecurrence spec;
   int64_t tokens;
   double strongest = 0.2;  // log-decays are in [-strongest, 0]
+  bool narrow = false;     // inputs have 8 significant bits, as bf16 activations have
 };
 
 std::string describe(const Case& c) {
@@ -24,7 +26,7 @@ std::string describe(const Case& c) {
   return std::string(decay) + normaliser[int(c.spec.normaliser)] + " H=" + std::to_string(c.spec.heads) + " G=" +
          std::to_string(c.spec.kv_heads) + " K=" + std::to_string(c.spec.key_dim) + " V=" + std::to_string(c.spec.value_dim) +
          " T=" + std::to_string(c.tokens) + " first=" + std::to_string(c.spec.first_position) + " eps=" +
-         std::to_string(c.spec.norm_eps) + " decay to -" + std::to_string(c.strongest);
+         std::to_string(c.spec.norm_eps) + " decay to -" + std::to_string(c.strongest) + (c.narrow ? " bf16" : "");
 }
 
 bool joins(const KernelRecurrence& s) { return s.normaliser == KernelNormaliser::kSum; }
@@ -57,6 +59,11 @@ Data<double> random_data(const Case& c, unsigned seed) {
   fill(d.v, c.tokens * s.kv_heads * s.value_dim, [&] { return normal(random); });
   fill(d.l, c.tokens * s.kv_heads * s.key_dim, [&] { return -c.strongest * uniform(random); });
   fill(d.offset, c.tokens * s.heads, [&] { return normal(random); });
+  if (c.narrow) {
+    for (auto* x : {&d.q, &d.k, &d.v, &d.l}) {
+      for (double& e : *x) e = bf16_to_float(float_to_bf16(float(e)));
+    }
+  }
   return d;
 }
 
@@ -145,7 +152,9 @@ std::vector<Case> cases() {
       out.push_back({{decay, 5, 1, 33, 70, normaliser, 0, 70}, 200});
       out.push_back({{decay, 1, 1, 1, 1, normaliser}, 65});
       for (double strongest : {1.2, 20.0}) {
-        if (decay != KernelDecay::kNone) out.push_back({{decay, 4, 2, 20, 19, normaliser}, 130, strongest});
+        if (decay == KernelDecay::kNone) continue;
+        out.push_back({{decay, 4, 2, 20, 19, normaliser}, 130, strongest});
+        out.push_back({{decay, 2, 1, 64, 64, normaliser}, 150, strongest, true});
       }
       if (normaliser == KernelNormaliser::kSum) out.push_back({{decay, 4, 2, 12, 9, normaliser, 0.5, 7}, 90});
     }

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/rows_ahead.h"
 #include "kernels/scratch.h"
 #include "kernels/simd_math.h"
 #include "kernels/simd_scalar.h"
@@ -179,6 +180,9 @@ struct Gemm {
     }
   }
 
+  // Rows asked for with each tile: a chunk of 64 by 64 takes 35 tiles forward and reads or writes 256 rows; 11 and 128, 90 and 512 backward.
+  static constexpr int kRowsAhead = 12;
+
   using TileFn = void (*)(int64_t, const Unit*, int64_t, int64_t, const Unit*, Real*, int64_t, int, bool);
 
   template <int R>
@@ -217,6 +221,7 @@ struct Gemm {
           const int tail = int(std::min<int64_t>(end - j, int64_t(vecs) * M::kLanes) - (vecs - 1) * M::kLanes);
           pick(rows, vecs)(std::max<int64_t>(0, k1 - k0), left, a.row_stride, a.k_stride, panel + k0 * kPanel + (j - n0),
                            c + row * ldc + j, ldc, tail, add);
+          rows_ahead.fetch(kRowsAhead);
         }
       }
     }
@@ -292,9 +297,28 @@ struct Lanes {
       store(out + i, S::fma(load(x + i, m), exp(S::sub(load(a + i, m), load(b + i, m))), load(out + i, m)), m);
     });
   }
+  // out = a b
+  static void product(const T* a, const T* b, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) { store(out + i, S::mul(load(a + i, m), load(b + i, m)), m); });
+  }
+  // out = a x
+  static void scaled(const T* x, T a, T* out, int64_t n) {
+    each(n, [&](int64_t i, int m) { store(out + i, S::mul(load(x + i, m), S::set1(a)), m); });
+  }
   // out += a b
   static void add_product(const T* a, const T* b, T* out, int64_t n) {
     each(n, [&](int64_t i, int m) { store(out + i, S::fma(load(a + i, m), load(b + i, m), load(out + i, m)), m); });
+  }
+  // Subtracts the products a b from `less` and returns their sum.
+  static T move_products(const T* a, const T* b, T* less, int64_t n) {
+    const F one = S::set1(1);
+    F sum = S::zero();
+    each(n, [&](int64_t i, int m) {
+      const F x = S::mul(load(a + i, m), load(b + i, m));
+      store(less + i, S::sub(load(less + i, m), x), m);
+      sum = S::fma(x, one, sum);
+    });
+    return S::sum(sum);
   }
   static void exp_all(const T* x, T* out, int64_t n) {
     each(n, [&](int64_t i, int m) { store(out + i, exp(load(x + i, m)), m); });
