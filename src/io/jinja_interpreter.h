@@ -15,6 +15,9 @@
 
 namespace retort::jinja {
 
+inline constexpr int kMaxEvalDepth = 700;     // statements and expressions in one another
+inline constexpr size_t kMaxItems = 1 << 20;  // of a list
+
 // Variables; what is not here is looked up in the parent.
 struct Scope {
   Scope* parent = nullptr;
@@ -44,7 +47,7 @@ class Interpreter {
   friend class Builtins;
   enum class Flow { kNext, kBreak, kContinue };
 
-  // Failure and budget.
+  // Failure and budget. (jinja_interpreter.cc)
   Value fail(const std::string& message);
   bool failed() const { return error_.has_value(); }
   void charge(size_t work);
@@ -55,8 +58,11 @@ class Interpreter {
   Value make_text(Text text);
   // What a for loop or a filter walks; false (and an error) when `v` cannot be walked.
   bool items_of(const Value& v, std::vector<Value>& out);
+  // Output.
+  void write(const Text& text);
+  Text captured(const std::vector<NodePtr>& nodes);
 
-  // Statements.
+  // Statements. (jinja_statements.cc)
   Flow run(const std::vector<NodePtr>& nodes);
   Flow run(const Node& node);
   Flow run_if(const Node& node);
@@ -65,12 +71,16 @@ class Interpreter {
   Flow run_scoped(const Node& node);
   void run_set(const Node& node);
   void assign(const Node& target, const Value& value);
-  void define_macro(const Node& node);
-  void run_call_block(const Node& node);
-  Text captured(const std::vector<NodePtr>& nodes);
-  void write(const Text& text);
 
-  // Expressions.
+  // Calls. (jinja_calls.cc)
+  Arguments arguments(const Node& node, size_t first);
+  Value call(const Value& function, Arguments arguments);
+  void define_macro(const Node& node);
+  Value call_macro(const Callable& macro, Arguments arguments);
+  void run_call_block(const Node& node);
+  Value apply_filter(const Node& node, Value input);
+
+  // Expressions. (jinja_expressions.cc)
   Value eval(const Node& node);
   Value eval_now(const Node& node);
   Value lookup(const std::string& name);
@@ -80,15 +90,13 @@ class Interpreter {
   Value repeat(const Value& sequence, int64_t times);
   Value compare(const Node& node);
   bool contains(const Value& container, const Value& item);
+
+  // Access. (jinja_access.cc)
   Value attribute(const Value& object, const std::string& name);
   Value item(const Value& object, const Value& key);
-  Value bound_method(const Value& self, const std::string& name);
-  Value loop_attribute(const Value& loop, const std::string& name);
   Value slice(const Node& node);
-  Arguments arguments(const Node& node, size_t first);
-  Value call(const Value& function, Arguments arguments);
-  Value call_macro(const Callable& macro, Arguments arguments);
-  Value apply_filter(const Node& node, Value input);
+  Value loop_attribute(const Value& loop, const std::string& name);
+  Value bound_method(const Value& self, const std::string& name);
 
   RenderOptions options_;
   std::optional<Error> error_;
