@@ -1,5 +1,6 @@
 #include "io/json_fields.h"
 
+#include <cstdint>
 #include <limits>
 #include <set>
 
@@ -49,6 +50,13 @@ Result<int> JsonFields::integer(const char* key) const {
   return value->get<int>();
 }
 
+Result<int64_t> JsonFields::whole(const char* key) const {
+  RETORT_TRY(const json* value, find(key));
+  const bool fits = value->is_number_integer() && (!value->is_number_unsigned() || value->get<uint64_t>() <= uint64_t(INT64_MAX));
+  if (!fits) return wrong_type(key, *value, "a whole number of at most 63 bits");
+  return value->get<int64_t>();
+}
+
 Result<double> JsonFields::number(const char* key) const {
   RETORT_TRY(const json* value, find(key));
   if (!value->is_number()) return wrong_type(key, *value, "a number");
@@ -71,6 +79,12 @@ Result<JsonFields> JsonFields::object(const char* key) const {
   RETORT_TRY(const json* value, find(key));
   if (!value->is_object()) return wrong_type(key, *value, "an object");
   return JsonFields(*value, cat(where_, ": ", key));
+}
+
+Result<const json*> JsonFields::array(const char* key) const {
+  RETORT_TRY(const json* value, find(key));
+  if (!value->is_array()) return wrong_type(key, *value, "a list");
+  return value;
 }
 
 }  // namespace retort

@@ -27,10 +27,12 @@ class JsonFields {
   const nlohmann::json& at(const char* key) const { return object_->at(key); }
 
   Result<int> integer(const char* key) const;
+  Result<int64_t> whole(const char* key) const;   // up to 63 bits
   Result<double> number(const char* key) const;
   Result<bool> boolean(const char* key) const;
   Result<std::string> text(const char* key) const;
   Result<JsonFields> object(const char* key) const;
+  Result<const nlohmann::json*> array(const char* key) const;
 
   Result<int> integer_or(const char* key, int fallback) const {
     return has(key) ? integer(key) : Result<int>(fallback);

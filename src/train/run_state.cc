@@ -2,81 +2,100 @@
 
 #include <algorithm>
 
+#include "io/json_fields.h"
+
 namespace retort::train {
 namespace {
 
 using Json = nlohmann::json;
 
-// Reads checked fields; the first wrong one is remembered.
-struct Reader {
-  const Json& object;
-  bool good = true;
-
-  const Json* find(const char* key) {
-    if (object.is_object() && object.contains(key)) return &object[key];
-    good = false;
-    return nullptr;
-  }
-  void whole(const char* key, int64_t& value) {
-    const Json* field = find(key);
-    if (field && field->is_number_integer()) value = field->get<int64_t>();
-    else good = false;
-  }
-  void number(const char* key, double& value) {
-    const Json* field = find(key);
-    if (field && field->is_number()) value = field->get<double>();
-    else good = good && field && field->is_null();  // NaN is written as null
-  }
-  void text(const char* key, std::string& value) {
-    const Json* field = find(key);
-    if (field && field->is_string()) value = field->get<std::string>();
-    else good = false;
-  }
-};
-
-bool read_report(const Json& json, StageReport& report) {
-  Reader r{json};
-  r.text("name", report.name);
-  r.whole("steps", report.steps);
-  r.whole("skipped", report.skipped);
-  r.whole("tokens", report.tokens);
-  r.number("seconds", report.seconds);
-  r.number("gemm_seconds", report.gemm_seconds);
-  r.number("compute_seconds", report.compute_seconds);
-  r.number("first_loss", report.first_loss);
-  r.number("last_loss", report.last_loss);
-  return r.good;
+Result<StageReport> read_report(const JsonFields& fields) {
+  StageReport report;
+  RETORT_TRY(report.name, fields.text("name"));
+  RETORT_TRY(report.steps, fields.whole("steps"));
+  RETORT_TRY(report.skipped, fields.whole("skipped"));
+  RETORT_TRY(report.tokens, fields.whole("tokens"));
+  RETORT_TRY(report.seconds, fields.number("seconds"));
+  RETORT_TRY(report.gemm_seconds, fields.number("gemm_seconds"));
+  RETORT_TRY(report.compute_seconds, fields.number("compute_seconds"));
+  RETORT_TRY(report.first_loss, fields.number("first_loss"));
+  RETORT_TRY(report.last_loss, fields.number("last_loss"));
+  return report;
 }
 
-bool read_part(const Json& json, Part& part) {
-  Reader r{json};
-  int64_t window = 0, sinks = 0;
-  r.text("mixer", part.mixer);
-  r.whole("window", window);
-  r.whole("sinks", sinks);
-  const Json* heads = r.find("kv_heads");
-  const Json* config = r.find("config");
-  if (!r.good || !heads->is_array() || !config->is_object()) return false;
+Result<Part> read_part(const JsonFields& fields) {
+  Part part;
+  RETORT_TRY(part.mixer, fields.text("mixer"));
+  RETORT_TRY(part.window.size, fields.integer("window"));
+  RETORT_TRY(part.window.sinks, fields.integer("sinks"));
+  RETORT_TRY(const Json* heads, fields.array("kv_heads"));
   for (const auto& head : *heads) {
-    if (!head.is_number_integer()) return false;
+    if (!head.is_number_integer()) return fields.bad("key 'kv_heads' is not a list of whole numbers");
     part.kv_heads.push_back(head.get<int>());
   }
-  part.window = {int(window), int(sinks)};
-  part.config = *config;
-  return true;
+  RETORT_RETURN_IF_ERROR(fields.object("config"));
+  part.config = fields.at("config");
+  return part;
 }
 
-bool read_plan(const Json& json, std::vector<LayerPlan>& plan) {
-  if (!json.is_array()) return false;
-  for (const auto& layer : json) {
-    if (!layer.is_array()) return false;
-    LayerPlan parts;
+Result<std::vector<LayerPlan>> read_plan(const JsonFields& fields) {
+  std::vector<LayerPlan> plan;
+  RETORT_TRY(const Json* layers, fields.array("plan"));
+  for (const auto& layer : *layers) {
+    if (!layer.is_array()) return fields.bad("key 'plan' is not a list of lists");
+    LayerPlan& parts = plan.emplace_back();
     for (const auto& item : layer) {
-      if (!read_part(item, parts.parts.emplace_back())) return false;
+      RETORT_TRY(auto part, read_part(JsonFields(item, cat(fields.where(), ": plan[", plan.size() - 1, "]"))));
+      parts.parts.push_back(std::move(part));
     }
-    plan.push_back(std::move(parts));
   }
-  return true;
+  return plan;
+}
+
+Result<std::vector<StageReport>> read_done(const JsonFields& fields) {
+  std::vector<StageReport> done;
+  RETORT_TRY(const Json* reports, fields.array("done"));
+  for (const auto& item : *reports) {
+    RETORT_TRY(auto report, read_report(JsonFields(item, cat(fields.where(), ": done[", done.size(), "]"))));
+    done.push_back(std::move(report));
+  }
+  return done;
+}
+
+Result<std::vector<std::string>> read_kept(const JsonFields& fields) {
+  std::vector<std::string> kept;
+  RETORT_TRY(const Json* names, fields.array("kept"));
+  for (const auto& name : *names) {
+    if (!name.is_string()) return fields.bad("key 'kept' is not a list of texts");
+    kept.push_back(name.get<std::string>());
+  }
+  return kept;
+}
+
+Result<RunState> read_state(const JsonFields& fields) {
+  RunState s;
+  RETORT_RETURN_IF_ERROR(fields.object("recipe"));
+  s.recipe = fields.at("recipe");
+  RETORT_TRY(s.teacher_hash, fields.text("teacher_hash"));
+  RETORT_TRY(s.data_hash, fields.text("data_hash"));
+  RETORT_TRY(s.plan, read_plan(fields));
+  RETORT_TRY(s.kept, read_kept(fields));
+  if (fields.has("start")) s.start = fields.at("start");
+  RETORT_TRY(s.stage, fields.whole("stage"));
+  RETORT_TRY(const JsonFields current, fields.object("current"));
+  RETORT_TRY(s.current, read_report(current));
+  RETORT_TRY(s.pace, fields.number("pace"));
+  RETORT_TRY(s.optimizer_steps, fields.whole("optimizer_steps"));
+  if (fields.has("cursor")) s.cursor = fields.at("cursor");
+  RETORT_TRY(s.run_step, fields.whole("run_step"));
+  RETORT_TRY(s.tokens, fields.whole("tokens"));
+  RETORT_TRY(s.seconds, fields.number("seconds"));
+  RETORT_TRY(const int64_t lines, fields.whole("metrics_bytes"));
+  RETORT_TRY(const int64_t events, fields.whole("event_bytes"));
+  if (s.stage < 0 || lines < 0 || events < 0) return fields.bad("a count below 0");
+  s.metrics = {uint64_t(lines), uint64_t(events)};
+  RETORT_TRY(s.done, read_done(fields));
+  return s;
 }
 
 void compare(const std::string& where, const Json& before, const Json& now, std::vector<std::string>& out) {
@@ -134,34 +153,10 @@ Json to_json(const RunState& s) {
 }
 
 Result<RunState> run_state_from_json(const Json& json, const std::string& where) {
-  RunState s;
-  Reader r{json};
-  int64_t format = 0, lines = 0, events = 0;
-  r.whole("format", format);
-  r.text("teacher_hash", s.teacher_hash);
-  r.text("data_hash", s.data_hash);
-  r.whole("stage", s.stage);
-  r.number("pace", s.pace);
-  r.whole("optimizer_steps", s.optimizer_steps);
-  r.whole("run_step", s.run_step);
-  r.whole("tokens", s.tokens);
-  r.number("seconds", s.seconds);
-  r.whole("metrics_bytes", lines);
-  r.whole("event_bytes", events);
-  for (const char* key : {"recipe", "plan", "kept", "start", "current", "cursor", "done"}) r.find(key);
-  if (!r.good || format != 1) return invalid(where, ": not the state of a run that this version can go on with");
-  bool good = read_plan(json["plan"], s.plan) && read_report(json["current"], s.current) && json["kept"].is_array() && json["done"].is_array();
-  for (size_t i = 0; good && i < json["kept"].size(); ++i) {
-    good = json["kept"][i].is_string();
-    if (good) s.kept.push_back(json["kept"][i].get<std::string>());
-  }
-  for (size_t i = 0; good && i < json["done"].size(); ++i) good = read_report(json["done"][i], s.done.emplace_back());
-  if (!good || s.stage < 0) return invalid(where, ": damaged");
-  s.recipe = json["recipe"];
-  s.start = json["start"];
-  s.cursor = json["cursor"];
-  s.metrics = {uint64_t(std::max<int64_t>(0, lines)), uint64_t(std::max<int64_t>(0, events))};
-  return s;
+  const JsonFields fields(json, where);
+  RETORT_TRY(const int64_t format, fields.whole("format"));
+  if (format != 1) return invalid(where, ": not the state of a run that this version can go on with");
+  return read_state(fields);
 }
 
 std::string recipe_difference(const Json& before, const Json& now) {
