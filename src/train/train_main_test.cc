@@ -2,6 +2,7 @@
 #include "train/train_main.h"
 
 #include <csignal>
+#include <numeric>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,6 +86,18 @@ class TrainMainTest : public ::testing::Test {
     return WIFEXITED(status) && WEXITSTATUS(status) == 1;
   }
   std::string err() { return retort::test::read_file(folder_ / "err.txt"); }
+  std::vector<double> losses_of(const std::string& name) {
+    std::istringstream rows(retort::test::read_file(folder_ / (name + "/metrics.jsonl")));
+    std::vector<double> losses;
+    for (std::string line; std::getline(rows, line);) losses.push_back(nlohmann::json::parse(line)["loss"].get<double>());
+    return losses;
+  }
+  std::vector<std::byte> tensor_of(const std::string& model, const std::string& name) {
+    const auto files = open_model(folder_ / model);
+    if (!files.ok() || !files->weights->has(name)) return ADD_FAILURE() << model << " has no " << name, std::vector<std::byte>();
+    const auto view = files->weights->tensor(name);
+    return {view->data, view->data + view->bytes()};
+  }
   std::string weights(const std::string& name) { return retort::test::read_file(folder_ / (name + "/student/model.safetensors")); }
 
   retort::test::TempFolder folder_;
@@ -97,9 +110,7 @@ TEST_F(TrainMainTest, DistilsAStudentThatOpens) {
   EXPECT_EQ(student->config.plan[0].parts[0].mixer, "slots");
   EXPECT_EQ(student->config.provenance["recipe"]["name"], "tiny");
   EXPECT_TRUE(open_model(folder_ / "a/student-init").ok());
-  std::istringstream rows(retort::test::read_file(folder_ / "a/metrics.jsonl"));
-  std::vector<double> losses;
-  for (std::string line; std::getline(rows, line);) losses.push_back(nlohmann::json::parse(line)["loss"].get<double>());
+  const auto losses = losses_of("a");
   ASSERT_EQ(losses.size(), 20u);
   EXPECT_LT(losses[10] + losses[11], losses[0] + losses[1]) << "alignment learns";
   ASSERT_EQ(run({"--out", folder_ / "a", "--resume"}), 0) << "a finished run";
@@ -133,6 +144,50 @@ TEST_F(TrainMainTest, InterruptedAndKilledAndResumedBitForBit) {
   EXPECT_TRUE(weights("b") == weights("a"));
   ASSERT_EQ(run({"--out", folder_ / "one", "--threads", "1"}), 0) << err();
   EXPECT_TRUE(weights("one") == weights("a")) << "the number of threads changes nothing";
+}
+
+// Each loss and each group of tensors outside the mixers: the loss falls, what is named changes, what is not stays, and a killed run
+// goes on to the same bits.
+TEST_F(TrainMainTest, EveryLossFallsAndResumesBitForBit) {
+  const std::string up = "model.layers.1.mlp.up_proj.weight", norm = "model.layers.1.input_layernorm.weight",
+                    embedding = "model.embed_tokens.weight", query = "model.layers.1.mixer.q_proj.weight";
+  struct Case {
+    const char* loss;
+    const char* train;
+    std::vector<std::string> changed, kept;
+  };
+  const Case cases[] = {{"{hidden: 1}", "[mixers, mlp, norms]", {query, up, norm}, {embedding}},
+                        {"{attn_out: {form: mse}, hidden: {form: relative}}", "[mixers]", {query}, {up, norm, embedding}},
+                        {"{logits: {form: ce, temperature: 2}}", "[mixers, mlp]", {query, up}, {norm, embedding}},
+                        {"{ce: 1}", "[norms, embeddings]", {norm, embedding}, {query, up}},
+                        {"{logits: 1, ce: 1}", "all", {query, up, norm, embedding}, {}}};
+  // Every row is this text: losses do not depend on the batch.
+  retort::test::write_file(folder_ / "one.txt", "The river has 7 stones, and a house of 48 bytes.");
+  int killed = 0;
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.loss);
+    for (const char* name : {"a", "b"}) std::filesystem::remove_all(folder_ / name);
+    retort::test::write_file(folder_ / "tiny.yaml",
+                             cat("name: tiny\nsave_init: true\ncheckpoint_minutes: 0\n"
+                                 "student: {mixer: slots, window: 8, sinks: 2, config: {slots: 16}}\n"
+                                 "data: {held_out: 0, calibration_tokens: 512}\nstages:\n"
+                                 "- {name: only, loss: ", c.loss, ", train: ", c.train,
+                                 ", seq: 48, batch: 2, steps: 30, lr: 2e-3, clip: 1}\n"));
+    ASSERT_EQ(run({"--out", folder_ / "a", "--data", folder_ / "one.txt"}), 0) << err();
+    const auto losses = losses_of("a");
+    ASSERT_EQ(losses.size(), 30u);
+    EXPECT_LT(std::accumulate(losses.end() - 8, losses.end(), 0.0), std::accumulate(losses.begin(), losses.begin() + 8, 0.0));
+    for (const auto& name : c.changed) EXPECT_FALSE(tensor_of("a/student", name) == tensor_of("a/student-init", name)) << name;
+    for (const auto& name : c.kept) EXPECT_TRUE(tensor_of("a/student", name) == tensor_of("a/student-init", name)) << name;
+    const std::vector<std::string> start = {"--out", folder_ / "b", "--data", folder_ / "one.txt", "--set", "checkpoint_minutes=1e-9"};
+    killed += run_until(start, SIGKILL, 5);
+    auto go_on = start;
+    go_on.push_back("--resume");
+    ASSERT_EQ(run(go_on), 0) << err();
+    EXPECT_TRUE(weights("b") == weights("a"));
+    EXPECT_EQ(losses_of("b"), losses);
+  }
+  EXPECT_GT(killed, 0) << "no signal came in time";
 }
 
 TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
