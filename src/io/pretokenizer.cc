@@ -7,12 +7,6 @@ namespace retort {
 
 using nlohmann::json;
 
-namespace {
-
-constexpr int kMaxDepth = 16;
-
-}  // namespace
-
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
   std::string out;
   if (from.empty()) return std::string(text);
@@ -25,7 +19,8 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
 
 Result<PreTokenizer> PreTokenizer::make(const json& spec, const std::string& where) {
   PreTokenizer out;
-  if (!spec.is_null()) RETORT_RETURN_IF_ERROR(out.add(spec, where, 0));
+  const auto add = [&](const std::string& type, const json& step, const std::string& at) { return out.add(type, step, at); };
+  if (!spec.is_null()) RETORT_RETURN_IF_ERROR(for_each_step(spec, "pretokenizers", where, add));
   for (size_t i = 0; i < out.steps_.size(); ++i) {
     if (out.steps_[i].kind != Kind::kByteLevel) continue;
     if (i + 1 != out.steps_.size()) return invalid(where, ": ByteLevel is supported as the last pre-tokenizer only");
@@ -34,16 +29,7 @@ Result<PreTokenizer> PreTokenizer::make(const json& spec, const std::string& whe
   return out;
 }
 
-Status PreTokenizer::add(const json& spec, const std::string& where, int depth) {
-  RETORT_TRY(const std::string type, json_string(spec, "type", where));
-  if (depth > kMaxDepth) return invalid(where, ": nested more than ", kMaxDepth, " deep");
-  if (type == "Sequence") {
-    RETORT_TRY(const json* list, json_array(spec, "pretokenizers", where));
-    for (size_t i = 0; i < list->size(); ++i) {
-      RETORT_RETURN_IF_ERROR(add((*list)[i], cat(where, ".pretokenizers[", i, "]"), depth + 1));
-    }
-    return {};
-  }
+Status PreTokenizer::add(const std::string& type, const json& spec, const std::string& where) {
   if (type == "Split") return add_split(spec, where);
   if (type == "Metaspace") return add_metaspace(spec, where);
   Step step;

@@ -31,7 +31,7 @@ class Normalizer {
     std::string a, b;  // prepend: a; replace: a by b
     bool left = false, right = false;
   };
-  Status add(const nlohmann::json& json, const std::string& where, int depth);
+  Status add(const std::string& type, const nlohmann::json& json, const std::string& where);
   std::vector<Step> steps_;
 };
 
@@ -74,7 +74,7 @@ class PreTokenizer {
     bool split = true;              // metaspace
     std::string replacement, prepend_scheme;
   };
-  Status add(const nlohmann::json& json, const std::string& where, int depth);
+  Status add(const std::string& type, const nlohmann::json& json, const std::string& where);
   Status add_split(const nlohmann::json& json, const std::string& where);
   Status add_metaspace(const nlohmann::json& json, const std::string& where);
   Status run_step(size_t index, std::string_view text, bool at_start, const Emit& emit) const;

@@ -8,20 +8,12 @@ using nlohmann::json;
 
 Result<Normalizer> Normalizer::make(const json& spec, const std::string& where) {
   Normalizer out;
-  if (!spec.is_null()) RETORT_RETURN_IF_ERROR(out.add(spec, where, 0));
+  const auto add = [&](const std::string& type, const json& step, const std::string& at) { return out.add(type, step, at); };
+  if (!spec.is_null()) RETORT_RETURN_IF_ERROR(for_each_step(spec, "normalizers", where, add));
   return out;
 }
 
-Status Normalizer::add(const json& spec, const std::string& where, int depth) {
-  RETORT_TRY(const std::string type, json_string(spec, "type", where));
-  if (depth > 16) return invalid(where, ": nested more than 16 deep");
-  if (type == "Sequence") {
-    RETORT_TRY(const json* list, json_array(spec, "normalizers", where));
-    for (size_t i = 0; i < list->size(); ++i) {
-      RETORT_RETURN_IF_ERROR(add((*list)[i], cat(where, ".normalizers[", i, "]"), depth + 1));
-    }
-    return {};
-  }
+Status Normalizer::add(const std::string& type, const json& spec, const std::string& where) {
   Step step;
   step.kind = Kind::kForm;
   if (type == "NFC") {
@@ -37,12 +29,7 @@ Status Normalizer::add(const json& spec, const std::string& where, int depth) {
     RETORT_TRY(step.a, json_string(spec, "prepend", where));
   } else if (type == "Replace") {
     step.kind = Kind::kReplace;
-    const json* pattern = json_member(spec, "pattern");
-    if (pattern == nullptr || !pattern->contains("String")) {
-      return invalid(where, ".pattern: Replace is supported with a String pattern only");
-    }
-    RETORT_TRY(step.a, json_string(*pattern, "String", where + ".pattern"));
-    RETORT_TRY(step.b, json_string(spec, "content", where));
+    RETORT_RETURN_IF_ERROR(read_replacement(spec, where, step.a, step.b));
   } else if (type == "Lowercase") {
     step.kind = Kind::kLowercase;
   } else if (type == "Strip") {

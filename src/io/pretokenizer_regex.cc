@@ -76,9 +76,10 @@ size_t spaces(const Reader& in, size_t pos) {
   return end < in.text.size() && before_last > pos ? before_last : end;
 }
 
-class Gpt2Pattern : public SplitPattern {
+// Of patterns that match everywhere: every match begins where the one before it ended.
+class SeamlessPattern : public SplitPattern {
  public:
-  Result<bool> find(std::string_view text, size_t pos, size_t& first, size_t& last) const override {
+  Result<bool> find(std::string_view text, size_t pos, size_t& first, size_t& last) const final {
     if (pos >= text.size()) return false;
     first = pos;
     last = next({text}, pos);
@@ -86,7 +87,11 @@ class Gpt2Pattern : public SplitPattern {
   }
 
  private:
-  static size_t next(const Reader& in, size_t pos) {
+  virtual size_t next(const Reader& in, size_t pos) const = 0;  // the end of the match at `pos`
+};
+
+class Gpt2Pattern : public SeamlessPattern {
+  size_t next(const Reader& in, size_t pos) const override {
     if (const size_t end = contraction(in.text, pos, false); end > pos) return end;
     auto x = in.at(pos);
     size_t body = pos;
@@ -101,18 +106,12 @@ class Gpt2Pattern : public SplitPattern {
   }
 };
 
-class Llama3Pattern : public SplitPattern {
+class Llama3Pattern : public SeamlessPattern {
  public:
   explicit Llama3Pattern(size_t max_digits) : max_digits_(max_digits) {}
-  Result<bool> find(std::string_view text, size_t pos, size_t& first, size_t& last) const override {
-    if (pos >= text.size()) return false;
-    first = pos;
-    last = next({text}, pos);
-    return true;
-  }
 
  private:
-  size_t next(const Reader& in, size_t pos) const {
+  size_t next(const Reader& in, size_t pos) const override {
     if (const size_t end = contraction(in.text, pos, true); end > pos) return end;
     const auto x = in.at(pos);
     if (x.flags & kLetter) return in.run(x.end, kLetter);

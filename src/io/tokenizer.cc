@@ -52,7 +52,8 @@ struct Tokenizer::Impl {
   bool is_id(const json& value) const {
     return value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() < int64_t(texts.size());
   }
-  Result<Template> read_template(const json& post, const std::string& where, int depth) const;
+  Result<Template> read_template(const json& post, const std::string& where) const;
+  Result<Template> read_processor(const std::string& type, const json& post, const std::string& where) const;
   Status read_pieces(const json& post, const std::string& where, Template& out) const;
   int32_t find(std::string_view token) const;
   void build_specials();
@@ -83,7 +84,7 @@ Status Tokenizer::Impl::build() {
   RETORT_TRY(bpe, Bpe::make(spec.tokens, spec.merges, options));
   RETORT_RETURN_IF_ERROR(build_added());
   if (!spec.post_processor.is_null()) {
-    RETORT_TRY(around, read_template(spec.post_processor, "post_processor", 0));
+    RETORT_TRY(around, read_template(spec.post_processor, "post_processor"));
   }
   build_specials();
   build_fingerprint();
@@ -114,20 +115,22 @@ Status Tokenizer::Impl::build_added() {
   return {};
 }
 
-Result<Template> Tokenizer::Impl::read_template(const json& post, const std::string& where, int depth) const {
+// Every processor writes around what those before it wrote.
+Result<Template> Tokenizer::Impl::read_template(const json& post, const std::string& where) const {
   Template out;
-  RETORT_TRY(const std::string type, json_string(post, "type", where));
-  if (depth > 16) return invalid(where, ": nested more than 16 deep");
+  const auto add = [&](const std::string& type, const json& step, const std::string& at) -> Status {
+    RETORT_TRY(const Template around, read_processor(type, step, at));
+    out.before.insert(out.before.begin(), around.before.begin(), around.before.end());
+    out.after.insert(out.after.end(), around.after.begin(), around.after.end());
+    return {};
+  };
+  RETORT_RETURN_IF_ERROR(for_each_step(post, "processors", where, add));
+  return out;
+}
+
+Result<Template> Tokenizer::Impl::read_processor(const std::string& type, const json& post, const std::string& where) const {
+  Template out;
   if (type == "ByteLevel") return out;
-  if (type == "Sequence") {
-    RETORT_TRY(const json* list, json_array(post, "processors", where));
-    for (size_t i = 0; i < list->size(); ++i) {
-      RETORT_TRY(const Template inner, read_template((*list)[i], cat(where, ".processors[", i, "]"), depth + 1));
-      out.before.insert(out.before.begin(), inner.before.begin(), inner.before.end());
-      out.after.insert(out.after.end(), inner.after.begin(), inner.after.end());
-    }
-    return out;
-  }
   if (type == "BertProcessing" || type == "RobertaProcessing") {
     for (const char* key : {"cls", "sep"}) {
       const json* pair = json_member(post, key);

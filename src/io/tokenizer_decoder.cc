@@ -76,20 +76,12 @@ std::string strip(const std::string& text, const std::string& content, size_t st
 Result<TokenDecoder> TokenDecoder::make(const json& spec, const std::string& where) {
   TokenDecoder out;
   out.none_ = spec.is_null();
-  if (!out.none_) RETORT_RETURN_IF_ERROR(out.add(spec, where, 0));
+  const auto add = [&](const std::string& type, const json& step, const std::string& at) { return out.add(type, step, at); };
+  if (!out.none_) RETORT_RETURN_IF_ERROR(for_each_step(spec, "decoders", where, add));
   return out;
 }
 
-Status TokenDecoder::add(const json& spec, const std::string& where, int depth) {
-  RETORT_TRY(const std::string type, json_string(spec, "type", where));
-  if (depth > 16) return invalid(where, ": nested more than 16 deep");
-  if (type == "Sequence") {
-    RETORT_TRY(const json* list, json_array(spec, "decoders", where));
-    for (size_t i = 0; i < list->size(); ++i) {
-      RETORT_RETURN_IF_ERROR(add((*list)[i], cat(where, ".decoders[", i, "]"), depth + 1));
-    }
-    return {};
-  }
+Status TokenDecoder::add(const std::string& type, const json& spec, const std::string& where) {
   Step step;
   if (type == "ByteLevel") {
     step.kind = Kind::kByteLevel;
@@ -99,12 +91,7 @@ Status TokenDecoder::add(const json& spec, const std::string& where, int depth) 
     step.kind = Kind::kFuse;
   } else if (type == "Replace") {
     step.kind = Kind::kReplace;
-    const json* pattern = json_member(spec, "pattern");
-    if (pattern == nullptr || !pattern->contains("String")) {
-      return invalid(where, ".pattern: Replace is supported with a String pattern only");
-    }
-    RETORT_TRY(step.a, json_string(*pattern, "String", where + ".pattern"));
-    RETORT_TRY(step.b, json_string(spec, "content", where));
+    RETORT_RETURN_IF_ERROR(read_replacement(spec, where, step.a, step.b));
   } else if (type == "Strip") {
     step.kind = Kind::kStrip;
     RETORT_TRY(step.a, json_string(spec, "content", where));

@@ -26,7 +26,7 @@ class TokenDecoder {
     size_t start = 0, stop = 0;
     bool prepended = false;
   };
-  Status add(const nlohmann::json& json, const std::string& where, int depth);
+  Status add(const std::string& type, const nlohmann::json& json, const std::string& where);
   static void apply(const Step& step, std::vector<std::string>& tokens);
   std::vector<Step> steps_;
   bool none_ = false;

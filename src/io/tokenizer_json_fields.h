@@ -43,4 +43,30 @@ inline Result<std::string> json_string_or_empty(const nlohmann::json& object, co
   return json_string(object, key, where);
 }
 
+// A pipeline of a tokenizer.json is one step, or {"type": "Sequence", LIST: [step, ...]}, one in another. Calls
+// add(type, step, where) for every step that is no sequence, in order; the first error ends it.
+template <class Add>
+Status for_each_step(const nlohmann::json& spec, const char* list, const std::string& where, const Add& add, int depth = 0) {
+  constexpr int kMostDepth = 16;
+  RETORT_TRY(const std::string type, json_string(spec, "type", where));
+  if (depth > kMostDepth) return invalid(where, ": nested more than ", kMostDepth, " deep");
+  if (type != "Sequence") return add(type, spec, where);
+  RETORT_TRY(const auto* steps, json_array(spec, list, where));
+  for (size_t i = 0; i < steps->size(); ++i) {
+    RETORT_RETURN_IF_ERROR(for_each_step((*steps)[i], list, cat(where, ".", list, "[", i, "]"), add, depth + 1));
+  }
+  return {};
+}
+
+// Replace: {"pattern": {"String": from}, "content": to}.
+inline Status read_replacement(const nlohmann::json& spec, const std::string& where, std::string& from, std::string& to) {
+  const nlohmann::json* pattern = json_member(spec, "pattern");
+  if (pattern == nullptr || !pattern->contains("String")) {
+    return invalid(where, ".pattern: Replace is supported with a String pattern only");
+  }
+  RETORT_TRY(from, json_string(*pattern, "String", where + ".pattern"));
+  RETORT_TRY(to, json_string(spec, "content", where));
+  return {};
+}
+
 }  // namespace retort
