@@ -12,6 +12,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "base/path.h"
+
 namespace retort {
 namespace {
 
@@ -61,7 +63,7 @@ Status sync_folder(const std::string& folder) {
 }  // namespace
 
 Result<AtomicFile> AtomicFile::create(const std::string& path, uint64_t expected_bytes) {
-  if (fs::is_directory(path)) return invalid("cannot write ", path, ": it is a folder");
+  if (is_folder(path)) return invalid("cannot write ", path, ": it is a folder");
   remove_leftovers_of_dead_writers(path);
   AtomicFile file;
   file.path_ = path;
@@ -124,7 +126,7 @@ Result<AtomicFolder> AtomicFolder::create(const std::string& target) {
   AtomicFolder folder;
   folder.target_ = without_trailing_slashes(target);
   if (folder.target_.empty()) return invalid("cannot write a folder without a name");
-  if (fs::exists(folder.target_) && !fs::is_directory(folder.target_)) {
+  if (path_exists(folder.target_) && !is_folder(folder.target_)) {
     return invalid("cannot write the folder ", folder.target_, ": a file of that name is there");
   }
   std::error_code error;

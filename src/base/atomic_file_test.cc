@@ -11,6 +11,7 @@
 
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "test_files.h"
 
 namespace retort {
@@ -128,6 +129,15 @@ TEST(AtomicFolder, ReplacesWhole) {
   EXPECT_EQ(entries(folder.str()), 1u);
   test::write_file(folder / "file", "x");
   EXPECT_FALSE(AtomicFolder::create(folder / "file").ok());
+}
+
+// Names that the file system cannot hold: errors, not exceptions.
+TEST(AtomicFile, NamesThatAreTooLong) {
+  const std::string name(5000, 'a');
+  EXPECT_FALSE(AtomicFile::create(name).ok());
+  EXPECT_FALSE(AtomicFolder::create(name).ok());
+  EXPECT_FALSE(path_exists(name));
+  EXPECT_FALSE(is_folder(name));
 }
 
 TEST(MappedFile, MapsAndOutlives) {

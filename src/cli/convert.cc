@@ -4,6 +4,7 @@
 
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/path.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/flags.h"
@@ -75,7 +76,7 @@ class Convert : public Command {
     out_ = std::filesystem::path(out_).lexically_normal().string();  // MODEL/new/.. is MODEL
     while (out_.size() > 1 && out_.back() == '/') out_.pop_back();
     std::error_code failed;
-    if (std::filesystem::exists(out_, failed) && std::filesystem::equivalent(out_, model_, failed)) {
+    if (path_exists(out_) && std::filesystem::equivalent(out_, model_, failed)) {
       return invalid("--out ", out_, " is the model itself; name another");
     }
     RETORT_TRY(auto extra_files, tokenizer_files(files));

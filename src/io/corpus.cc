@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/path.h"
 #include "io/corpus_stream.h"
 #include "io/utf8.h"
 
@@ -208,11 +209,11 @@ Result<std::vector<CorpusDocument>> read_corpus(const std::vector<std::string>& 
   namespace fs = std::filesystem;
   std::vector<std::string> files;
   for (const auto& path : paths) {
-    std::error_code error;
-    if (!fs::is_directory(path, error)) {
+    if (!is_folder(path)) {
       files.push_back(path);
       continue;
     }
+    std::error_code error;
     std::vector<std::string> inside;
     for (const auto& entry : fs::directory_iterator(path, error)) {
       const std::string plain = without_packing(entry.path().string());

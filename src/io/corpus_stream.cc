@@ -6,8 +6,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <vector>
+
+#include "base/path.h"
 
 namespace retort {
 namespace {
@@ -187,8 +188,7 @@ Result<std::unique_ptr<ByteStream>> unpacked(std::unique_ptr<ByteStream> source,
 }  // namespace
 
 Result<std::unique_ptr<ByteStream>> open_byte_stream(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return invalid(path, ": a folder; a file is expected");
+  if (is_folder(path)) return invalid(path, ": a folder; a file is expected");
   std::FILE* file = std::fopen(path.c_str(), "rb");
   if (file == nullptr) return invalid(path, ": ", std::strerror(errno));
   return unpacked(std::make_unique<FileBytes>(file, path), path);

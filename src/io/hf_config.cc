@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "io/json_fields.h"
 #include "mixers/list.h"
 
@@ -325,7 +325,7 @@ Result<ModelConfig> read_hf_config(const std::string& folder) {
   RETORT_TRY(const std::string text, read_text_file(path));
   RETORT_TRY(const json root, parse_json_object(path, text));
   json generation;
-  if (std::filesystem::exists(generation_path)) {
+  if (path_exists(generation_path)) {
     RETORT_TRY(const std::string generation_text, read_text_file(generation_path));
     RETORT_TRY(generation, parse_json_object(generation_path, generation_text));
   }

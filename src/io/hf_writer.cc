@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/atomic_file.h"
+#include "base/path.h"
 #include "io/hf_config.h"
 #include "mixers/list.h"
 
@@ -67,7 +68,7 @@ Result<std::map<std::string, std::string>> read_tokenizer_files(const std::strin
   std::map<std::string, std::string> out;
   for (const char* name : kTokenizerFiles) {
     const std::string path = folder + "/" + name;
-    if (!std::filesystem::exists(path)) continue;
+    if (!path_exists(path)) continue;
     RETORT_TRY(out[name], read_text_file(path));
   }
   return out;

@@ -1,8 +1,7 @@
 #include "io/model_files.h"
 
-#include <filesystem>
-
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "io/export/targets.h"
 #include "io/gguf_config.h"
 #include "io/hf_config.h"
@@ -97,13 +96,11 @@ Status check_weights(const ModelConfig& config, const WeightStore& weights) {
 }
 
 Result<ModelFiles> open_model(const std::string& path) {
-  namespace fs = std::filesystem;
   ModelFiles out;
   out.path = path;
-  std::error_code error;
-  if (!fs::exists(path, error))
+  if (!path_exists(path))
     return invalid(path, ": no such file or folder; a model is a Hugging Face folder or a .gguf file");
-  RETORT_RETURN_IF_ERROR(fs::is_directory(path, error) ? open_folder(out) : open_gguf(out));
+  RETORT_RETURN_IF_ERROR(is_folder(path) ? open_folder(out) : open_gguf(out));
   RETORT_RETURN_IF_ERROR(check_weights(out.config, *out.weights));
   return out;
 }

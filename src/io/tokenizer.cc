@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "base/hash.h"
 #include "io/bpe.h"
 #include "io/pretokenizer.h"
 #include "io/tokenizer_added.h"
@@ -191,11 +192,8 @@ void Tokenizer::Impl::build_specials() {
 }
 
 void Tokenizer::Impl::build_fingerprint() {
-  uint64_t h = 0xcbf29ce484222325ull;
-  const auto add = [&](std::string_view s) {
-    for (char c : s) h = (h ^ uint8_t(c)) * 0x100000001b3ull;
-    h = (h ^ 0xff) * 0x100000001b3ull;
-  };
+  uint64_t h = kFnvStart;
+  const auto add = [&](std::string_view s) { h = fnv1a_item(s, h); };
   for (const auto& t : texts) add(t);
   for (const auto& [left, right] : spec.merges) add(left), add(right);
   for (const json* part : {&spec.normalizer, &spec.pre_tokenizer, &spec.post_processor, &spec.decoder}) {

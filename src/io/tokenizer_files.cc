@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "io/tokenizer_spec.h"
 
 namespace retort {
@@ -67,9 +68,8 @@ Result<Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
 
 Result<Tokenizer> load_tokenizer(const std::string& path) {
   namespace fs = std::filesystem;
-  std::error_code error;
   fs::path json = path;
-  if (fs::is_directory(path, error)) {
+  if (is_folder(path)) {
     json = fs::path(path) / "tokenizer.json";
   } else if (json.extension() != ".json") {
     RETORT_TRY(const GgufFile file, GgufFile::open(path));
@@ -78,12 +78,12 @@ Result<Tokenizer> load_tokenizer(const std::string& path) {
   RETORT_TRY(const std::string text, read_text_file(json.string(), kMaxFile));
   std::string config;
   const fs::path config_path = json.parent_path() / "tokenizer_config.json";
-  if (fs::exists(config_path, error)) {
+  if (path_exists(config_path.string())) {
     RETORT_TRY(config, read_text_file(config_path.string(), kMaxFile));
   }
   RETORT_TRY(TokenizerSpec spec, located(parse_tokenizer_json(text, config), json.parent_path().string()));
   const fs::path template_path = json.parent_path() / "chat_template.jinja";
-  if (fs::exists(template_path, error)) {
+  if (path_exists(template_path.string())) {
     RETORT_TRY(spec.chat_template, read_text_file(template_path.string(), kMaxFile));
   }
   return located(Tokenizer::from_spec(std::move(spec)), json.string());

@@ -1,8 +1,8 @@
 #include <cstdint>
-#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 
+#include "base/path.h"
 #include "io/json_fields.h"
 #include "io/weights.h"
 
@@ -85,13 +85,12 @@ Result<std::map<std::string, std::vector<std::string>>> read_index(const std::st
 }  // namespace
 
 Result<std::shared_ptr<const WeightStore>> open_hf_weights(const std::string& folder) {
-  namespace fs = std::filesystem;
   const std::string single = folder + "/model.safetensors", index = single + ".index.json";
   auto store = std::make_shared<HfWeights>(folder);
-  if (fs::exists(single)) {
+  if (path_exists(single)) {
     RETORT_TRY(auto file, SafetensorsFile::open(single));
     RETORT_RETURN_IF_ERROR(store->add(std::move(file), {}));
-  } else if (fs::exists(index)) {
+  } else if (path_exists(index)) {
     RETORT_TRY(const auto shards, read_index(index));
     for (const auto& [name, tensors] : shards) {
       RETORT_TRY(auto file, SafetensorsFile::open(folder + "/" + name));
@@ -100,7 +99,7 @@ Result<std::shared_ptr<const WeightStore>> open_hf_weights(const std::string& fo
   } else {
     return invalid(
         folder, ": neither model.safetensors nor model.safetensors.index.json is there",
-        fs::exists(folder + "/pytorch_model.bin") ? "; pytorch_model.bin is not read, save it as safetensors" : "");
+        path_exists(folder + "/pytorch_model.bin") ? "; pytorch_model.bin is not read, save it as safetensors" : "");
   }
   return std::shared_ptr<const WeightStore>(std::move(store));
 }

@@ -1,6 +1,6 @@
 #include "mixers/list.h"
 
-#include <cstdio>
+#include "base/hash.h"
 
 namespace retort {
 
@@ -101,11 +101,8 @@ Status validate_plan(ModelConfig& config) {
 }
 
 std::string fingerprint(const ModelConfig& c) {
-  uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
-  const auto add = [&](const std::string& text) {
-    for (unsigned char byte : text) hash = (hash ^ byte) * 0x100000001b3ull;
-    hash = (hash ^ 0xff) * 0x100000001b3ull;
-  };
+  uint64_t hash = kFnvStart;
+  const auto add = [&](const std::string& text) { hash = fnv1a_item(text, hash); };
   std::ostringstream sizes;
   sizes.precision(17);
   sizes << c.layers << ' ' << c.width << ' ' << c.heads << ' ' << c.kv_heads << ' ' << c.head_dim << ' ' << c.mlp_width << ' '
@@ -123,9 +120,7 @@ std::string fingerprint(const ModelConfig& c) {
     add(spec.name);
     for (int64_t s : spec.shape) add(std::to_string(s));
   }
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
+  return hex(hash);
 }
 
 }  // namespace retort

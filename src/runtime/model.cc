@@ -1,7 +1,8 @@
 #include "runtime/model.h"
 
-#include <cstdio>
 #include <unordered_map>
+
+#include "base/hash.h"
 
 namespace retort {
 namespace {
@@ -21,12 +22,12 @@ struct Model::Loader {
   ThreadPool& pool;
   Model& model;
   std::unordered_map<std::string, Precision> floors{};
-  uint64_t hash = 0xcbf29ce484222325ull;
+  uint64_t hash = kFnvStart;
 
   // A sample of every tensor: enough to tell two trainings of one model apart without reading everything.
   void hash_tensor(const TensorView& view) {
     const int64_t bytes = view.bytes(), step = std::max<int64_t>(1, bytes / 64);
-    for (int64_t i = 0; i < bytes; i += step) hash = (hash ^ uint64_t(view.data[i])) * 0x100000001b3ull;
+    for (int64_t i = 0; i < bytes; i += step) hash = fnv1a_unit(uint64_t(view.data[i]), hash);
   }
 
   WeightRef keep(ModelWeight weight) {
@@ -106,9 +107,7 @@ struct Model::Loader {
     RETORT_TRY(model.final_norm_, load("model.norm.weight", Precision::kF32, format));
     const char* head = model.config_.tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
     RETORT_TRY(model.head_, load(head, Precision::kQuantised, head_format(format)));
-    char text[17];
-    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    model.identity_ = cat(fingerprint(model.config_), "-", text, model.layout_->cache_type() == CacheType::kF32 ? "-f32" : "-bf16");
+    model.identity_ = cat(fingerprint(model.config_), "-", hex(hash), model.layout_->cache_type() == CacheType::kF32 ? "-f32" : "-bf16");
     return {};
   }
 };

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/atomic_file.h"
+#include "base/hash.h"
 #include "base/mapped_file.h"
 
 namespace retort {
@@ -26,12 +27,12 @@ class Checksum {
 
  private:
   void flush() {
-    hash_ = (hash_ ^ word_) * 0x100000001b3ull;
+    hash_ = fnv1a_unit(word_, hash_);
     hash_ ^= hash_ >> 29;
     word_ = 0;
     filled_ = 0;
   }
-  uint64_t hash_ = 0xcbf29ce484222325ull, word_ = 0;
+  uint64_t hash_ = kFnvStart, word_ = 0;
   int filled_ = 0;
 };
 

@@ -1,6 +1,7 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
 
+#include "base/hash.h"
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
@@ -30,14 +31,14 @@ bool reached(const StageSpec& stage, const Leaf& leaf) {
 
 // Hash of all weights' bytes, in the order of their names.
 Result<std::string> hash_weights(const WeightStore& store) {
-  uint64_t hash = 0xcbf29ce484222325ull;
+  uint64_t hash = kFnvStart;
   auto names = store.names();
   std::sort(names.begin(), names.end());
   for (const std::string& name : names) {
     RETORT_TRY(auto view, store.tensor(name));
     const auto* bytes = view.data;
     const int64_t size = view.bytes();
-    for (char c : name) hash = (hash ^ uint8_t(c)) * 0x100000001b3ull;
+    hash = fnv1a(name, hash);
     int64_t i = 0;
     for (; i + 8 <= size; i += 8) {
       uint64_t word;
@@ -45,11 +46,9 @@ Result<std::string> hash_weights(const WeightStore& store) {
       hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
       hash ^= hash >> 29;
     }
-    for (; i < size; ++i) hash = (hash ^ uint8_t(bytes[i])) * 0x100000001b3ull;
+    for (; i < size; ++i) hash = fnv1a_unit(uint8_t(bytes[i]), hash);
   }
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return std::string(text);
+  return hex(hash);
 }
 
 class TorchBackend : public Backend {

@@ -1,10 +1,10 @@
 #include "train/data.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <numeric>
 
 #include "base/atomic_file.h"
+#include "base/hash.h"
 #include "io/corpus.h"
 
 namespace retort::train {
@@ -13,11 +13,6 @@ namespace {
 constexpr size_t kLeastPassage = 8192;   // bytes
 constexpr size_t kBytesPerToken = 4;
 constexpr size_t kRowsPerPassage = 3;
-
-uint64_t hash_text(std::string_view text, uint64_t hash) {
-  for (unsigned char byte : text) hash = (hash ^ byte) * 0x100000001b3ull;
-  return hash;
-}
 
 struct Random {
   uint64_t state;
@@ -66,11 +61,11 @@ Result<TrainingText> TrainingText::load(const std::vector<std::string>& files, d
 
 Result<TrainingText> TrainingText::from_documents(std::vector<Document> documents, double held_out) {
   TrainingText text;
-  uint64_t all = 0xcbf29ce484222325ull;
+  uint64_t all = kFnvStart;
   std::vector<std::pair<uint64_t, Document>> held;
   for (auto& document : documents) {
-    all = hash_text(document.text, all);
-    const uint64_t mark = mix_seed(hash_text(document.text, 0xcbf29ce484222325ull), 1);
+    all = fnv1a(document.text, all);
+    const uint64_t mark = mix_seed(fnv1a(document.text), 1);
     if (double(mark >> 11) * 0x1p-53 < held_out) held.emplace_back(mark, std::move(document));
     else text.train_.push_back(std::move(document));
   }
@@ -93,9 +88,7 @@ Result<TrainingText> TrainingText::from_documents(std::vector<Document> document
     text.held_out_.pop_back();
   }
   if (text.train_.empty()) return invalid("no training text: no document has any text in it");
-  char digits[17];
-  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(all));
-  text.hash_ = digits;
+  text.hash_ = hex(all);
   return text;
 }
 

@@ -31,6 +31,10 @@ std::shared_ptr<const TrainingText> text_of(std::vector<Document> docs, double h
   return std::make_shared<const TrainingText>(std::move(*text));
 }
 
+TEST(TrainingText, ItsHashIsWhatOldRunsHaveWritten) {
+  EXPECT_EQ(text_of({{"one", "a:1"}, {"two", "a:2"}})->hash(), "3da7b75d9083a0d7");
+}
+
 TEST(TrainingText, SplitsByDocumentAlwaysTheSameWay) {
   auto docs = documents(400);
   const auto a = text_of(docs), b = text_of(docs);

@@ -12,6 +12,7 @@
 #include "base/atomic_file.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "io/tokenizer_files.h"
 #include "train/stage_loop.h"
 
@@ -47,11 +48,6 @@ class FolderLock {
   int fd_ = -1;
 };
 
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 void remove_own_files(const std::string& folder) {
   std::error_code ignored;
   for (const char* name : kOwnFiles) fs::remove_all(folder + "/" + name, ignored);
@@ -76,14 +72,13 @@ bool only_own_files(const std::string& folder) {
 // Whether RUN may be written to, by the user's wishes.
 Status check_folder(const RunOptions& options) {
   if (options.out.empty()) return invalid("no folder for the run: name one with --out");
-  std::error_code ignored;
-  if (exists(options.out) && !fs::is_directory(options.out, ignored)) return invalid(options.out, ": a file; --out names a folder");
-  const bool run = exists(options.out + "/recipe.yaml");
+  if (path_exists(options.out) && !is_folder(options.out)) return invalid(options.out, ": a file; --out names a folder");
+  const bool run = path_exists(options.out + "/recipe.yaml");
   // A run that was killed before it had begun has left its lock: going on with it is starting it.
-  if (options.resume && !run && !exists(options.out + "/" + kLock)) {
+  if (options.resume && !run && !path_exists(options.out + "/" + kLock)) {
     return invalid(options.out, ": no run to go on with; without --resume a new one starts there");
   }
-  if (!exists(options.out)) return {};
+  if (!path_exists(options.out)) return {};
   if ((!run && only_own_files(options.out)) || (options.resume && run) || (options.overwrite && run)) return {};
   if (run) return invalid(options.out, ": a run is there already; --resume goes on with it, --overwrite starts anew");
   return invalid(options.out, ": not empty, and no run of retort; name another --out");
@@ -159,7 +154,7 @@ class Run {
 
   Result<Json> run() {
     RETORT_RETURN_IF_ERROR(check_folder(options_));
-    if (options_.resume && exists(path(kFinished))) return finished_before();
+    if (options_.resume && path_exists(path(kFinished))) return finished_before();
     RETORT_RETURN_IF_ERROR(open());
     if (options_.resume) {
       RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
@@ -199,7 +194,7 @@ class Run {
 
   Status open() {
     const auto& start = recipe_.student.start;
-    if (start != "teacher" && !exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
+    if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
     RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
     text_ = std::make_shared<const TrainingText>(std::move(text));
     RETORT_TRY(encode_, parts_.open_encoder(options_.teacher));
@@ -211,7 +206,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     std::error_code error;
-    made_folder_ = !exists(options_.out);
+    made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);
     if (error) return io_error("cannot make ", options_.out, ": ", error.message());
     RETORT_RETURN_IF_ERROR(lock_.take(options_.out));

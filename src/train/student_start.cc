@@ -5,6 +5,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/hash.h"
 #include "mixers/list.h"
 #include "mixers/slots_start.h"
 #include "train/start_volume.h"
@@ -64,11 +65,7 @@ Result<at::Tensor> teacher_block(const WeightStore& store, const ModelConfig& c,
   return whole * block.scale;
 }
 
-uint64_t name_seed(uint64_t seed, const std::string& name) {
-  uint64_t hash = 0xcbf29ce484222325ull ^ seed;
-  for (unsigned char byte : name) hash = (hash ^ byte) * 0x100000001b3ull;
-  return hash;
-}
+uint64_t name_seed(uint64_t seed, const std::string& name) { return fnv1a(name, kFnvStart ^ seed); }
 
 // [heads, f, d]: one factor of the best approximation of rank f to every kv head's product of query and key maps (mixers.md section 4).
 // With W_Q^T = Q1 R1 and W_K^T = Q2 R2, W_Q stacked over the kv head's query heads, and R1 R2^T = U s V^T, the factors of the maps are

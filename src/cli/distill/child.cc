@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/interrupt.h"
+#include "base/path.h"
 
 namespace retort::cli {
 namespace {
@@ -30,7 +31,7 @@ Result<std::string> train_program() {
   const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
   if (failed) return io_error("/proc/self/exe: ", failed.message());
   const auto program = self.parent_path() / "retort-train";
-  if (!std::filesystem::exists(program, failed)) {
+  if (!path_exists(program.string())) {
     return invalid("distill needs retort-train, which was not built: expected ", program.string(),
                    "; configure without -DRETORT_TRAIN=OFF (./quickstart does)");
   }

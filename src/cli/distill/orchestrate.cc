@@ -7,8 +7,10 @@
 
 #include "base/atomic_file.h"
 #include "base/format.h"
+#include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
+#include "base/path.h"
 #include "base/threads.h"
 #include "cli/distill/child.h"
 #include "io/corpus.h"
@@ -21,11 +23,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kBytesPerToken = 12;  // far more than any text needs: the file is never the limit
 constexpr const char* kOwnFiles[] = {"evaluation", "metrics.jsonl", "results.json", "report.html"};
-
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 void say(const std::string& line) {
   std::fprintf(stderr, "%s\n", line.c_str());
@@ -68,18 +65,12 @@ Result<Json> read_json(const std::string& path) {
   return document;
 }
 
-uint64_t text_hash(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (unsigned char byte : text) hash = (hash ^ byte) * 0x100000001b3ull;
-  return hash;
-}
-
 // Documents one after another, blank lines between, as much as the measurements take.
 Status write_evaluation_text(const std::string& corpus, const std::string& to, size_t bytes, bool mix) {
   RETORT_TRY(auto documents, read_corpus({corpus}));
   if (mix) {
     std::stable_sort(documents.begin(), documents.end(),
-                     [](const auto& a, const auto& b) { return text_hash(a.text) < text_hash(b.text); });
+                     [](const auto& a, const auto& b) { return fnv1a(a.text) < fnv1a(b.text); });
   }
   std::string out;
   for (const auto& document : documents) {
@@ -101,7 +92,7 @@ class Orchestra {
       out.insert(out.end(), options_.data.begin(), options_.data.end());
     }
     if (options_.overwrite) out.push_back("--overwrite");
-    else if (exists(folder(run.name) + "/recipe.yaml")) out.push_back("--resume");
+    else if (path_exists(folder(run.name) + "/recipe.yaml")) out.push_back("--resume");
     if (!run.start.empty()) out.insert(out.end(), {"--start", path(start_folder(run))});
     if (run.minutes > 0) out.insert(out.end(), {"--minutes", cat(run.minutes)});
     out.insert(out.end(), {"--set", "name=" + run.name});
@@ -137,11 +128,11 @@ class Orchestra {
   Status check_out() const {
     if (options_.out.empty()) return invalid("no folder for the runs: name one with --out");
     if (options_.teacher.empty()) return invalid("distill: no teacher given: --teacher MODEL");
-    if (!exists(options_.teacher)) return invalid(options_.teacher, ": no such model");
+    if (!path_exists(options_.teacher)) return invalid(options_.teacher, ": no such model");
     for (const auto& [name, file] : options_.eval_data) {
-      if (!exists(file)) return invalid("--eval-data ", name, "=", file, ": no such file");
+      if (!path_exists(file)) return invalid("--eval-data ", name, "=", file, ": no such file");
     }
-    if (options_.resume && !exists(options_.out)) return invalid(options_.out, ": no run to go on with; without --resume a new one starts there");
+    if (options_.resume && !path_exists(options_.out)) return invalid(options_.out, ": no run to go on with; without --resume a new one starts there");
     if (!options_.overwrite) return {};
     std::error_code ignored;
     for (const char* name : kOwnFiles) fs::remove_all(path(name), ignored);
@@ -150,7 +141,7 @@ class Orchestra {
 
   Status train(const std::string& program, const PlannedRun& run) const {
     if (interrupted()) return stopped();
-    if (!exists(folder(run.name) + "/train.json")) say(cat(plan_.name, ": run '", run.name, "'"));
+    if (!path_exists(folder(run.name) + "/train.json")) say(cat(plan_.name, ": run '", run.name, "'"));
     RETORT_TRY(const int code, run_child(program, arguments(run)));
     if (interrupted() || code == 130) return stopped();
     if (code == 0) return {};
@@ -183,7 +174,7 @@ class Orchestra {
     const auto add = [&](const std::string& name, const std::string& corpus, bool mix) -> Status {
       const std::string file = path("evaluation/" + name + ".txt");
       texts_.push_back({name, file});
-      return exists(file) ? Status() : write_evaluation_text(corpus, file, size_t(tokens) * kBytesPerToken, mix);
+      return path_exists(file) ? Status() : write_evaluation_text(corpus, file, size_t(tokens) * kBytesPerToken, mix);
     };
     RETORT_RETURN_IF_ERROR(add("held-out", folder(plan_.runs[0].name) + "/held_out.jsonl", false));
     for (const auto& [name, file] : options_.eval_data) RETORT_RETURN_IF_ERROR(add(name, file, true));
@@ -200,7 +191,7 @@ class Orchestra {
       const auto train = read_json(fs::path(model).parent_path().string() + "/train.json");
       conditions["trained"].push_back(train.ok() ? Json{(*train).value("tokens_trained", 0), (*train).value("seconds", 0.0)} : Json());
     }
-    if (exists(file)) {
+    if (path_exists(file)) {
       RETORT_TRY(const auto before, read_json(file));
       if (before.contains("conditions") && before["conditions"] == conditions && before.contains("result")) return Json(before["result"]);
     }

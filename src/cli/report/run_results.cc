@@ -1,9 +1,10 @@
 #include "cli/report/run_results.h"
 
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
+
+#include "base/path.h"
 
 namespace retort::cli {
 namespace {
@@ -129,8 +130,7 @@ Result<RunResults> read_run(const std::string& folder) {
   RunResults run;
   run.folder = folder;
   const auto results = folder + "/results.json", metrics = folder + "/metrics.jsonl";
-  std::error_code ignored;
-  const bool has_results = std::filesystem::exists(results, ignored), has_metrics = std::filesystem::exists(metrics, ignored);
+  const bool has_results = path_exists(results), has_metrics = path_exists(metrics);
   if (!has_results && !has_metrics) {
     return invalid(folder, ": neither results.json nor metrics.jsonl; expected the --out folder of `retort distill`");
   }
