@@ -24,11 +24,6 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-std::string without_trailing_slashes(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
-
 std::string temporary_name(const std::string& path) { return cat(path, ".tmp.", ::getpid()); }
 
 void remove_leftovers_of_dead_writers(const std::string& path) {

@@ -1,4 +1,4 @@
-// Questions about paths that never throw.
+// Paths: questions that never throw, and names without slashes at their end.
 //
 // Layer: base. Thread-safe.
 #pragma once
@@ -16,6 +16,12 @@ inline bool path_exists(const std::string& path) {
 inline bool is_folder(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::is_directory(path, ignored);
+}
+
+// "runs/a//" -> "runs/a"; "/" stays.
+inline std::string without_trailing_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
 }
 
 }  // namespace retort

@@ -9,6 +9,7 @@
 #include "mixers/list.h"
 #include "train/rank.h"
 #include "train/stages.h"
+#include "train/student_plan.h"
 #include "train/student_start.h"
 #include "train/tasks.h"
 
@@ -20,13 +21,6 @@ constexpr int kRankingRows = 2;
 
 bool listed(const StageSpec& stage, const char* pattern) {
   return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
-}
-
-// Whether a loss of the stage depends on the tensor: a layer's mixers and the norm before them, and its MLP where a loss is taken after it.
-bool reached(const StageSpec& stage, const Leaf& leaf) {
-  if (!stage.layer_wise()) return true;
-  const bool input_norm = leaf.slices[0].name.ends_with(".input_layernorm.weight");
-  return leaf.mixer || input_norm || (leaf.layer >= 0 && stage.find(LossKind::kHidden));
 }
 
 // Hash of all weights' bytes, in the order of their names.
@@ -63,7 +57,7 @@ class TorchBackend : public Backend {
   Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
     const auto begin = Clock::now();
     StartReport report;
-    RETORT_TRY(ModelConfig pure, pure_config(spec));
+    RETORT_TRY(ModelConfig pure, pure_student(teacher_.config, spec));
     auto parts = empty_parts(pure);
     RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
     const double started = seconds_since(begin);
@@ -115,7 +109,7 @@ class TorchBackend : public Backend {
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
     StageContext context{teacher_, student_, pool_, {}};
     for (Leaf& leaf : leaves_) {
-      const bool trained = trains_leaf(stage, leaf) && reached(stage, leaf);
+      const bool trained = trains_leaf(stage, leaf);
       leaf.value.set_requires_grad(trained);
       if (trained) context.leaves.push_back(&leaf);
     }
@@ -145,18 +139,6 @@ class TorchBackend : public Backend {
   }
 
  private:
-  Result<ModelConfig> pure_config(const StudentSpec& spec) const {
-    ModelConfig config = teacher_.config;
-    for (LayerPlan& layer : config.plan) {
-      layer.parts.resize(1);
-      layer.parts[0].mixer = spec.mixer;
-      layer.parts[0].window = spec.window;
-      layer.parts[0].config = spec.config;
-    }
-    RETORT_RETURN_IF_ERROR(validate_plan(config));
-    return config;
-  }
-
   Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                       std::vector<std::vector<PartWeights>>& parts) {
     if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
@@ -244,7 +226,7 @@ class TorchBackend : public Backend {
   }
 
   bool trains_leaf(const StageSpec& stage, const Leaf& leaf) const {
-    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group); });
+    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reaches(stage, s.name); });
   }
 
   // Gives the student tensors of its own wherever a stage may change them, and lists them.

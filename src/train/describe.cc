@@ -6,6 +6,7 @@
 #include "mixers/list.h"
 #include "train/run.h"
 #include "train/schedule.h"
+#include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
@@ -14,19 +15,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, average
 constexpr int kBytesPerWeight = 4;
-
-// The student with every layer replaced; which heads stay attention is only known after measuring.
-Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student) {
-  ModelConfig config = teacher;
-  for (auto& layer : config.plan) {
-    Part part{student.mixer, {}, student.window, student.config};
-    if (student.mixer == "attention") part.window = {};
-    for (int g = 0; g < config.kv_heads; ++g) part.kv_heads.push_back(g);
-    layer.parts = {part};
-  }
-  RETORT_RETURN_IF_ERROR(validate_plan(config));
-  return config;
-}
 
 Json describe_stage(const StageSpec& stage, const std::vector<TensorSpec>& tensors) {
   int64_t trained = 0, count = 0;
@@ -55,6 +43,7 @@ Json describe_stage(const StageSpec& stage, const std::vector<TensorSpec>& tenso
 Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher) {
   RETORT_TRY(const auto files, open_model(teacher));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
+  if (recipe.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe, student));
   const auto tensors = model_tensors(student);
   int64_t parameters = 0, teacher_parameters = 0;
   for (const auto& spec : tensors) parameters += spec.count();

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "train/tasks.h"
+#include "train/start_tasks.h"
 
 namespace retort::train {
 namespace {
@@ -30,14 +30,14 @@ Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector
                                     ThreadPool& pool) {
   const int layers = teacher.config.layers;
   std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(batch.rows));
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, batch.rows, [&](int64_t r) {
+  RETORT_RETURN_IF_ERROR(run_start_tasks(pool, batch.rows, [&](int64_t r) {
     const at::NoGradGuard no_grad;
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, batch_rows(teacher, batch, int(r), 1),
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
   }));
   const Rows rows = batch_rows(teacher, batch, 0, batch.rows);
   RankedErrors errors{std::vector<double>(layers), std::vector<std::vector<double>>(layers)};
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, layers, [&](int64_t l) {
+  RETORT_RETURN_IF_ERROR(run_start_tasks(pool, layers, [&](int64_t l) {
     const at::NoGradGuard no_grad;
     const at::Tensor x = at::cat(inputs[l]);
     const at::Tensor exact = head_shares(teacher.layers[l][0], x, rows, teacher.numeric);

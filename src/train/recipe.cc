@@ -10,6 +10,7 @@
 #include "base/suggest.h"
 #include "io/yaml_fields.h"
 #include "mixers/list.h"
+#include "train/schedule.h"
 
 namespace retort::train {
 namespace {
@@ -146,6 +147,15 @@ void read_betas(YamlSource& source, YamlFields& stage, std::array<double, 2>& be
   if (!good) source.fail(node, stage.key_of("betas"), "'betas' must be two numbers from 0 to 1, such as [0.9, 0.95]");
 }
 
+// A warm-up that the stage would never get through: its peak rate would be a number nobody sees.
+void check_warmup(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
+  const auto steps = int64_t(BudgetMeter(stage.budget, int64_t(stage.seq) * stage.batch * stage.accumulate).total_steps());
+  if (steps == 0 || stage.schedule.warmup_steps <= steps) return;  // 0: the budget is wall time
+  const std::string key = cat(fields.key_of("schedule"), ".", schedule_name(stage.schedule.kind), ".warmup_steps");
+  source.fail(fields.take("schedule"), key, "'warmup_steps' is ", stage.schedule.warmup_steps, "; stage '", stage.name, "' has ", steps,
+              steps == 1 ? " step" : " steps", " in all");
+}
+
 StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
   StageSpec stage;
   stage.name = name;
@@ -174,6 +184,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   if (!fields.has("tokens") && !fields.has("steps") && !fields.has("minutes")) {
     source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps' or 'minutes'");
   }
+  check_warmup(source, fields, stage);
   if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
   fields.finish();
   return stage;

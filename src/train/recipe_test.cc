@@ -134,6 +134,17 @@ TEST(Recipe, BadInputIsOneLineWithFileAndLine) {
   EXPECT_FALSE(parse_recipe(std::string("\x00\x01\xff\xfe", 4), "a.yaml").ok());
 }
 
+TEST(Recipe, AWarmUpFitsItsStage) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kGood, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("align.steps", "9"), {"a.yaml:12", "'warmup_steps' is 10", "'align' has 9 steps in all"});
+  expect_has(wrong("align.tokens", "1000"), {"a.yaml:12", "'warmup_steps' is 10", "'align' has 1 step in all"});
+  EXPECT_EQ(wrong("align.steps", "10"), "");
+  EXPECT_EQ(wrong("align.minutes", "0.001"), "") << "how many steps that is, the clock will say";
+}
+
 TEST(Recipe, CountsHaveBounds) {
   expect_has(error_of("held_out: 0.05", "calibration_tokens: 2e12"), {"a.yaml:4", "'calibration_tokens' is '2e12'", "from 256 to 1000000"});
   expect_has(error_of("held_out: 0.05", "calibration_tokens: 3B"), {"a.yaml:4", "from 256 to 1000000"});

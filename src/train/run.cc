@@ -14,7 +14,9 @@
 #include "base/mapped_file.h"
 #include "base/path.h"
 #include "io/tokenizer_files.h"
+#include "mixers/list.h"
 #include "train/stage_loop.h"
+#include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
@@ -205,6 +207,10 @@ class Run {
   Status begin() {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
+    if (recipe_.student.keep.kind == KeepSpec::Kind::kNone) {  // otherwise which tensors there are takes measuring: start_student() asks
+      RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
+      RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
+    }
     std::error_code error;
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);
@@ -225,6 +231,12 @@ class Run {
     const auto text = calibration_text(recipe_, text_, encode_, backend_->teacher().vocab_size);
     RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
     if (interrupted()) return interrupted_error();
+    if (recipe_.student.keep.kind != KeepSpec::Kind::kNone) {
+      ModelConfig student = backend_->teacher();
+      student.plan = report.plan;
+      RETORT_RETURN_IF_ERROR(validate_plan(student));
+      RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
+    }
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
     state_.data_hash = text_->hash();

@@ -201,6 +201,20 @@ TEST_F(RunTest, ChangedTextIsNotGoneOnWith) {
   EXPECT_NE(result.error().message.find("corpus.jsonl"), std::string::npos);
 }
 
+TEST_F(RunTest, StagesThatTrainNothingAreRefusedBeforeTheFirstStep) {
+  const auto message = [&](const char* pattern) {
+    const auto result = go("a", false, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, {{"kd.train", pattern, "--set"}});
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
+    return result.ok() ? "it ran" : result.error().message;
+  };
+  EXPECT_NE(message("[mixers, mixerz]").find("kd.train: no tensor of this student is called 'mixerz', and the groups are: all, mixers,"), std::string::npos);
+  EXPECT_NE(message("[attention]").find("stage 'kd' trains no tensor"), std::string::npos);
+  const auto aligned = go("a", false, {}, {{"align.train", "[mlp]", "--set"}});  // attn_out does not depend on it
+  ASSERT_FALSE(aligned.ok());
+  EXPECT_NE(aligned.error().message.find("stage 'align' trains no tensor of this student that its losses reach"), std::string::npos);
+  EXPECT_TRUE(go("b", false, {}, {{"kd.train", "[gates, 'model.layers.*.mixer.*']", "--set"}}).ok()) << "a group may be empty";
+}
+
 TEST_F(RunTest, LossesThatAreNotFinite) {
   const auto result = go("a", false, {3, {}});
   ASSERT_FALSE(result.ok());

@@ -8,8 +8,8 @@
 #include "base/hash.h"
 #include "mixers/list.h"
 #include "mixers/slots_start.h"
+#include "train/start_tasks.h"
 #include "train/start_volume.h"
-#include "train/tasks.h"
 
 namespace retort::train {
 namespace {
@@ -310,13 +310,13 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
   const int volume_rows = std::min(batch.rows, kVolumeRows), read = any(keys) || any(heads) ? batch.rows : volume_rows;
   std::vector<std::vector<at::Tensor>> inputs(layers, std::vector<at::Tensor>(read));
   std::vector<Rows> rows(read);
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, read, [&](int64_t r) {
+  RETORT_RETURN_IF_ERROR(run_start_tasks(pool, read, [&](int64_t r) {
     const at::NoGradGuard no_grad;
     rows[r] = batch_rows(teacher, batch, int(r), 1);
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows[r],
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
   }));
-  return run_tasks(pool, layers, [&](int64_t l) {
+  return run_start_tasks(pool, layers, [&](int64_t l) {
     const at::NoGradGuard no_grad;
     if (heads[l]) {
       const std::vector<double> rms = measure_heads(teacher, int(l), inputs[l], rows);

@@ -1,11 +1,15 @@
 // Where students start: what is copied, what is measured, what is cut, and how near a fresh layer is to the teacher's.
 #include "train/student_start.h"
 
+#include <csignal>
+
 #include <gtest/gtest.h>
 
+#include "base/interrupt.h"
 #include "mixers/list.h"
 #include "support/tiny_model.h"
 #include "test_files.h"
+#include "train/rank.h"
 
 namespace retort::train {
 namespace {
@@ -84,6 +88,20 @@ class StudentStartTest : public ::testing::Test {
   Batch batch_;
   ThreadPool pool_{1};
 };
+
+TEST_F(StudentStartTest, CtrlCEndsTheStart) {
+  auto parts = start("slots");
+  catch_interrupts();
+  ::raise(SIGINT);
+  const Status started = start_from_data(*teacher_, batch_, 7, pool_, parts);
+  const auto ranked = measure_errors(*teacher_, parts, batch_, pool_);
+  clear_interrupt();
+  ASSERT_FALSE(started.ok());
+  EXPECT_EQ(started.error().code, ErrorCode::kInterrupted);
+  ASSERT_FALSE(ranked.ok());
+  EXPECT_EQ(ranked.error().code, ErrorCode::kInterrupted);
+  EXPECT_TRUE(measure_errors(*teacher_, parts, batch_, pool_).ok());
+}
 
 TEST_F(StudentStartTest, EveryMixerStartsFinite) {
   const at::Tensor x = input();

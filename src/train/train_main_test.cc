@@ -104,7 +104,8 @@ class TrainMainTest : public ::testing::Test {
 };
 
 TEST_F(TrainMainTest, DistilsAStudentThatOpens) {
-  ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "a//", "--teacher", folder_ / "teacher/"}), 0) << err();
+  EXPECT_EQ(retort::test::read_file(folder_ / "out.txt").rfind(folder_ / "a/student: ", 0), 0u) << retort::test::read_file(folder_ / "out.txt");
   const auto student = open_model(folder_ / "a/student");
   ASSERT_TRUE(student.ok()) << student.error().message;
   EXPECT_EQ(student->config.plan[0].parts[0].mixer, "slots");
@@ -118,7 +119,7 @@ TEST_F(TrainMainTest, DistilsAStudentThatOpens) {
 
 TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   ASSERT_EQ(run({"--out", folder_ / "a"}), 0) << err();
-  ASSERT_EQ(run({"--out", folder_ / "h", "--start", folder_ / "a/student", "--keep", "heads:2", "--set", "align.steps=1"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "h", "--start", folder_ / "a/student", "--keep", "heads:2", "--set", "align.steps=2"}), 0) << err();
   const auto student = open_model(folder_ / "h/student");
   ASSERT_TRUE(student.ok()) << student.error().message;
   int kept = 0;
