@@ -40,6 +40,7 @@ assert [r["name"] for r in runs] == ["align", "pure", "hybrid", "window"]
 assert all(r["command"][:2] == ["retort-train", "distill"] and "--resume" not in r["command"] for r in runs), runs
 PY
 distill --dry-run >out.txt 2>err.txt && [ "$(grep -c '^retort-train distill ' out.txt)" = 4 ] || fail "--dry-run: $(cat out.txt err.txt)"
+"${command_line[@]/%run/run//}" --dry-run >again.txt 2>err.txt && cmp -s out.txt again.txt || fail "--out run//: $(cat again.txt err.txt)"
 distill --resume >out.txt 2>err.txt
 [ $? = 2 ] && [ ! -s out.txt ] && [ "$(cat err.txt)" = "retort: error: run: no run to go on with; without --resume a new one starts there" ] ||
   fail "--resume without a run: $(cat err.txt)"
@@ -83,6 +84,14 @@ PY
 "$retort" perplexity run/pure/student --text run/evaluation/held-out.txt --ctx-size 64 --limit-tokens 1000 --json >ppl.json 2>err.txt || fail "$(cat err.txt)"
 python3 -c 'import json; a=json.load(open("ppl.json"))["perplexity"]; b=json.load(open("run/results.json"))["students"][0]["perplexity"]; assert abs(a/b-1) < 1e-6, (a, b)' ||
   fail "retort perplexity gives another number"
+"$retort" perplexity run/pure/student --text - --ctx-size 64 --limit-tokens 1000 --json <run/evaluation/held-out.txt >ppl2.json 2>err.txt ||
+  fail "perplexity --text -: $(cat err.txt)"
+python3 -c 'import json; a, b = (json.load(open(f))["perplexity"] for f in ("ppl.json", "ppl2.json")); assert a == b, (a, b)' ||
+  fail "standard input gives another perplexity"
+"$retort" perplexity run/pure/student --text - </dev/null >out.txt 2>err.txt
+[ "$(cat err.txt)" = "retort: error: standard input: 0 tokens; at least 2 are needed" ] || fail "perplexity of nothing: $(cat err.txt)"
+"$retort" tokenize teacher -p "" --no-special --json >out.txt 2>err.txt && python3 -c 'import json; assert json.load(open("out.txt"))["count"] == 0' ||
+  fail "an empty prompt: $(cat out.txt err.txt)"
 "$retort" report run >out.txt 2>err.txt && [ -s run/report.html ] || fail "report: $(cat err.txt)"
 "$scripts/update_results.py" run pages/results.md >out.txt 2>err.txt || fail "update_results.py: $(cat err.txt)"
 [ "$(grep -c -E '^\| `(pure|hybrid|window)` ' pages/results.md)" = 3 ] || fail "a page of results: $(cat pages/results.md)"

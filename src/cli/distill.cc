@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/interrupt.h"
+#include "base/path.h"
 #include "cli/command.h"
 #include "cli/distill/child.h"
 #include "cli/distill/orchestrate.h"
@@ -31,6 +32,8 @@ class Distill : public Command {
 
   Status run(const Context& context) override {
     if (recipe_.empty()) return invalid("distill: no recipe given, such as recipes/align.yaml");
+    options_.out = without_trailing_slashes(options_.out);
+    options_.teacher = without_trailing_slashes(options_.teacher);
     if (!is_plan(recipe_)) return hand_over(context);
     RETORT_TRY(auto plan, load_plan(recipe_));
     RETORT_RETURN_IF_ERROR(plan_flags());

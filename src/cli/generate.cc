@@ -4,11 +4,11 @@
 #include "base/atomic_file.h"
 #include "base/format.h"
 #include "base/interrupt.h"
-#include "base/mapped_file.h"
 #include "base/timing.h"
 #include "cli/flags.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
+#include "cli/text_input.h"
 #include "runtime/session.h"
 
 namespace retort::cli {
@@ -20,7 +20,7 @@ class Generate : public Command {
     add_model_flag(app, model_.path);
     add_runtime_flags(app, model_);
     app.add_option("-p,--prompt", prompt_, "the text to continue");
-    app.add_option("-f,--file", file_, "read the prompt from a file");
+    app.add_option("-f,--file", file_, "read the prompt from a file, or - for standard input");
     app.add_option("-n,--n-predict", count_, "tokens to make at most")->check(CLI::Range(0, 1 << 30))->capture_default_str();
     add_sampling_flags(app, sampling_);
     app.add_flag("--ignore-eos", ignore_eos_, "go on after the end-of-text token");
@@ -57,7 +57,7 @@ class Generate : public Command {
   Status prepare(const Tokenizer& tokenizer, Session& session) {
     if (!state_in_.empty()) RETORT_RETURN_IF_ERROR(session.load(state_in_));
     if (!file_.empty()) {
-      RETORT_TRY(prompt_, read_text_file(file_));
+      RETORT_TRY(prompt_, read_text_input(file_));
     }
     const bool fresh = session.tokens().empty();
     auto ids = tokenizer.encode(prompt_, {.add_special = fresh, .parse_special = true});

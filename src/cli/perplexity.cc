@@ -6,27 +6,28 @@
 #include "base/atomic_file.h"
 #include "base/format.h"
 #include "base/interrupt.h"
-#include "base/mapped_file.h"
 #include "base/progress.h"
 #include "cli/flags.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
+#include "cli/text_input.h"
 
 namespace retort::cli {
 namespace {
 
 // Token ids as decimal numbers between spaces, commas or brackets: `retort tokenize --json` and plain lists both read.
 Result<std::vector<int>> read_ids(const std::string& path) {
-  RETORT_TRY(const std::string text, read_text_file(path));
+  RETORT_TRY(const std::string text, read_text_input(path));
+  const std::string name = input_name(path);
   std::vector<int> ids;
   int64_t value = -1;
   for (size_t i = 0; i <= text.size(); ++i) {
     const char c = i < text.size() ? text[i] : ' ';
     if (c >= '0' && c <= '9') {
       value = std::max<int64_t>(value, 0) * 10 + (c - '0');
-      if (value > 1 << 30) return invalid(path, ": byte ", i, ": a token id above ", 1 << 30);
+      if (value > 1 << 30) return invalid(name, ": byte ", i, ": a token id above ", 1 << 30);
     } else if (std::string_view(" \t\r\n,[]").find(c) == std::string_view::npos) {
-      return invalid(path, ": byte ", i, ": expected token ids between spaces or commas");
+      return invalid(name, ": byte ", i, ": expected token ids between spaces or commas");
     } else if (value >= 0) {
       ids.push_back(int(value));
       value = -1;
@@ -40,8 +41,8 @@ class Perplexity : public Command {
   void add_flags(CLI::App& app) override {
     add_model_flag(app, model_.path);
     add_runtime_flags(app, model_);
-    app.add_option("--text,-f,--file", text_, "UTF-8 text to score");
-    app.add_option("--ids", ids_, "token ids to score instead of a text");
+    app.add_option("--text,-f,--file", text_, "UTF-8 text to score, or - for standard input");
+    app.add_option("--ids", ids_, "token ids to score instead of a text, or - for standard input");
     app.add_option("-c,--ctx-size", options_.context, "tokens per window")->check(CLI::Range(2, 1 << 24))->capture_default_str();
     app.add_option("--limit-tokens", limit_, "score only the first N tokens of the text")->check(CLI::Range(2, 1 << 30));
     app.add_option("-b,--batch-size", options_.batch_rows, "tokens in one pass")->check(CLI::Range(1, 1 << 16))->capture_default_str();
@@ -57,7 +58,7 @@ class Perplexity : public Command {
     if (text_.empty() == ids_.empty()) return invalid("perplexity: give either --text FILE or --ids FILE");
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(std::vector<int> tokens, read_tokens(opened.files));
-    const std::string& file = text_.empty() ? ids_ : text_;
+    const std::string file = input_name(text_.empty() ? ids_ : text_);
     if (tokens.size() < 2) return invalid(file, ": ", tokens.size(), " tokens; at least 2 are needed");
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (tokens[i] >= 0 && tokens[i] < opened.files.config.vocab_size) continue;
@@ -84,9 +85,9 @@ class Perplexity : public Command {
   Result<std::vector<int>> read_tokens(const ModelFiles& files) {
     if (!ids_.empty()) return read_ids(ids_);
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(files));
-    RETORT_TRY(const std::string text, read_text_file(text_));
+    RETORT_TRY(const std::string text, read_text_input(text_));
     auto ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
-    if (!ids.ok()) return invalid(text_, ": ", ids.error().message);
+    if (!ids.ok()) return invalid(input_name(text_), ": ", ids.error().message);
     return std::vector<int>(ids->begin(), ids->end());
   }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "base/path.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/report/charts.h"
@@ -53,7 +54,7 @@ class Report : public Command {
 
   Status run(const Context& context) override {
     if (folder_.empty()) return invalid("no run given: name the folder that `retort distill --out` wrote");
-    while (folder_.size() > 1 && folder_.back() == '/') folder_.pop_back();
+    folder_ = without_trailing_slashes(folder_);
     RETORT_TRY(auto run, read_run(folder_));
     const auto page = html_.empty() ? folder_ + "/report.html" : html_;
     RETORT_RETURN_IF_ERROR(write_whole(page, report_html(run)));

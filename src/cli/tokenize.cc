@@ -1,11 +1,10 @@
 #include <cstdio>
-#include <iostream>
-#include <iterator>
+#include <optional>
 
-#include "base/mapped_file.h"
 #include "cli/command.h"
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/text_input.h"
 #include "io/tokenizer_files.h"
 
 namespace retort::cli {
@@ -25,23 +24,17 @@ class Tokenize : public Command {
 
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_));
-    if (file_.empty() == prompt_.empty()) return invalid("tokenize: name one input: --text FILE (- for standard input) or --prompt TEXT");
+    if (file_.empty() == !prompt_) return invalid("tokenize: name one input: --text FILE (- for standard input) or --prompt TEXT");
     RETORT_TRY(const Tokenizer tokenizer, load_tokenizer(model_));
-    RETORT_TRY(const std::string input, read_input());
+    RETORT_TRY(const std::string input, prompt_ ? Result<std::string>(*prompt_) : read_text_input(file_));
     if (decode_) return print_decoded(tokenizer, input, context.json);
     auto ids = tokenizer.encode(input, {.add_special = !no_special_, .parse_special = !no_parse_special_});
-    if (!ids.ok()) return invalid(file_.empty() ? "--prompt" : file_, ": ", ids.error().message);
+    if (!ids.ok()) return invalid(prompt_ ? "--prompt" : input_name(file_), ": ", ids.error().message);
     print_ids(tokenizer, *ids, context.json);
     return {};
   }
 
  private:
-  Result<std::string> read_input() const {
-    if (!prompt_.empty()) return prompt_;
-    if (file_ == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-    return read_text_file(file_);
-  }
-
   void print_ids(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool json) const {
     if (json) {
       nlohmann::ordered_json document = {{"count", ids.size()}, {"ids", ids}};
@@ -82,7 +75,8 @@ class Tokenize : public Command {
     return {};
   }
 
-  std::string model_, file_, prompt_;
+  std::string model_, file_;
+  std::optional<std::string> prompt_;
   bool ids_only_ = false, no_special_ = false, no_parse_special_ = false, decode_ = false;
 };
 

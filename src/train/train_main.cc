@@ -9,6 +9,7 @@
 
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/path.h"
 #include "base/suggest.h"
 #include "train/run.h"
 
@@ -107,6 +108,8 @@ void print_summary(const nlohmann::ordered_json& result, const std::string& out)
 
 Status distill(Arguments a, const std::string& how_to_resume) {
   if (a.recipe.empty()) return invalid("distill: no recipe given, such as recipes/align.yaml");
+  a.out = without_trailing_slashes(a.out);
+  a.teacher = without_trailing_slashes(a.teacher);
   if (a.device != "cpu") return invalid("--device ", a.device, ": this build trains on the cpu");
   if (a.resume && a.overwrite) return invalid("--resume and --overwrite exclude each other");
   RETORT_TRY(const auto changes, overrides(a));

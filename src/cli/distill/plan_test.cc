@@ -83,7 +83,7 @@ runs:
 
 // recipes/mixer-study.yaml: every mixer that has a recurrence, alone and joined, beside the window; all on the same text and minutes.
 TEST(Plan, TheMixerStudyHasEveryMixer) {
-  const auto plan = load_plan(RETORT_RECIPES "/mixer-study.yaml");
+  const auto plan = load_plan(test::source_root() / "recipes/mixer-study.yaml");
   ASSERT_TRUE(plan.ok()) << plan.error().message;
   std::set<std::string> expected = {"window"}, found;
   for_each_mixer([&]<class Tag>(Tag) {
