@@ -8,8 +8,8 @@
 #include "cli/flags.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
+#include "cli/speculation_flags.h"
 #include "cli/text_input.h"
-#include "runtime/session.h"
 
 namespace retort::cli {
 namespace {
@@ -23,6 +23,7 @@ class Generate : public Command {
     app.add_option("-f,--file", file_, "read the prompt from a file, or - for standard input");
     app.add_option("-n,--n-predict", count_, "tokens to make at most")->check(CLI::Range(0, 1 << 30))->capture_default_str();
     add_sampling_flags(app, sampling_);
+    add_speculation_flags(app, speculation_flags_);
     app.add_flag("--ignore-eos", ignore_eos_, "go on after the end-of-text token");
     app.add_flag("--no-display-prompt", hide_prompt_, "print only what was made");
     app.add_option("--state-in", state_in_, "continue from a saved state");
@@ -39,6 +40,7 @@ class Generate : public Command {
     }
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(speculation_, open_speculation(speculation_flags_, opened, tokenizer, options, seed));
     Engine engine(opened.model, *opened.pool, opened.engine);
     Session session(engine);
     RETORT_RETURN_IF_ERROR(prepare(tokenizer, session));
@@ -91,18 +93,25 @@ class Generate : public Command {
     }
     started = Clock::now();
     TextStream text;
-    while (int64_t(made_.size()) < count_ && !interrupted()) {
-      if (session.pending() > 0) RETORT_RETURN_IF_ERROR(session.consume());
-      const int token = sampler.sample(session.logits(), session.tokens());
-      session.commit(token);
+    const auto take = [&](int token) {
       made_.push_back(token);
       if (tokenizer.is_eog(token) && !ignore_eos_) {
         stop_ = "eos";
-        break;
+        return false;
       }
       const std::string piece = text.push(tokenizer.is_special(token) ? "" : tokenizer.token_bytes(token));
       text_ += piece;
       write(piece);
+      return true;
+    };
+    while (int64_t(made_.size()) < count_ && stop_ != "eos" && !interrupted()) {
+      if (speculation_) {
+        RETORT_RETURN_IF_ERROR(speculation_->speculation.step(session, sampler, count_ - int64_t(made_.size()), take));
+        continue;
+      }
+      if (session.pending() > 0) RETORT_RETURN_IF_ERROR(session.consume());
+      session.commit(sampler.sample(session.logits(), session.tokens()));
+      take(session.tokens().back());
     }
     if (interrupted()) stop_ = "interrupted";
     decode_seconds_ = seconds_since(started);
@@ -116,7 +125,7 @@ class Generate : public Command {
   std::string timing_line() const {
     return cat(prompt_tokens_, " prompt tokens at ", format_significant(double(prompt_tokens_) / std::max(prompt_seconds_, 1e-9), 3),
                " tok/s, ", made_.size(), " new at ", format_significant(double(made_.size()) / std::max(decode_seconds_, 1e-9), 3),
-               " tok/s");
+               " tok/s", speculation_ ? "; " + speculation_line(speculation_->speculation.stats()) : "");
   }
 
   nlohmann::ordered_json document(const OpenedModel& opened, const Session& session, uint64_t seed) const {
@@ -129,6 +138,7 @@ class Generate : public Command {
     out["seed"] = seed;
     out["prompt_tokens"] = prompt_tokens_;
     out["state_bytes"] = session.sequence().bytes();
+    if (speculation_) out["speculation"] = speculation_json(*speculation_);
     out["timings"] = {{"load_seconds", opened.load_seconds},
                       {"prompt_seconds", prompt_seconds_},
                       {"prompt_tokens_per_second", double(prompt_tokens_) / std::max(prompt_seconds_, 1e-9)},
@@ -139,6 +149,8 @@ class Generate : public Command {
 
   ModelFlags model_;
   SamplingFlags sampling_;
+  SpeculationFlags speculation_flags_;
+  std::optional<OpenedSpeculation> speculation_;
   std::string prompt_, file_, state_in_, state_out_;
   int64_t count_ = 128;
   bool ignore_eos_ = false, hide_prompt_ = false;

@@ -102,8 +102,12 @@ std::span<const Candidate> Sampler::distribution(std::span<const float> logits, 
 
 int Sampler::sample(std::span<const float> logits, std::span<const int> history) {
   const int token = draw(distribution(logits, history));
-  if ((options_.presence_penalty != 0 || options_.frequency_penalty != 0) && size_t(token) < logits.size()) ++drawn_[token];
+  drew(token);
   return token;
+}
+
+void Sampler::drew(int token) {
+  if ((options_.presence_penalty != 0 || options_.frequency_penalty != 0) && size_t(token) < logits_.size()) ++drawn_[token];
 }
 
 int Sampler::draw(std::span<const Candidate> candidates) {

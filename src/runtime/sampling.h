@@ -41,6 +41,12 @@ class Sampler {
   // What sample() draws from, likeliest first; probabilities sum to 1. Valid until the next call.
   std::span<const Candidate> distribution(std::span<const float> logits, std::span<const int> history);
 
+  // One of a distribution, and a number in [0, 1): from the sampler's own random numbers.
+  int draw(std::span<const Candidate> candidates);
+  double uniform() { return random_.uniform(); }
+  // A token of the text that sample() did not choose: the penalties for what was drawn count it too.
+  void drew(int token);
+
   const SamplingOptions& options() const { return options_; }
 
  private:
@@ -49,7 +55,6 @@ class Sampler {
   void normalise(double temperature);
   void keep_top_p();
   void keep_min_p();
-  int draw(std::span<const Candidate> candidates);
 
   SamplingOptions options_;
   Random random_;

@@ -37,6 +37,14 @@ int64_t Sequence::bytes() const {
   return total;
 }
 
+bool Sequence::cut(int64_t position) {
+  if (position == position_) return true;
+  if (position > position_ || layout_->fixed_numbers() > 0) return false;
+  for (auto& cache : caches_) cache.truncate(position);
+  position_ = position;
+  return true;
+}
+
 void Sequence::reset() {
   std::fill(fixed_.begin(), fixed_.end(), 0.0f);
   for (auto& cache : caches_) cache.truncate(0);

@@ -51,6 +51,9 @@ class Sequence {
   int64_t bytes() const;                          // what its state takes now
   // Back to the start; keeps its memory.
   void reset();
+  // Back to where `position` tokens were consumed: what full attention alone remembers can be cut. False: this state cannot, and
+  // stays (trial.h goes back over one pass, and a copy over any distance).
+  bool cut(int64_t position);
 
   // Used by the forward pass and by state files.
   float* fixed(const StateLayout::Slot& slot) { return fixed_.data() + slot.offset; }

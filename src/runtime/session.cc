@@ -18,6 +18,36 @@ Status Session::consume(const std::function<bool(int64_t)>& progress, int64_t ch
   return {};
 }
 
+Status Session::consume_on_trial(std::span<const int> guesses, Trial& trial, std::vector<float>& logits) {
+  RETORT_CHECK(pending() == 1, "guesses follow one pending token, not ", pending());
+  std::vector<int> rows{tokens_.back()};
+  rows.insert(rows.end(), guesses.begin(), guesses.end());
+  const BatchItem item{&sequence_, rows, WantLogits::kAll, &trial};
+  logits.clear();
+  return engine_->forward({&item, 1}, [&](const LogitsRows& out) {
+    logits.insert(logits.end(), out.data, out.data + out.count * engine_->model().config().vocab_size);
+  });
+}
+
+void Session::keep(Trial& trial, std::span<const int> tokens) {
+  trial.keep(sequence_, int64_t(tokens.size()), engine_->pool());
+  commit(tokens);
+}
+
+bool Session::cut(int64_t position) {
+  if (!sequence_.cut(position)) return false;
+  tokens_.resize(size_t(position));
+  logits_.clear();
+  return true;
+}
+
+void Session::assume(std::span<const int> tokens, Sequence state) {
+  RETORT_CHECK(state.position() == int64_t(tokens.size()), "a state of ", state.position(), " tokens for ", tokens.size());
+  tokens_.assign(tokens.begin(), tokens.end());
+  sequence_ = std::move(state);
+  logits_.clear();
+}
+
 void Session::reset() {
   sequence_.reset();
   tokens_.clear();

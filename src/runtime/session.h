@@ -34,8 +34,17 @@ class Session {
   Status consume(const std::function<bool(int64_t done)>& progress = {}, int64_t chunk = kPrefillRows);
   std::span<const float> logits() const { return logits_; }
 
+  // For speculation. With one token pending: runs it and `guesses` after it on trial; logits [1 + guesses, vocabulary].
+  Status consume_on_trial(std::span<const int> guesses, Trial& trial, std::vector<float>& logits);
+  // What follows the pending token: some of the guesses, then one token that stays pending. logits() are not this text's.
+  void keep(Trial& trial, std::span<const int> tokens);
+
   Session clone() const { return *this; }
   void reset();
+  // Back to where `position` tokens were consumed, if the state can (Sequence::cut); the tokens after it go.
+  bool cut(int64_t position);
+  // Another text, whose state is known: `state` has consumed `tokens`.
+  void assume(std::span<const int> tokens, Sequence state);
 
   // A file has the tokens and the state, bound to the model. Unconsumed tokens stay unconsumed.
   Status save(const std::string& path) const;
