@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "run_cli.h"
 #include "support/tiny_model.h"
 #include "test_files.h"
@@ -45,6 +47,41 @@ TEST_F(TinyChat, AnswersEveryLine) {
   ASSERT_EQ(outcome.json()["turns"].size(), 2u);
   EXPECT_EQ(outcome.json()["turns"][1]["user"], "there");
   EXPECT_EQ(outcome.err, "");
+}
+
+TEST_F(TinyChat, GoingBackFeedsOnlyWhatIsNew) {
+  const std::string input = "/regenerate\n" + std::string(60, 'a') + "\nsecond\n/regenerate\n/edit secret\n";
+  const auto outcome = chat(input, {"--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "/regenerate: there is no answer yet\n");
+  const auto turns = outcome.json()["turns"];
+  ASSERT_EQ(turns.size(), 4u);
+  EXPECT_EQ(turns[0]["cached_tokens"], 0);
+  EXPECT_GT(turns[1]["cached_tokens"], 60);
+  EXPECT_EQ(turns[2]["user"], "second");
+  EXPECT_EQ(turns[2]["tokens_fed"], 1);  // the whole prompt is known: its last token makes the logits again
+  EXPECT_EQ(turns[3]["user"], "secret");
+  EXPECT_EQ(turns[3]["tokens_fed"], 4);  // "ret;"
+  EXPECT_GT(outcome.json()["prefix_cache"]["hits"], 1);
+
+  const auto off = chat(input, {"--json", "--cache-ram", "0"});
+  ASSERT_EQ(off.code, 0) << off.err;
+  EXPECT_EQ(off.json()["turns"][2]["assistant"], turns[2]["assistant"]);
+  EXPECT_EQ(off.json()["prefix_cache"]["states"], 0);
+  for (const char* budget : {"-1", "1e99", "nan", "99999999999999999999"}) {
+    const auto refused = chat("hello\n", {"--cache-ram", budget});
+    EXPECT_EQ(refused.code, 2) << budget;
+    EXPECT_EQ(std::count(refused.err.begin(), refused.err.end(), '\n'), 1) << refused.err;
+  }
+}
+
+TEST_F(TinyChat, SpeculationChangesNothing) {
+  const auto plain = chat("hello\nthere\n", {"--json", "--temp", "0"});
+  const auto ngram = chat("hello\nthere\n", {"--json", "--temp", "0", "--spec-type", "ngram"});
+  const auto draft = chat("hello\nthere\n", {"--json", "--temp", "0", "-md", model_});
+  EXPECT_EQ(ngram.json()["turns"], plain.json()["turns"]) << ngram.err;
+  EXPECT_EQ(draft.json()["turns"], plain.json()["turns"]) << draft.err;
+  EXPECT_GT(draft.json()["speculation"]["accepted"], 1);
 }
 
 TEST_F(TinyChat, InvalidUtf8IsRefused) {

@@ -32,6 +32,12 @@ class KvCache {
   // Valid until the next change.
   std::span<const CacheSpan> spans() const { return spans_; }
 
+  // fn(which, bytes) for every chunk; copies of a cache share chunks, and those have one address.
+  template <class Fn>
+  void each_chunk(Fn&& fn) const {
+    for (const auto& chunk : chunks_) fn(static_cast<const void*>(chunk.get()), kChunk * row_bytes());
+  }
+
   // For state files: one position, keys then values, as stored. [row_bytes()]
   void read_row(int64_t row, std::byte* out) const;
   void append_row(const std::byte* in);
