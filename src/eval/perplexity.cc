@@ -80,7 +80,7 @@ class WindowBatch {
 
 double PerplexityResult::perplexity() const { return std::exp(mean()); }
 
-double negative_log_likelihood(std::span<const float> logits, int target) {
+LogNormalizer log_normalizer(std::span<const float> logits) {
   thread_local std::vector<float> shifted;
   shifted.resize(logits.size());
   const float most = elementwise().exp_minus_max(logits.data(), int64_t(logits.size()), shifted.data());
@@ -91,7 +91,11 @@ double negative_log_likelihood(std::span<const float> logits, int target) {
   }
   for (; i < shifted.size(); ++i) sums[0] += double(shifted[i]);
   const double sum = std::accumulate(std::begin(sums), std::end(sums), 0.0);
-  return std::log(sum) + double(most) - double(logits[target]);
+  return {std::log(sum) + double(most), most};
+}
+
+double negative_log_likelihood(std::span<const float> logits, int target) {
+  return log_normalizer(logits).value - double(logits[target]);
 }
 
 Result<PerplexityResult> perplexity(Engine& engine, std::span<const int> tokens, const PerplexityOptions& options,

@@ -34,6 +34,12 @@ using LogitsRowSink = std::function<void(int64_t window, int64_t position, std::
 Result<PerplexityResult> perplexity(Engine& engine, std::span<const int> tokens, const PerplexityOptions& options,
                                     const PerplexityProgress& progress = {}, const LogitsRowSink& sink = {});
 
+// ln(sum of exp(logits)), and the largest logit.
+struct LogNormalizer {
+  double value;
+  float largest;
+};
+LogNormalizer log_normalizer(std::span<const float> logits);
 // -log softmax(logits)[target]
 double negative_log_likelihood(std::span<const float> logits, int target);
 
