@@ -1,0 +1,99 @@
+// The harness's table: groups with their members below them, then the other tasks; a row a metric.
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "base/format.h"
+#include "eval/tasks/results.h"
+#include "io/utf8.h"
+
+namespace retort::harness {
+namespace {
+
+struct Line {
+  std::string name;
+  int depth;
+};
+
+// The order of the table's rows: by name, children after their group.
+std::vector<Line> ordered(const Json& results, const std::string& column) {
+  const Json& subtasks = results["group_subtasks"];
+  std::set<std::string> children, placed, names;
+  for (const auto& [group, members] : subtasks.items()) {
+    for (const Json& member : members) children.insert(member.get<std::string>());
+    names.insert(group);
+  }
+  std::vector<Line> out;
+  const std::function<void(const std::string&, int)> visit = [&](const std::string& name, int depth) {
+    placed.insert(name);
+    if (results[column].contains(name)) out.push_back({name, depth});
+    if (!subtasks.contains(name)) return;
+    auto members = subtasks[name].get<std::vector<std::string>>();
+    std::sort(members.begin(), members.end());
+    for (const auto& member : members) visit(member, depth + 1);
+  };
+  for (const auto& name : names) {
+    if (!children.count(name)) visit(name, 0);
+  }
+  names.clear();
+  for (const auto& [name, value] : results[column].items()) names.insert(name);
+  for (const auto& name : names) {
+    if (!placed.count(name)) out.push_back({name, 0});
+  }
+  return out;
+}
+
+using Cells = std::vector<std::string>;
+
+// Names of columns are centred, numbers stand on the right.
+std::string markdown(const Cells& head, const std::vector<Cells>& rows, const std::vector<bool>& right) {
+  std::vector<size_t> width;
+  for (size_t c = 0; c < head.size(); ++c) {
+    width.push_back(std::max<size_t>(3, utf8::count(head[c])));
+    for (const Cells& row : rows) width[c] = std::max(width[c], utf8::count(row[c]));
+  }
+  std::string out;
+  for (size_t c = 0; c < head.size(); ++c) {
+    const size_t room = width[c] - utf8::count(head[c]);
+    out += "|" + std::string(room / 2, ' ') + head[c] + std::string(room - room / 2, ' ');
+  }
+  out += "|\n";
+  for (size_t c = 0; c < head.size(); ++c) out += "|" + std::string(width[c] - right[c], '-') + (right[c] ? ":" : "");
+  out += "|\n";
+  for (const Cells& row : rows) {
+    for (size_t c = 0; c < head.size(); ++c) {
+      const std::string pad(width[c] - utf8::count(row[c]), ' ');
+      out += "|" + (right[c] ? pad + row[c] : row[c] + pad);
+    }
+    out += "|\n";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string results_table(const Json& results, const std::string& column) {
+  const Cells head = {column == "groups" ? "Groups" : "Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"};
+  std::vector<Cells> rows;
+  bool every_error = true;
+  for (const auto& [name, depth] : ordered(results, column)) {
+    const Json& metrics = results[column][name];
+    std::string shown = metrics["alias"].get<std::string>();
+    if (depth > 0) shown = std::string(size_t(depth), ' ') + "- " + shown;
+    std::string version = cat(results["versions"][name].get<double>());
+    std::set<std::string> keys;
+    for (const auto& [key, value] : results["higher_is_better"][name].items()) keys.insert(key);
+    for (const auto& key : keys) {
+      const Json& error = metrics[key + "_stderr,none"];
+      every_error = every_error && error.is_number();
+      rows.push_back({shown, version, "none", cat(results["n-shot"][name].get<int64_t>()), key,
+                      results["higher_is_better"][name][key].get<bool>() ? "↑" : "↓", format_fixed(metrics[key + ",none"].get<double>(), 4),
+                      "±", error.is_number() ? format_fixed(error.get<double>(), 4) : "   N/A"});
+      shown.clear();
+      version.clear();
+    }
+  }
+  return markdown(head, rows, {false, true, false, true, false, false, true, false, every_error});
+}
+
+}  // namespace retort::harness
