@@ -39,6 +39,7 @@ echo '{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}' >config_on
 echo '{' >bad_config/config.json
 mkdir run
 echo '{' >run/results.json
+echo '{"page": "a b"}' >run/wikitext_test.jsonl
 
 mkfifo pipe
 refused "a pipe that nobody writes to" timeout 20 "$retort" inspect pipe
@@ -50,11 +51,12 @@ refused "a number that is none" "$retort" inspect cut.gguf --threads many
 refused "no model" "$retort" inspect
 refused "a text without a teacher" "$retort" inspect cut.gguf --text cut.gguf
 for model in nowhere huge.gguf cut.gguf empty.gguf config_only no_config bad_config /dev/null; do
-  for command in inspect generate perplexity bench; do
+  for command in inspect generate perplexity eval bench; do
     if "$retort" --help | grep -q "^  $command "; then
       extra=()
       [ "$command" = perplexity ] && extra=(--text run/results.json)
       [ "$command" = generate ] && extra=(-p hello -n 1)
+      [ "$command" = eval ] && extra=(--tasks wikitext --data run)
       refused "$command $model" "$retort" "$command" "$model" ${extra[@]+"${extra[@]}"}
     fi
   done
@@ -66,6 +68,9 @@ for flags in "-n -1" "-n many" "--temp -1" "--temp nan" "--top-p 2" "--top-p nan
 done
 for flags in "--ctx-size 1" "--ctx-size 0" "--limit-tokens -3" "-b 0"; do
   refused "perplexity $flags" "$retort" perplexity nowhere --text run/results.json $flags
+done
+for flags in "--tasks hellaswag" "--tasks nonsense" "--tasks wikitext --limit -1" "--tasks wikitext --add-bos maybe" "--tasks wikitext --log-samples" ""; do
+  refused "eval $flags" "$retort" eval nowhere --data run $flags
 done
 for flags in "--contexts 0" "--contexts -5" "--contexts x" "-n 0" "-r 0"; do
   refused "bench $flags" "$retort" bench nowhere $flags
@@ -81,7 +86,7 @@ rm -r alone
 [ $? = 2 ] || { echo "FAILED: full standard output is not an error"; failures=$((failures + 1)); }
 rm -f err.txt
 only huge.gguf cut.gguf empty.gguf config_only no_config bad_config run
-[ "$(ls -A run)" = results.json ] || { echo "FAILED: left behind in run: $(ls -A run)"; failures=$((failures + 1)); }
+[ "$(ls -A run | tr '\n' ' ')" = "results.json wikitext_test.jsonl " ] || { echo "FAILED: left behind in run: $(ls -A run)"; failures=$((failures + 1)); }
 
 "$retort" --help | head -n 1 >/dev/null
 codes=("${PIPESTATUS[@]}")

@@ -7,6 +7,7 @@ std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_chat();
 std::unique_ptr<Command> make_convert();
 std::unique_ptr<Command> make_distill();
+std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
@@ -22,6 +23,7 @@ const std::vector<CommandEntry>& command_list() {
       {"chat", "talk with a model", make_chat},
       {"serve", "answer over HTTP, as OpenAI's clients and llama.cpp's expect", make_serve},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
+      {"eval", "benchmarks, as lm-evaluation-harness runs them", make_eval},
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"tokenize", "token ids of a text, or the text of ids", make_tokenize},
       {"convert", "write a model for Retort or another library: Hugging Face folders, GGUF", make_convert},
