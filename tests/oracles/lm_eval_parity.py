@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`retort eval` against lm-evaluation-harness itself (`hf` backend, f32): rows, prompts, log-likelihoods, results, table.
 
-usage: lm_eval_parity.py RETORT [--model FOLDER] [--data FOLDER] [--limit N] [--tasks A,B] [--shots 0,5]
+usage: lm_eval_parity.py RETORT [--model FOLDER] [--data FOLDER] [--limit N] [--tasks A,B] [--shots 0,5] [--all]
 exits 77 when a package is absent
 
 Without --model: a small random Llama, and tokenizers trained on the spot, one of which puts a BOS in front of everything. Without --data:
@@ -308,10 +308,12 @@ def main():
     parser.add_argument("--model", help="a Hugging Face folder, as `retort convert` writes it")
     parser.add_argument("--data")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--tasks", help="default: all, MMLU with its 57 subjects only with --all")
+    parser.add_argument("--all", action="store_true", help="also MMLU, examples, BOS, and inputs too long for the model: minutes")
     parser.add_argument("--shots", default="0", help="with --model: numbers of examples, separated by commas")
     options = parser.parse_args()
-    tasks, shots = options.tasks.split(","), [int(n) for n in options.shots.split(",")]
+    tasks = options.tasks.split(",") if options.tasks else [t for t in TASKS if options.all or t != "mmlu"]
+    shots = [int(n) for n in options.shots.split(",")]
     comparison = Comparison()
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "data")
@@ -326,11 +328,12 @@ def main():
             for name, model in folders.items():
                 make_model(model, make_tokenizer(model, name == "with_bos", tables))
             few = [t for t in tasks if t not in ("mmlu", "race")]
-            # As the tokenizer does; against it, with inputs that are too long for the model and lose their beginning.
             compare(comparison, options.retort, folders["without_bos"], data, tasks, 0, options.limit, None)
-            compare(comparison, options.retort, folders["with_bos"], data, tasks, 2, options.limit, None)
-            compare(comparison, options.retort, folders["without_bos"], data, few, 2, options.limit, True, max_length=100)
-            compare(comparison, options.retort, folders["with_bos"], data, few, 0, options.limit, False)
+            if options.all:
+                # As the tokenizer does, and against it; inputs that are too long for the model lose their beginning.
+                compare(comparison, options.retort, folders["with_bos"], data, tasks, 2, options.limit, None)
+                compare(comparison, options.retort, folders["without_bos"], data, few, 2, options.limit, True, max_length=100)
+                compare(comparison, options.retort, folders["with_bos"], data, few, 0, options.limit, False)
     print(f"{comparison.documents} documents: {len(comparison.problems)} differences, {comparison.close} between choices closer than {TOLERANCE}; "
           f"largest difference of a log-likelihood {comparison.worst:.1e}")
     sys.exit(1 if comparison.problems else 0)
