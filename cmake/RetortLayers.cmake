@@ -2,6 +2,7 @@
 #
 #   retort_layer(io DEPENDS base model LINK ZLIB::ZLIB)
 #
+# (SEES instead of DEPENDS: may include its headers and needs none of its code)
 # compiles src/io/**/*.cc except *_test.cc into retort_io, and *_test.cc into the test program retort_io_test.
 # A file whose name ends in _avx2.cc or _avx512.cc is compiled for that instruction set; everything else is plain x86-64
 # (or whatever the target's baseline is), so a library never runs an instruction that it did not ask the CPU about.
@@ -22,7 +23,7 @@ function(retort_isa_flags)
 endfunction()
 
 function(retort_layer name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "DEPENDS;LINK;SEES" ${ARGN})
   file(GLOB_RECURSE files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
   set(tests ${files})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -44,7 +45,7 @@ function(retort_layer name)
     set_property(GLOBAL APPEND PROPERTY RETORT_UNIT_TESTS ${name})
     set_property(GLOBAL PROPERTY RETORT_UNIT_TESTS_${name} ${tests})
   endif()
-  string(REPLACE ";" "," depends "${ARG_DEPENDS}")
+  string(REPLACE ";" "," depends "${ARG_DEPENDS};${ARG_SEES}")
   set(RETORT_LAYER_EDGES "${RETORT_LAYER_EDGES};${name}:${name},${depends}" CACHE INTERNAL "")
 endfunction()
 

@@ -124,13 +124,18 @@ setup_python() {
 }
 
 # Packages that only tests use (oracles). A package that cannot be had makes its tests skip, not fail. Of some only files in plain
-# torch are read: they come without what they would bring along, compilers for GPUs.
+# torch are read: they come without what they would bring along, compilers for GPUs. RETORT_FULL=1 adds those that take minutes.
 setup_test_python() {
   local stamp=.venv/.retort-test-requirements pip=".venv/bin/python -m pip install ${RETORT_PIP_ARGS:-}"
-  if [ -e "$stamp" ] && cat scripts/test-requirements*.txt | cmp -s "$stamp" -; then return 0; fi
-  if run_step "python packages for oracles" pip-test $pip -r scripts/test-requirements.txt &&
-    run_step "python packages for oracles, their files alone" pip-test-files $pip --no-deps -r scripts/test-requirements-no-deps.txt; then
-    cat scripts/test-requirements*.txt >"$stamp"
+  local whole=(scripts/test-requirements.txt) alone=(scripts/test-requirements-no-deps.txt)
+  if [ "${RETORT_FULL:-}" = 1 ]; then
+    whole+=(scripts/test-requirements-full.txt)
+    alone+=(scripts/test-requirements-full-no-deps.txt)
+  fi
+  if [ -e "$stamp" ] && cat "${whole[@]}" "${alone[@]}" | cmp -s "$stamp" -; then return 0; fi
+  if run_step "python packages for oracles" pip-test $pip "${whole[@]/#/--requirement=}" &&
+    run_step "python packages for oracles, their files alone" pip-test-files $pip --no-deps "${alone[@]/#/--requirement=}"; then
+    cat "${whole[@]}" "${alone[@]}" >"$stamp"
   else
     say "oracle packages could not be installed: the tests that need them are skipped"
   fi

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAD = ["mixer", "window", "parameters", "state", "ratio at the start", "ratio", "recall", "align tok/s", "kd tok/s", "decode tok/s"]
 PICTURE = "images/mixers.svg"
+BY_HAND = "## What it shows\n"  # from here on the page is written by people, and kept
 PAGE = """# Every mixer on the same budget
 
 {students} students of one teacher, each trained for {minutes:.1f} minutes on the same text by `recipes/mixer-study.yaml`: layer-wise alignment, then
@@ -136,6 +137,7 @@ def main(run=ROOT / "runs/mixer-study", page=ROOT / "docs/results.md"):
     teacher, machine, plan = results["teacher"], results["machine"], results["recipe"]["evaluate"]
     students = sorted(results["students"], key=lambda s: s["perplexity_ratio"] if s["perplexity_ratio"] is not None else math.inf)
     control = next((s["copy_perplexity"] for s in students if s["name"] == "window"), None)
+    by_hand = page.read_text().partition(BY_HAND)[1:] if page.is_file() else ()
     drawing = page.parent / PICTURE
     drawing.parent.mkdir(parents=True, exist_ok=True)
     drawing.write_text(picture(teacher, students))
@@ -143,7 +145,7 @@ def main(run=ROOT / "runs/mixer-study", page=ROOT / "docs/results.md"):
         students=len(students), minutes=sum(s["seconds"] for s in students) / len(students) / 60, cpu=machine["cpu"], threads=machine["threads"],
         version=machine["retort"], table=table(teacher, students), teacher=teacher["perplexity"], window=teacher["perplexities"][0]["window"],
         context=teacher["throughput"][-1]["context"], distance=plan["copy_length"], fresh=short(control), weights=plan["speed_weights"],
-        picture=PICTURE, prompt=results["prompt"], samples=samples(students, results["prompt"])))
+        picture=PICTURE, prompt=results["prompt"], samples=samples(students, results["prompt"])) + "".join(by_hand))
     print(f"{page}: {len(students)} students of {run}")
 
 
