@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "mixers/logit.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -40,12 +41,12 @@ struct Gla {
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
     const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim;
-    const double kept = std::pow(c.retention, c.gate_temperature);
+    const double open = logit_of_power(c.retention, c.gate_temperature);
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"gk_proj.0.weight", {c.gate_rank, s.width}, Precision::kF32, kGates, {B::normal(0.02)}});
     table.push_back({"gk_proj.1.weight", {keys, c.gate_rank}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
-    table.push_back({"gk_proj.1.bias", {keys}, Precision::kF32, kGates, {B::constant(std::log(kept / (1 - kept)))}, HeadAxis::kKvRows});
+    table.push_back({"gk_proj.1.bias", {keys}, Precision::kF32, kGates, {B::constant(open)}, HeadAxis::kKvRows});
     table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
     table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
     const auto conv = [&](const char* name, int64_t channels, HeadAxis axis) {

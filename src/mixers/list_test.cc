@@ -1,5 +1,7 @@
 #include "mixers/list.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "mixers/probe_ops.h"
@@ -27,6 +29,46 @@ TEST(MixerList, EveryMixerValidatesAndDeclaresItsTensors) {
       EXPECT_EQ(table[Mixer::kOutput].shape[0], c.width) << Mixer::kName;
       EXPECT_FALSE(part_states(c, c.plan[1].parts[0]).empty()) << Mixer::kName;
     }
+  });
+}
+
+// Every field's least, usual and most value.
+struct EndsVisitor {
+  std::vector<std::pair<std::string, std::vector<nlohmann::json>>> fields{};
+  template <class T, class L, class M>
+  void operator()(const char* name, T& usual, L least, M most) {
+    fields.push_back({name, {T(least), usual, T(most)}});
+  }
+};
+
+TEST(MixerList, EveryStartThatIsAcceptedIsFinite) {
+  for_each_mixer([](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    EndsVisitor ends;
+    typename Mixer::Config usual;
+    usual.visit(ends);
+    size_t combinations = 1, accepted = 0;
+    for (size_t f = 0; f < ends.fields.size(); ++f) combinations *= 3;
+    for (size_t n = 0; n < combinations; ++n) {
+      auto fields = nlohmann::json::object();
+      size_t rest = n;
+      for (const auto& [name, values] : ends.fields) fields[name] = values[rest % 3], rest /= 3;
+      const auto config = parse_config<Mixer>(fields);
+      if (!config.ok()) continue;
+      ++accepted;
+      const ModelConfig c = small();
+      for (int window : {0, 5}) {
+        const Part part{Mixer::kName, {0, 1}, {window, 0}, {}};
+        for (const TensorSpec& spec : part_tensor_table<Mixer>(*config, part_shape(c, part))) {
+          for (const InitBlock& block : spec.init) {
+            for (double number : {block.value, block.last, block.scale}) {
+              ASSERT_TRUE(std::isfinite(float(number))) << Mixer::kName << " " << spec.name << " " << fields.dump();
+            }
+          }
+        }
+      }
+    }
+    EXPECT_GT(accepted, 0u) << Mixer::kName;
   });
 }
 

@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "mixers/logit.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -36,14 +37,14 @@ struct Metala {
     auto table = qkv::tensors(s);
     qkv::keep_keys_for_window_only(table, s);
     const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim;
-    const double kept = std::pow(c.retention, c.gate_temperature);
+    const double open = logit_of_power(c.retention, c.gate_temperature);
     const bool joined = s.window.size > 0;
     const auto shape_if = [](bool present, std::vector<int64_t> shape) { return present ? shape : std::vector<int64_t>{}; };
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"conv1d.weight", shape_if(c.conv_size > 0, {s.width, c.conv_size}), Precision::kF32, TrainGroup::kFeature, {B::identity_conv()}});
     table.push_back({"a_proj.weight", {keys, s.width}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
-    table.push_back({"a_proj.bias", {keys}, Precision::kF32, kGates, {B::constant(std::log(kept / (1 - kept)))}, HeadAxis::kKvRows});
+    table.push_back({"a_proj.bias", {keys}, Precision::kF32, kGates, {B::constant(open)}, HeadAxis::kKvRows});
     table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
     table.push_back({"g_proj.bias", {values}, Precision::kF32, kGates, {B::gate_of_head_rms(1)}, HeadAxis::kQueryRows});
     table.push_back({"aug_balance", shape_if(!joined, {values}), Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kQueryRows});
