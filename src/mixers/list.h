@@ -60,7 +60,8 @@ bool visit_mixer(const std::string& name, Fn&& fn) {
 // "attention, window, gla, ...": for error messages and --help.
 std::string mixer_names();
 
-// A mixer's Config from its JSON fields; unknown fields and values out of range are errors that name the field and the rule.
+// A mixer's Config from its JSON fields; unknown fields, values out of range and values that do not go together (Config::check(), where the
+// mixer has one) are errors that name the fields and the rule.
 template <class Mixer>
 Result<typename Mixer::Config> parse_config(const nlohmann::json& fields);
 // All fields, defaults included.
@@ -100,7 +101,9 @@ struct ConfigReader {
     const auto& field = fields.at(name);
     const bool right_type = std::is_integral_v<T> ? field.is_number_integer() : field.is_number();
     if (!right_type) {
-      status = invalid("field '", name, "' is ", field.type_name(), "; expected a ", std::is_integral_v<T> ? "whole number" : "number");
+      constexpr auto kAnyBytes = nlohmann::json::error_handler_t::replace;
+      const std::string given = field.is_primitive() ? field.dump(-1, ' ', false, kAnyBytes) : field.type_name();
+      status = invalid("field '", name, "' is ", given, "; expected a ", std::is_integral_v<T> ? "whole number" : "number");
       return;
     }
     const double number = field.template get<double>();
@@ -149,6 +152,9 @@ Result<typename Mixer::Config> parse_config(const nlohmann::json& fields) {
         return invalid("mixer '", Mixer::kName, "' has no field '", key, "'; it has: ", list.empty() ? "none" : list);
       }
     }
+  }
+  if constexpr (requires { config.check(); }) {
+    if (const Status fits = config.check(); !fits.ok()) return invalid("mixer '", Mixer::kName, "': ", fits.error().message);
   }
   return config;
 }

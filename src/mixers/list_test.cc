@@ -72,6 +72,21 @@ TEST(MixerList, EveryStartThatIsAcceptedIsFinite) {
   });
 }
 
+// The gates' cap is undone: what the slowest head keeps is the field, and an only head is the slowest.
+TEST(MixerList, RetentionOfMlstmIsWhatItsGateKeeps) {
+  using Config = Mlstm::Config;
+  for (const Config& config : {Config{}, Config{.soft_cap = 7, .retention = 0.9}, Config{.soft_cap = 30, .retention = 0.999}}) {
+    for (std::vector<int> heads : {std::vector<int>{0, 1}, std::vector<int>{0}}) {
+      const auto table = Mlstm::tensors(config, part_shape(small(), Part{"mlstm", heads, {}, {}}));
+      const InitBlock& bias = table[Mlstm::kForgetGateBias].init[0];
+      const auto logit = [&](double u) { return config.soft_cap * std::tanh(u / config.soft_cap); };
+      EXPECT_NEAR(1 / (1 + std::exp(-logit(bias.last))), config.retention, 1e-9);
+      EXPECT_NEAR(logit(bias.value), logit(bias.last) / (heads.size() > 1 ? 2 : 1), 1e-9);
+      EXPECT_EQ(table[Mlstm::kInputGateBias].init[0].last, -bias.last);
+    }
+  }
+}
+
 TEST(MixerList, BadPlansSayWhatIsWrong) {
   ModelConfig c = small();
   c.plan[0].parts[0].mixer = "mambo";

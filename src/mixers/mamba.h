@@ -31,6 +31,7 @@ struct Mamba {
       v("dt_min", dt_min, 1e-6, 10.0);
       v("dt_max", dt_max, 1e-6, 10.0);
     }
+    Status check() const { return dt_min <= dt_max ? Status() : invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max); }
   };
   enum Weight : int { kX, kB, kC, kZ, kStepDown, kStepUp, kStepBias, kConv, kConvBias, kRate, kSkip, kOutput, kWeightCount };
 

@@ -6,6 +6,7 @@
 //
 //   static constexpr const char* kName;
 //   struct Config { ...; template <class V> void visit(V& v) { v("field", field, least, most); } };
+//                                  optional: Status check() const, an error for fields that do not go together
 //   enum Weight : int { kQProj, ..., kWeightCount };                       indices into the tensor table
 //   static std::vector<TensorSpec> tensors(const Config&, const PartShape&);   one entry per Weight, in order
 //   static RecurrenceSpec recurrence(const Config&, const PartShape&);

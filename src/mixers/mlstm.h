@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "mixers/logit.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -22,7 +23,7 @@ struct Mlstm {
   struct Config {
     double soft_cap = 15.0;
     int coupled = 0;             // 1: the input gate is 1 - the forget gate
-    double retention = 0.9975;   // of the slowest head at the start: forget biases run from logit/2 to logit, 3 to 6
+    double retention = 0.9975;   // of the slowest head at the start; the fastest head's logit is half its logit: 3 to 6
     int rope = 0;
     template <class V>
     void visit(V&& v) {
@@ -30,6 +31,11 @@ struct Mlstm {
       v("coupled", coupled, 0, 1);
       v("retention", retention, 0.5, 1.0 - 1e-6);
       v("rope", rope, 0, 1);
+    }
+    Status check() const {
+      if (logit_of_power(retention, 1) < soft_cap) return {};
+      const double most = 1 / (1 + std::exp(-soft_cap));
+      return invalid("'retention' is ", retention, ", but with 'soft_cap' ", soft_cap, " no gate keeps more than ", most);
     }
   };
   enum Weight : int {
@@ -39,16 +45,18 @@ struct Mlstm {
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
     const int64_t values = int64_t(s.heads) * s.head_dim, g = s.kv_heads;
-    const double slowest = std::log(c.retention / (1 - c.retention));
+    const double logit = logit_of_power(c.retention, 1);
+    const auto behind_cap = [&](double gate) { return c.soft_cap * std::atanh(gate / c.soft_cap); };
+    const double slowest = behind_cap(logit), fastest = g > 1 ? behind_cap(logit / 2) : slowest;  // an only head is the slowest
     const auto separate = [&](std::vector<int64_t> shape) { return c.coupled ? std::vector<int64_t>{} : shape; };
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"ogate_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature,
                      {B::normal(std::sqrt(0.4 / s.width))}, HeadAxis::kQueryRows});
     table.push_back({"igate_proj.weight", separate({g, s.width}), Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kKvRows});
-    table.push_back({"igate_proj.bias", separate({g}), Precision::kF32, kGates, {B::linspace(-slowest / 2, -slowest)}, HeadAxis::kKvRows});
+    table.push_back({"igate_proj.bias", separate({g}), Precision::kF32, kGates, {B::linspace(-fastest, -slowest)}, HeadAxis::kKvRows});
     table.push_back({"fgate_proj.weight", {g, s.width}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kKvRows});
-    table.push_back({"fgate_proj.bias", {g}, Precision::kF32, kGates, {B::linspace(slowest / 2, slowest)}, HeadAxis::kKvRows});
+    table.push_back({"fgate_proj.bias", {g}, Precision::kF32, kGates, {B::linspace(fastest, slowest)}, HeadAxis::kKvRows});
     // The output gate starts at a half.
     table.push_back({"norm.weight", {values}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(2)}, HeadAxis::kQueryRows});
     return table;
