@@ -39,8 +39,8 @@ bool parse_count(const std::string& text, int64_t& value) {
 }
 
 std::string YamlSource::where(const YAML::Node& node, const std::string& key) const {
-  for (const auto& [name, flag] : overridden) {
-    if (key == name || key.rfind(name + ".", 0) == 0) return flag;
+  for (auto set = overridden.rbegin(); set != overridden.rend(); ++set) {  // the last flag won
+    if (key == set->first || key.rfind(set->first + ".", 0) == 0) return set->second;
   }
   const int line = node.IsDefined() && node.Mark().line >= 0 ? node.Mark().line + 1 : 1;
   return cat(path, ":", line);

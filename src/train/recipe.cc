@@ -190,20 +190,36 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   return stage;
 }
 
+// An error about the mixer's fields, at the field that it names: the first one, or one that a flag set.
+void fail_config(YamlSource& source, YamlFields& fields, const StudentSpec& student, const std::string& message) {
+  const std::string named = message.substr(message.find(student.mixer) + student.mixer.size());  // a field may be called as its mixer is
+  std::string blamed;
+  for (const auto& [name, value] : student.config.items()) {
+    if (named.find("'" + name + "'") == std::string::npos) continue;
+    const std::string key = fields.key_of("config") + "." + name;
+    const bool by_flag = std::any_of(source.overridden.begin(), source.overridden.end(), [&](const auto& o) { return o.first == key; });
+    if (blamed.empty() || by_flag) blamed = name;
+  }
+  const YAML::Node config = fields.take("config");
+  if (blamed.empty()) return source.fail(config, fields.key_of("config"), "student: ", message);
+  source.fail(config[blamed], fields.key_of("config") + "." + blamed, "student: ", message);
+}
+
 void check_mixer(YamlSource& source, YamlFields& fields, const StudentSpec& student) {
   if (!source.status.ok()) return;
-  std::vector<std::string> names;
-  for_each_mixer([&](auto tag) { names.emplace_back(decltype(tag)::type::kName); });
   const bool known = visit_mixer(student.mixer, [&](auto tag) {
     using Mixer = typename decltype(tag)::type;
-    if (const auto config = parse_config<Mixer>(student.config); !config.ok()) {
-      source.fail(fields.take("config"), fields.key_of("config"), "student: ", config.error().message);
-    }
+    if (const auto config = parse_config<Mixer>(student.config); !config.ok()) fail_config(source, fields, student, config.error().message);
     if (Mixer::kNeedsWindow && student.window.size == 0) {
       source.fail(fields.node(), fields.key_of("window"), "student: mixer '", student.mixer, "' needs a window of at least 1 token");
     }
   });
-  if (!known) source.fail(fields.take("mixer"), fields.key_of("mixer"), "student: unknown mixer '", student.mixer, "'", suggestion(student.mixer, names));
+  if (known) return;
+  std::vector<std::string> names;
+  for_each_mixer([&](auto tag) { names.emplace_back(decltype(tag)::type::kName); });
+  const std::string near = nearest_name(student.mixer, names);
+  source.fail(fields.take("mixer"), fields.key_of("mixer"), "student: unknown mixer '", student.mixer, "'; ",
+              near.empty() ? "" : cat("did you mean '", near, "'? "), "known: ", mixer_names());
 }
 
 Result<nlohmann::json> scalar_json(const std::string& text) {
@@ -233,7 +249,7 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   YamlFields fields(source, node, "student", "student");
   fields.text("mixer", student.mixer);
   fields.whole("window", student.window.size, 0, 1 << 20);
-  fields.whole("sinks", student.window.sinks, 0, 1 << 16);
+  fields.whole("sinks", student.window.sinks, 0, 4096);
   if (student.window.size == 0) student.window.sinks = 0;
   read_keep(source, fields, student.keep);
   fields.text("start", student.start);
@@ -243,7 +259,8 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
     else {
       for (const auto& entry : config) {
         if (!entry.first.IsScalar() || !entry.second.IsScalar()) {
-          source.fail(entry.first, "student.config", "student: the fields in 'config' must be numbers");
+          const std::string field = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+          source.fail(entry.first, "student.config." + field, "student: the fields in 'config' must be numbers");
           break;
         }
         student.config[entry.first.Scalar()] = *scalar_json(entry.second.Scalar());

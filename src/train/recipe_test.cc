@@ -105,8 +105,26 @@ TEST(Recipe, FlagErrorsNameTheFlag) {
   expect_has(wrong("alinge.lr", "1"), {"unknown stage 'alinge'", "align"});
   expect_has(wrong("align.lrate", "1"), {"--set align.lrate=1", "unknown key 'lrate'"});
   expect_has(wrong("align.name.x", "1"), {"--set align.name.x=1"});
-  expect_has(wrong("student.mixer", "mambo"), {"unknown mixer 'mambo'"});
+  expect_has(wrong("student.mixer", "mambo"), {"unknown mixer 'mambo'; did you mean 'mamba'? known: attention, window, slots", "rwkv7"});
+  expect_has(wrong("student.mixer", "transformer"), {"unknown mixer 'transformer'; known: attention, window, slots"});
+  expect_has(wrong("student.config.slots", "0"), {"--set student.config.slots=0: student: mixer 'slots': field 'slots' is 0"});
+  expect_has(wrong("student.config.cells", "3"), {"--set student.config.cells=3: student: mixer 'slots' has no field 'cells'"});
+  expect_has(wrong("student.config.slots", "1.5"), {"field 'slots' is 1.5; expected a whole number"});
+  expect_has(wrong("student.config.slots", "[1]"), {"--set student.config.slots=[1]: student: the fields in 'config' must be numbers"});
+  expect_has(wrong("student.sinks", "4097"), {"'sinks' is '4097'; expected a whole number from 0 to 4096"});
   expect_has(wrong("align..lr", "1"), {"--set align..lr=1", "stage.key=value"});
+}
+
+TEST(Recipe, FieldsThatDoNotGoTogetherAreBlamedOnTheFlag) {
+  const auto wrong = [](const char* mixer, const char* key, const char* value) {
+    const auto r = parse_recipe(kGood, "a.yaml", {{"student.mixer", mixer, "--mixer"}, {"student.config", "{}", "--set ..."},
+                                                  {cat("student.config.", key), value, cat("--set student.config.", key, "=", value)}});
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("mamba", "dt_max", "1e-4"),
+             {"--set student.config.dt_max=1e-4: student: mixer 'mamba': 'dt_min' is 0.001, more than 'dt_max', 0.0001"});
+  expect_has(wrong("mlstm", "soft_cap", "5"), {"--set student.config.soft_cap=5", "'retention' is 0.9975", "'soft_cap' 5", "0.993"});
+  EXPECT_EQ(wrong("mlstm", "soft_cap", "7"), "");
 }
 
 TEST(Recipe, BadInputIsOneLineWithFileAndLine) {
