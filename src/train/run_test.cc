@@ -223,6 +223,18 @@ TEST_F(RunTest, LossesThatAreNotFinite) {
   EXPECT_NE(result.error().message.find("--set align.lr="), std::string::npos);
 }
 
+// Too few steps for that many in a row: a stage that made no step has no loss to report and no student to go on with.
+TEST_F(RunTest, AStageThatSkippedEveryStepIsAnError) {
+  for (const auto& [steps, said] : {std::pair{"1", "not finite in its only step"}, std::pair{"3", "not finite in any of its 3 steps"}}) {
+    const auto result = go(cat("a", steps), false, {0, {}}, {{"align.steps", steps, "--set"}, {"align.schedule", "constant", "--set"}});
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
+    EXPECT_NE(result.error().message.find(said), std::string::npos) << result.error().message;
+    EXPECT_FALSE(std::filesystem::exists(folder_ / cat("a", steps, "/student")));
+  }
+  EXPECT_TRUE(go("b", false, {24, {}}, {{"align.steps", "20", "--set"}, {"kd.steps", "3", "--set"}}).ok()) << "the last steps only";
+}
+
 TEST_F(RunTest, BadInputLeavesNothing) {
   const auto expect_nothing = [&](const Recipe& recipe) {
     RunOptions options;

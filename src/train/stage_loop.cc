@@ -127,12 +127,13 @@ Status StageLoop::step() {
   row.time = state.seconds;
   last_ = row;
   RETORT_RETURN_IF_ERROR(context_.metrics.add(row));
-  return skipped_in_a_row_ >= kMostSkippedInARow ? too_many_skipped() : Status();
+  if (skipped_in_a_row_ < kMostSkippedInARow) return {};
+  return too_many_skipped(cat(kMostSkippedInARow, " steps in a row, the last one step ", report.steps));
 }
 
-Status StageLoop::too_many_skipped() const {
-  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", kMostSkippedInARow, " steps in a row, the last one step ",
-                 context_.state.current.steps, "; a lower lr or a clip usually helps: --set ", stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
+Status StageLoop::too_many_skipped(const std::string& which) const {
+  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which,
+                 "; a lower lr or a clip usually helps: --set ", stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
 }
 
 Status StageLoop::checkpoint() {
@@ -172,8 +173,9 @@ Status StageLoop::run() {
     const double interval = context_.recipe.checkpoint_minutes * 60;
     if (interval > 0 && since_checkpoint_ >= interval && !meter_.done()) RETORT_RETURN_IF_ERROR(checkpoint());
   }
-  optimizer_.take_average();
   const auto& report = context_.state.current;
+  if (report.skipped == report.steps) return too_many_skipped(report.steps == 1 ? "its only step" : cat("any of its ", report.steps, " steps"));
+  optimizer_.take_average();
   progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
                       format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
   return {};

@@ -47,7 +47,7 @@ class StageLoop {
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();
-  Status too_many_skipped() const;
+  Status too_many_skipped(const std::string& which) const;  // "5 steps in a row"
   void show(Progress& progress, const MetricsRow& row) const;
 
   RunContext& context_;
