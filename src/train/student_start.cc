@@ -131,6 +131,15 @@ Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, 
   return internal_error("unknown start of ", spec.name);
 }
 
+Status check_finite(const PartWeights& part) {
+  for (size_t i = 0; i < part.table.size(); ++i) {
+    if (!part.values[i].defined() || at::isfinite(part.values[i]).all().item<bool>()) continue;
+    return invalid("mixer '", part.part.mixer, "': the start of ", part.prefix, part.table[i].name,
+                   " is not finite; another value of the mixer's fields may help, if the teacher's weights are finite");
+  }
+  return {};
+}
+
 }  // namespace
 
 Status fill_start(const WeightStore& teacher, const ModelConfig& config, int layer, uint64_t seed, PartWeights& part) {
@@ -148,7 +157,7 @@ Status fill_start(const WeightStore& teacher, const ModelConfig& config, int lay
     if (filled != spec.shape[0]) return internal_error("start of ", part.prefix, spec.name, ": ", filled, " of ", spec.shape[0], " rows");
     part.values[i] = at::cat(blocks).to(at::kFloat).contiguous();
   }
-  return {};
+  return check_finite(part);
 }
 
 Status fill_from(const PartWeights& source, PartWeights& part) {
@@ -316,7 +325,7 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
     run_model(teacher, {batch.tokens.data() + r * batch.seq, size_t(batch.seq)}, rows[r],
               [&](const LayerView& view) { inputs[view.layer][r] = view.input; });
   }));
-  return run_start_tasks(pool, layers, [&](int64_t l) {
+  RETORT_RETURN_IF_ERROR(run_start_tasks(pool, layers, [&](int64_t l) {
     const at::NoGradGuard no_grad;
     if (heads[l]) {
       const std::vector<double> rms = measure_heads(teacher, int(l), inputs[l], rows);
@@ -330,7 +339,11 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
     for (PartWeights& part : parts[l]) {
       settle_volume(attention, std::span(inputs[l]).first(volume_rows), std::span(rows).first(volume_rows), teacher.numeric, part);
     }
-  });
+  }));
+  for (const auto& layer : parts) {
+    for (const PartWeights& part : layer) RETORT_RETURN_IF_ERROR(check_finite(part));
+  }
+  return {};
 }
 
 }  // namespace retort::train

@@ -123,6 +123,28 @@ TEST_F(StudentStartTest, EveryMixerStartsFinite) {
   });
 }
 
+TEST_F(StudentStartTest, AStartThatIsNotFiniteIsRefused) {
+  ModelConfig config = teacher_->config;
+  for (auto& layer : config.plan) layer.parts[0].mixer = "gla", layer.parts[0].config = nlohmann::json::object();
+  ASSERT_TRUE(validate_plan(config).ok());
+  auto parts = empty_parts(config);
+  for (auto& spec : parts[0][0].table) {
+    if (spec.name == "gk_proj.1.bias") spec.init = {InitBlock::constant(-INFINITY)};
+  }
+  const Status filled = fill_start(*files_->weights, config, 0, 7, parts[0][0]);
+  ASSERT_FALSE(filled.ok());
+  EXPECT_NE(filled.error().message.find("mixer 'gla': the start of model.layers.0.mixer.gk_proj.1.bias is not finite"), std::string::npos)
+      << filled.error().message;
+  for (int l = 0; l < config.layers; ++l) {
+    parts[l][0] = empty_parts(config)[l][0];
+    ASSERT_TRUE(fill_start(*files_->weights, config, l, 7, parts[l][0]).ok());
+  }
+  tensor(parts[1][0], "gk_proj.1.bias").fill_(NAN);
+  const Status started = start_from_data(*teacher_, batch_, 7, pool_, parts);
+  ASSERT_FALSE(started.ok());
+  EXPECT_NE(started.error().message.find("model.layers.1.mixer.gk_proj.1.bias"), std::string::npos) << started.error().message;
+}
+
 // No recurrence, alone or with a window, makes a fresh layer much worse than it is without one: a head keeps a tenth even where it points away.
 TEST_F(StudentStartTest, NoMixerStartsLouderThanItIsOfUse) {
   const WindowConfig window{8, 2};
