@@ -1,11 +1,12 @@
 // Discrete Mamba-2 (mixers.md 3.12), the student of Llamba / MOHAWK: no step size, a decay per head projected from the token,
 // a short convolution without activation, a skip and a gate that both start as the identity.
 //
-//   [x, B, C, z, a] = W_in u;   x, B, C = conv(x, B, C)
+//   [x, B, C, z, a] = W_in u;   x, B, C = norm(conv(x, B, C))
 //   l = log_sigmoid(-a);   S_t = e^l S_{t-1} + B x^T;   y = S^T C + D x;   out = W_out( y o SiLU(z + z_bias) )
 //
 // Every head has its own B and x (the teacher's keys and values repeated per query head); C takes the teacher's queries and
-// the 1/sqrt(d) of attention. Layer: mixers.
+// the 1/sqrt(d) of attention. The norm is the teacher's of its queries and keys, where it has them (Qwen3), on C and B.
+// Layer: mixers.
 #pragma once
 
 #include <cmath>
@@ -26,25 +27,31 @@ struct DiscreteMamba2 {
       v("conv_size", conv_size, 1, 64);
     }
   };
-  enum Weight : int { kIn, kConv, kConvBias, kSkip, kGateBias, kOutput, kWeightCount };
+  enum Weight : int { kIn, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
   static constexpr double kSiluIsOne = 1.278464542761;  // SiLU(1.278464542761) = 1
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     const int64_t e = int64_t(s.heads) * s.head_dim, h = s.heads;
     const bool joined = s.window.size > 0;  // the window already has the current token: no skip
+    const std::vector<int64_t> normed = s.qk_norm ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
+    const double unscaled = 1.0 / std::sqrt(double(s.head_dim));
     using enum TeacherSource;
     using B = InitBlock;
     return {
         {"in_proj.weight", {4 * e + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
-         {B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, 1.0 / std::sqrt(double(s.head_dim))),
+         {B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, unscaled),
           B::constant(0, e), B::constant(0, h)}, HeadAxis::kQueryRowsOfBlocks},
         {"conv1d.weight", {3 * e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
          {B::identity_conv(e), B::identity_conv(e), B::identity_conv(e)}, HeadAxis::kQueryRowsOfBlocks},
+        // Behind an identity it is the teacher's bias.
         {"conv1d.bias", {3 * e}, Precision::kF32, TrainGroup::kFeature,
-         {B::constant(0, e), B::constant(0, e), B::constant(0, e)}, HeadAxis::kQueryRowsOfBlocks},
+         {B::teacher_bias(kValueExpanded, e), B::teacher_bias(kKeyExpanded, e), B::teacher_bias(kQuery, e, unscaled)},
+         HeadAxis::kQueryRowsOfBlocks},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, TrainGroup::kGate, {B::constant(1)}, HeadAxis::kQueryRows},
         {"z_bias", {e}, Precision::kF32, TrainGroup::kGate, {B::constant(kSiluIsOne)}, HeadAxis::kQueryRows},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
+        {"q_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kQueryNorm)}},
+        {"k_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kKeyNorm)}},
     };
   }
 
@@ -63,6 +70,11 @@ struct DiscreteMamba2 {
     in.local_k = ops.columns(xbc, e, e);
     in.q = ops.columns(xbc, 2 * e, e);
     in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    if (s.qk_norm) {
+      in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
+      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.heads, s.norm_eps);
+      in.q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
+    }
     in.k = ops.leaving(in.local_k);
     in.v = ops.leaving(in.local_v);
     in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.columns(p, 4 * e, s.heads))));

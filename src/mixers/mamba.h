@@ -1,11 +1,12 @@
 // S6, the mixer of Mamba-1, as in The Mamba in the Llama (mixers.md 3.11): every channel has a step size computed from the token and
 // a decay of its own for each of its state's cells.
 //
-//   x = SiLU(conv(W_x u));   B = W_B u;   C = W_C u;   Delta = softplus(W_dt W_down u + b);   A = -exp(A_log)
+//   x = SiLU(conv(W_x u));   B = norm(W_B u);   C = norm(W_C u);   Delta = softplus(W_dt W_down u + b);   A = -exp(A_log)
 //   h_c <- exp(Delta_c A_c) o h_c + Delta_c x_c B;   y_c = C . h_c + D_c x_c;   out = W_out( y o SiLU(W_z u) )
 //
 // x, B and C start as the teacher's values, keys and queries; the 1/sqrt(d) of attention is in C. x and B are as many heads as the
-// teacher's keys, repeated per query head (x before the convolution). State: head_dim cells a channel. Layer: mixers.
+// teacher's keys, repeated per query head (x before the convolution). Biases of x, B and C (Qwen2) and norms of B and C (Qwen3) are the
+// teacher's, where it has them. State: head_dim cells a channel. Layer: mixers.
 #pragma once
 
 #include <cmath>
@@ -33,7 +34,10 @@ struct Mamba {
     }
     Status check() const { return dt_min <= dt_max ? Status() : invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max); }
   };
-  enum Weight : int { kX, kB, kC, kZ, kStepDown, kStepUp, kStepBias, kConv, kConvBias, kRate, kSkip, kOutput, kWeightCount };
+  enum Weight : int {
+    kX, kB, kC, kZ, kStepDown, kStepUp, kStepBias, kConv, kConvBias, kRate, kSkip, kOutput, kXBias, kBBias, kCBias, kQueryNorm, kKeyNorm,
+    kWeightCount
+  };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     const int64_t d = s.head_dim, e = int64_t(s.heads) * d, grouped = int64_t(s.kv_heads) * d;
@@ -42,13 +46,15 @@ struct Mamba {
     using enum TeacherSource;
     using B = InitBlock;
     using enum TrainGroup;
+    const auto present = [](bool has, int64_t n) { return has ? std::vector<int64_t>{n} : std::vector<int64_t>{}; };
+    const double unscaled = 1.0 / std::sqrt(double(d));
     const auto inverse_softplus = [](double y) { return y + std::log(-std::expm1(-y)); };
     std::vector<B> step_bias;
     for (int h = 0; h < s.heads; ++h) step_bias.push_back(B::linspace(inverse_softplus(c.dt_min), inverse_softplus(c.dt_max), d));
     return {
         {"in_proj_x.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kValue)}, HeadAxis::kKvRows},
         {"B_proj.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kKey)}, HeadAxis::kKvRows},
-        {"C_proj.weight", {e, s.width}, Precision::kQuantised, kProjection, {B::teacher(kQuery, 0, 1.0 / std::sqrt(double(d)))},
+        {"C_proj.weight", {e, s.width}, Precision::kQuantised, kProjection, {B::teacher(kQuery, 0, unscaled)},
          HeadAxis::kQueryRows},
         {"in_proj_z.weight", {e, s.width}, Precision::kQuantised, kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows},
         // The standard deviations of U(-n^-1/2, n^-1/2).
@@ -61,6 +67,11 @@ struct Mamba {
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{e}, Precision::kF32, kGate, {B::constant(1)}, HeadAxis::kQueryRows},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, kProjection, {B::teacher(TeacherSource::kOutput)},
          HeadAxis::kQueryColumns},
+        {"in_proj_x.bias", present(s.qkv_bias, grouped), Precision::kF32, kProjection, {B::teacher_bias(kValue)}, HeadAxis::kKvRows},
+        {"B_proj.bias", present(s.qkv_bias, grouped), Precision::kF32, kProjection, {B::teacher_bias(kKey)}, HeadAxis::kKvRows},
+        {"C_proj.bias", present(s.qkv_bias, e), Precision::kF32, kProjection, {B::teacher_bias(kQuery, 0, unscaled)}, HeadAxis::kQueryRows},
+        {"q_norm.weight", present(s.qk_norm, d), Precision::kF32, kProjection, {B::teacher(kQueryNorm)}},
+        {"k_norm.weight", present(s.qk_norm, d), Precision::kF32, kProjection, {B::teacher(kKeyNorm)}},
     };
   }
 
@@ -73,10 +84,16 @@ struct Mamba {
                                       const typename Ops::Tensor& u) {
     const auto expand = [&](const auto& grouped) { return ops.repeat_heads(grouped, s.kv_heads, s.group()); };
     RecurrenceInputs<Ops> in;
-    in.local_v = expand(ops.linear(u, w[kX]));
-    in.local_k = expand(ops.linear(u, w[kB]));
-    in.q = ops.linear(u, w[kC]);
+    auto k = ops.linear(u, w[kB], w[kBBias]);
+    in.q = ops.linear(u, w[kC], w[kCBias]);
     in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    if (s.qk_norm) {
+      k = ops.rms_norm_heads(k, w[kKeyNorm], s.kv_heads, s.norm_eps);
+      in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
+      in.q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
+    }
+    in.local_k = expand(k);
+    in.local_v = expand(ops.linear(u, w[kX], w[kXBias]));
     in.bonus = ops.silu(ops.short_conv(in.local_v, w[kConv], w[kConvBias]));
     const auto step = ops.neg(ops.log_sigmoid(ops.neg(ops.linear(ops.linear(u, w[kStepDown]), w[kStepUp], w[kStepBias]))));  // softplus
     in.k = ops.leaving(in.local_k);

@@ -1,11 +1,12 @@
 // Mamba-2 (mixers.md 3.6) with one group per head, as Mamba in the Llama starts it from attention: x, B and C take the teacher's values,
 // keys and queries.
 //
-//   [z, x, B, C, dt] = W_in u;   x, B, C = SiLU(conv(x, B, C));   D_t = softplus(dt + dt_bias);   l = -e^A_log D_t
+//   [z, x, B, C, dt] = W_in u;   x, B, C = SiLU(norm(conv(x, B, C)));   D_t = softplus(dt + dt_bias);   l = -e^A_log D_t
 //   S_t = e^l S_{t-1} + D_t B x^T;   y = S^T C + D x;   out = W_out RMS_head( y o SiLU(z) )
 //
-// B and x are the teacher's, repeated per query head, and C takes the 1/sqrt(d) of attention. A joined part has no skip: its window
-// already has the current token. Layer: mixers.
+// B and x are the teacher's, repeated per query head, and C takes the 1/sqrt(d) of attention. A joined part has no skip, as its window
+// already has the current token, and its norm is the teacher's of queries and keys, where it has them (Qwen3), on C and B. A part alone has
+// no norm there, as Mamba-2 elsewhere. Layer: mixers.
 #pragma once
 
 #include <cmath>
@@ -28,11 +29,12 @@ struct Mamba2 {
       v("retention", retention, 0.5, 1.0 - 1e-6);
     }
   };
-  enum Weight : int { kIn, kConv, kConvBias, kStepBias, kRate, kSkip, kNorm, kOutput, kWeightCount };
+  enum Weight : int { kIn, kConv, kConvBias, kStepBias, kRate, kSkip, kNorm, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     const int64_t e = int64_t(s.heads) * s.head_dim, h = s.heads;
     const bool joined = s.window.size > 0;
+    const std::vector<int64_t> normed = s.qk_norm && joined ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
     const double step = -std::log(c.retention), unscaled = 1.0 / std::sqrt(double(s.head_dim));
     using enum TeacherSource;
     using B = InitBlock;
@@ -52,6 +54,8 @@ struct Mamba2 {
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, kGates, {B::constant(1)}, kByHead},
         {"norm.weight", {e}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}, kByHead},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
+        {"q_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kQueryNorm)}},
+        {"k_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kKeyNorm)}},
     };
   }
 
@@ -66,14 +70,19 @@ struct Mamba2 {
     const auto p = ops.linear(u, w[kIn]);
     const auto conv = ops.short_conv(ops.columns(p, e, 3 * e), w[kConv], w[kConvBias]);
     const auto log_open = ops.log_sigmoid(ops.neg(ops.add_row(ops.columns(p, 4 * e, s.heads), w[kStepBias])));  // minus the step size
-    const auto xbc = ops.silu(conv);
     RecurrenceInputs<Ops> in;
     in.local_v = ops.columns(conv, 0, e);
     in.local_k = ops.columns(conv, e, e);
-    in.local_q = ops.scale(ops.columns(conv, 2 * e, e), std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
-    in.q = ops.columns(xbc, 2 * e, e);
-    in.k = ops.leaving(ops.mul_heads(ops.columns(xbc, e, e), ops.neg(log_open), s.heads));
-    in.v = ops.leaving(ops.columns(xbc, 0, e));
+    auto c = ops.columns(conv, 2 * e, e);
+    in.local_q = ops.scale(c, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    if (w[kQueryNorm]) {
+      in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
+      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.heads, s.norm_eps);
+      c = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
+    }
+    in.q = ops.silu(c);
+    in.k = ops.leaving(ops.mul_heads(ops.silu(in.local_k), ops.neg(log_open), s.heads));
+    in.v = ops.leaving(ops.silu(in.local_v));
     in.log_decay = ops.leaving(ops.mul_exp_row(log_open, w[kRate]));
     in.skip = w[kSkip];
     in.gate = ops.columns(p, 0, e);

@@ -19,16 +19,20 @@ constexpr int kSeq = 48;
 class StudentStartTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_TRUE(retort::test::write_tiny_model(folder_ / "teacher").ok());
-    auto files = open_model(folder_ / "teacher");
+    open_teacher("teacher", retort::test::tiny_config());
+    batch_.rows = 2, batch_.seq = kSeq;
+    batch_.starts = {0, kSeq, kSeq + 20};
+    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+  }
+
+  void open_teacher(const std::string& name, const ModelConfig& config) {
+    ASSERT_TRUE(retort::test::write_random_model(folder_ / name, config).ok());
+    auto files = open_model(folder_ / name);
     ASSERT_TRUE(files.ok()) << files.error().message;
     files_ = std::make_unique<ModelFiles>(std::move(*files));
     auto teacher = load_model(*files_, Numeric::kExact);
     ASSERT_TRUE(teacher.ok()) << teacher.error().message;
     teacher_ = std::make_unique<TorchModel>(std::move(*teacher));
-    batch_.rows = 2, batch_.seq = kSeq;
-    batch_.starts = {0, kSeq, kSeq + 20};
-    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
   }
 
   // The student with this mixer in every layer.
@@ -121,6 +125,25 @@ TEST_F(StudentStartTest, EveryMixerStartsFinite) {
       }
     }
   });
+}
+
+// A window longer than the text is the teacher's attention, with its biases (Qwen2) and its norms of q and k (Qwen3).
+TEST_F(StudentStartTest, AWindowOverTheWholeTextIsTheTeachersLayer) {
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    ModelConfig config = retort::test::tiny_config();
+    config.family = family;
+    config.qkv_bias = config.family == "qwen2", config.qk_norm = config.family == "qwen3";
+    ASSERT_NO_FATAL_FAILURE(open_teacher(family, config));
+    ASSERT_EQ(teacher_->config.qkv_bias, config.qkv_bias);
+    ASSERT_EQ(teacher_->config.qk_norm, config.qk_norm);
+    const at::Tensor x = input(), want = output(teacher_->layers[0][0], x);
+    for_each_mixer([&](auto tag) {
+      using Mixer = typename decltype(tag)::type;
+      if (!Mixer::kRecurrent && !Mixer::kNeedsWindow) return;
+      const auto parts = start(Mixer::kName, nlohmann::json::object(), {kSeq + 1, 0});
+      EXPECT_LT(error(output(parts[0][0], x), want), 1e-5) << Mixer::kName << " of " << family;
+    });
+  }
 }
 
 TEST_F(StudentStartTest, AStartThatIsNotFiniteIsRefused) {

@@ -9,6 +9,7 @@ def layer(case, core=decaying):
     p = case.linear("in_proj")
     xbc = case.conv(p[:, : 3 * e], case.get("conv1d.weight"), case.get("conv1d.bias"))
     x, b, c = (case.split(z) for z in xbc.split(e, -1))
+    b, c = case.normed("k", b), case.normed("q", c * case.head_dim**0.5) / case.head_dim**0.5
     log_decay = log_sigmoid(-p[:, 4 * e :])[..., None]
     y, state = core(c, case.far(b), case.far(x), case.far(log_decay))
     if case.get("D") is not None:

@@ -16,15 +16,16 @@ def layer(case, core=stepping):
     e = case.heads * case.head_dim
     p = case.linear("in_proj")
     conv = case.conv(p[:, e : 4 * e], case.get("conv1d.weight"), case.get("conv1d.bias"))
-    x, b, c = (case.split(n) for n in silu(conv).split(e, -1))
+    v, k, q = (case.split(n) for n in conv.split(e, -1))  # the window sees them without SiLU
+    k, q = case.normed("k", k), case.normed("q", q * case.head_dim**0.5)
+    x, b, c = silu(v), silu(k), silu(q / case.head_dim**0.5)
     step = torch.nn.functional.softplus(p[:, 4 * e :] + case.get("dt_bias"))
     far_step = case.far(step[..., None])[..., 0]
     y, state = core(case.far(x), far_step, -case.get("A_log").exp(), case.far(b), c)
     if case.get("D") is not None:
         y = y + case.get("D")[:, None] * x
     y = rms(y * silu(case.split(p[:, :e])), case.split(case.get("norm.weight")), case.eps)
-    v, k, q = (case.split(n) for n in conv.split(e, -1))  # the window sees them without SiLU
-    return case.out(case.add_window(y, q * case.head_dim**0.5, k, v), "out_proj"), state
+    return case.out(case.add_window(y, q, k, v), "out_proj"), state
 
 
 def chunk_scan(f):
