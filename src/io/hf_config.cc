@@ -5,6 +5,7 @@
 
 #include "base/mapped_file.h"
 #include "base/path.h"
+#include "io/fingerprint_record.h"
 #include "io/json_fields.h"
 #include "mixers/list.h"
 
@@ -229,6 +230,47 @@ json plan_to_json(const std::vector<LayerPlan>& plan) {
   return layers;
 }
 
+json sizes_to_json(const ModelConfig& c) {
+  return {{"num_hidden_layers", c.layers},
+          {"hidden_size", c.width},
+          {"num_attention_heads", c.heads},
+          {"num_key_value_heads", c.kv_heads},
+          {"head_dim", c.head_dim},
+          {"intermediate_size", c.mlp_width},
+          {"vocab_size", c.vocab_size},
+          {"rms_norm_eps", as_short_double(c.norm_eps)},
+          {"tie_word_embeddings", c.tie_embeddings},
+          {"rope_theta", c.rope.base},
+          {"rope_scaling", rope_to_json(c.rope)}};
+}
+
+// What a student has beside the keys of its teacher's family and its fingerprint.
+json student_to_json(const ModelConfig& c) { return {{"teacher_model_type", c.family}, {"mixers", plan_to_json(c.plan)}}; }
+
+json fingerprint_record(const ModelConfig& c) {
+  json out = sizes_to_json(c);
+  out.update(student_to_json(c));
+  return out;
+}
+
+// The configuration is the one that its fingerprint was taken of.
+Status check_fingerprint(const JsonFields& f, const ModelConfig& c) {
+  const std::string own = fingerprint(c);
+  if (!f.has("fingerprint")) {
+    return f.bad("key 'fingerprint' is missing, which guards a student against edits that change its equations; this configuration has \"",
+                 own, "\"");
+  }
+  RETORT_TRY(const std::string stored, f.text("fingerprint"));
+  if (stored == own) return {};
+  const std::string message = cat("fingerprint is ", stored, " but this configuration has ", own);
+  if (!f.has("fingerprint_of") || !f.at("fingerprint_of").is_object()) {
+    return f.bad(message, "; it was edited, or written by a Retort with other equations");
+  }
+  const std::string difference = first_difference(f.at("fingerprint_of"), fingerprint_record(c));
+  if (difference.empty()) return f.bad(message, "; no key was edited: it was written by a Retort with other equations");
+  return f.bad(message, "; first difference: ", difference);
+}
+
 const char* class_name(const std::string& family) {
   if (family == "mistral") return "MistralForCausalLM";
   if (family == "qwen2") return "Qwen2ForCausalLM";
@@ -273,42 +315,26 @@ Result<ModelConfig> config_from_json(const json& root, const std::string& where,
     c.plan = attention_plan(c);
   }
   if (auto status = validate_plan(c); !status.ok()) return in_file(where, status.error());
-  if (student && f.has("fingerprint")) {
-    RETORT_TRY(const std::string stored, f.text("fingerprint"));
-    if (stored != fingerprint(c)) {
-      return f.bad("fingerprint is ", stored, " but this configuration has ", fingerprint(c),
-                   "; it was edited, or written by a Retort with other equations");
-    }
-  }
+  if (student) RETORT_RETURN_IF_ERROR(check_fingerprint(f, c));
   return c;
 }
 
 json config_to_json(const ModelConfig& c, const std::string& dtype) {
   const bool student = !is_plain_transformer(c);
-  json out = {{"architectures", {student ? "RetortForCausalLM" : class_name(c.family)}},
+  json out = sizes_to_json(c);
+  out.update({{"architectures", {student ? "RetortForCausalLM" : class_name(c.family)}},
               {"model_type", student ? "retort" : c.family},
-              {"num_hidden_layers", c.layers},
-              {"hidden_size", c.width},
-              {"num_attention_heads", c.heads},
-              {"num_key_value_heads", c.kv_heads},
-              {"head_dim", c.head_dim},
-              {"intermediate_size", c.mlp_width},
-              {"vocab_size", c.vocab_size},
               {"max_position_embeddings", c.context_length},
-              {"rms_norm_eps", as_short_double(c.norm_eps)},
-              {"tie_word_embeddings", c.tie_embeddings},
               {"hidden_act", "silu"},
-              {"rope_theta", c.rope.base},
-              {"rope_scaling", rope_to_json(c.rope)},
               {"bos_token_id", c.bos_id >= 0 ? json(c.bos_id) : json(nullptr)},
               {"eos_token_id", eos_to_json(c.eos_ids)},
-              {"torch_dtype", dtype}};
+              {"torch_dtype", dtype}});
   if (c.family == "mistral") out["sliding_window"] = nullptr;
   if (!c.name.empty()) out["_name_or_path"] = c.name;
   if (student) {
-    out["teacher_model_type"] = c.family;
-    out["mixers"] = plan_to_json(c.plan);
+    out.update(student_to_json(c));
     out["fingerprint"] = fingerprint(c);
+    out["fingerprint_of"] = fingerprint_record(c);
   }
   if (!c.provenance.is_null()) out["distill_config"] = c.provenance;
   return out;

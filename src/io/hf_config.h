@@ -6,9 +6,11 @@
 //
 //   "model_type": "retort", "teacher_model_type": "llama", "fingerprint": "16 hex digits", "distill_config": {...},
 //   "mixers": [ [ {"mixer": "slots", "kv_heads": [0, 2], "window": 64, "window_sinks": 4, "slots": 256},
-//                 {"mixer": "attention", "kv_heads": [1]} ], ... one list of parts per layer ]
+//                 {"mixer": "attention", "kv_heads": [1]} ], ... one list of parts per layer ],
+//   "fingerprint_of": {...}
 //
-// where whatever a part has beside those four keys is its mixer's own field.
+// where whatever a part has beside those four keys is its mixer's own field. A student without its fingerprint, or with another, is
+// refused; "fingerprint_of" repeats what it was taken of and serves to say what differs first. Older students have none.
 //
 // A teacher with a sliding window shorter than its context (Mistral 7B v0.1) is read with the window as its context: up
 // to there the window changes nothing, so what is computed is exact; past it, Retort refuses rather than approximates.

@@ -37,6 +37,7 @@ json student() {
   j["mixers"] = json::parse(R"([[{"mixer": "slots", "kv_heads": [0], "window": 8, "window_sinks": 2, "slots": 16},
     {"mixer": "attention", "kv_heads": [1]}], [{"mixer": "gla", "kv_heads": [0, 1]}]])");
   j["distill_config"] = {{"teacher", "tiny"}};
+  j["fingerprint"] = "586da3e3db03e64e";  // another one only where a mixer's fields or tensors change: older students are then refused
   return j;
 }
 
@@ -154,6 +155,51 @@ TEST(HfConfig, StudentLies) {
   json j = student();
   j.erase("mixers");
   EXPECT_REFUSED("'mixers'", j);
+}
+
+TEST(HfConfig, AKvHeadThatNoPartOwnsIsNamed) {
+  json j = student();
+  j["mixers"][1][0]["kv_heads"] = {0};
+  EXPECT_REFUSED("mixers[1]: kv head 1 is owned by no part; every one of 0 to 1 must be", j);
+}
+
+TEST(HfConfig, AFingerprintThatDiffersSaysWhatDiffersFirst) {
+  const json written = config_to_json(*config_from_json(student(), "config.json"));
+  EXPECT_EQ(written.at("fingerprint"), student().at("fingerprint")) << "files that were written before must stay readable";
+  const auto changed = [&](const std::string& pointer, json value) {
+    json j = written;
+    j[json::json_pointer(pointer)] = std::move(value);
+    return j;
+  };
+  EXPECT_REFUSED("first difference: layer 1, part 0 (gla): field 'retention' is 0.5, the fingerprint was taken with 0.99",
+                 changed("/mixers/1/0/retention", 0.5));
+  EXPECT_REFUSED("layer 0, part 0 (slots): field 'window_sinks' is 1, the fingerprint was taken with 2",
+                 changed("/mixers/0/0/window_sinks", 1));
+  EXPECT_REFUSED("layer 0, part 1: 'mixer' is \"retnet\", the fingerprint was taken with \"attention\"",
+                 changed("/mixers/0/1/mixer", "retnet"));
+  EXPECT_REFUSED("layer 0 has 1 part, the fingerprint was taken with 2", changed("/mixers/0", written["mixers"][1]));
+  EXPECT_REFUSED("key 'rope_theta' is 5000.0, the fingerprint was taken with 100000.0", changed("/rope_theta", 5000));
+  EXPECT_REFUSED("key 'head_dim' is 16, the fingerprint was taken with 8", changed("/head_dim", 16));
+  EXPECT_REFUSED("key 'teacher_model_type' is \"qwen2\", the fingerprint was taken with \"llama\"",
+                 changed("/teacher_model_type", "qwen2"));
+  EXPECT_REFUSED("no key was edited: it was written by a Retort with other equations", changed("/fingerprint", "0123456789abcdef"));
+  json old = changed("/rope_theta", 5000);
+  old.erase("fingerprint_of");
+  EXPECT_REFUSED("it was edited, or written by a Retort with other equations", old);
+  for (const json& record : {json(3), json::array(), json::object(), json{{"mixers", {1, {2}}}}}) {
+    json j = old;
+    j["fingerprint_of"] = record;
+    EXPECT_REFUSED("fingerprint is 586da3e3db03e64e but", j);
+  }
+}
+
+TEST(HfConfig, AStudentHasAFingerprint) {
+  json j = student();
+  j["fingerprint"] = nullptr;
+  EXPECT_REFUSED("key 'fingerprint' is missing", j);
+  EXPECT_REFUSED("this configuration has \"586da3e3db03e64e\"", j);
+  j.erase("fingerprint");
+  EXPECT_REFUSED("key 'fingerprint' is missing", j);
 }
 
 TEST(HfConfig, DeepJsonIsRefused) {

@@ -74,8 +74,9 @@ Status validate_sizes(const ModelConfig& c) {
         if (!owned.insert(g).second) return invalid("config: mixers[", l, "]: kv head ", g, " is owned twice");
       }
     }
-    if (static_cast<int>(owned.size()) != c.kv_heads) {
-      return invalid("config: mixers[", l, "]: ", owned.size(), " of ", c.kv_heads, " kv heads are owned; every one must be");
+    for (int g = 0; g < c.kv_heads; ++g) {
+      if (owned.count(g)) continue;
+      return invalid("config: mixers[", l, "]: kv head ", g, " is owned by no part; every one of 0 to ", c.kv_heads - 1, " must be");
     }
   }
   return {};

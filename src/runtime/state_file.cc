@@ -83,6 +83,18 @@ struct Header {
   uint64_t tokens = 0, position = 0, fixed = 0, caches = 0;
 };
 
+// An identity is FINGERPRINT-HASH OF WEIGHTS-CACHE TYPE.
+std::string identity_difference(const std::string& saved, const std::string& own) {
+  const auto upto = [](const std::string& text, int dashes) {
+    size_t end = text.find('-');
+    while (--dashes > 0 && end != std::string::npos) end = text.find('-', end + 1);
+    return text.substr(0, end);
+  };
+  if (upto(saved, 1) != upto(own, 1)) return "the configuration differs";
+  if (upto(saved, 2) != upto(own, 2)) return "the weights differ";
+  return "the numbers of the cache differ, which the weight format sets";
+}
+
 Status check_identity(Reader& in, const std::string& path, const std::string& identity) {
   char magic[8];
   uint32_t version = 0, length = 0;
@@ -93,7 +105,10 @@ Status check_identity(Reader& in, const std::string& path, const std::string& id
   if (length > 256) return invalid(path, ": byte 12: an identity of ", length, " bytes; expected at most 256");
   std::string saved(length, '\0');
   RETORT_RETURN_IF_ERROR(in.read(saved.data(), length));
-  if (saved != identity) return invalid(path, ": the state belongs to model ", saved, ", not to this one (", identity, ")");
+  if (saved != identity) {
+    return invalid(path, ": the state belongs to model ", saved, ", not to this one (", identity, "): ",
+                   identity_difference(saved, identity));
+  }
   return {};
 }
 
