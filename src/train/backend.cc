@@ -142,7 +142,12 @@ class TorchBackend : public Backend {
   Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                       std::vector<std::vector<PartWeights>>& parts) {
     if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
-    for (int l = 0; l < config.layers; ++l) RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, config, l, seed, parts[l][0]));
+    for (int l = 0; l < config.layers; ++l) {
+      for (PartWeights& part : parts[l]) {
+        const bool attention = part.part.mixer == Attention::kName;
+        RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part));
+      }
+    }
     const int rows = std::max<int>(1, int(recipe_.data.calibration_tokens / kCalibrationRow));
     RETORT_TRY(Batch batch, text(rows, kCalibrationRow));
     return start_from_data(teacher_, batch, seed, pool_, parts);
@@ -156,13 +161,15 @@ class TorchBackend : public Backend {
     }
     RETORT_TRY(auto source, load_model(files, Numeric::kExact));
     for (int l = 0; l < config.layers; ++l) {
-      const PartWeights& from = source.layers[l][0];
-      PartWeights& to = parts[l][0];
-      if (source.layers[l].size() != 1 || from.part != to.part) {
-        return invalid(path, ": layer ", l, " is not mixer '", to.part.mixer, "' with window ", to.part.window.size, " and ",
-                       to.part.config.dump(), " over all heads, which the recipe's student is");
+      for (size_t p = 0; p < parts[l].size(); ++p) {
+        PartWeights& to = parts[l][p];
+        if (source.layers[l].size() != parts[l].size() || source.layers[l][p].part != to.part) {
+          const auto heads = to.part.kv_heads.size() == size_t(config.kv_heads) ? "all heads" : cat("kv heads ", numbers_text(to.part.kv_heads));
+          return invalid(path, ": layer ", l, " is not mixer '", to.part.mixer, "' with window ", to.part.window.size, " and ",
+                         to.part.config.dump(), " over ", heads, ", which the recipe's student is");
+        }
+        RETORT_RETURN_IF_ERROR(fill_from(source.layers[l][p], to));
       }
-      RETORT_RETURN_IF_ERROR(fill_from(from, to));
     }
     return {};
   }
@@ -197,14 +204,17 @@ class TorchBackend : public Backend {
         if (part.part.mixer == Attention::kName) {
           RETORT_RETURN_IF_ERROR(fill_attention(l, part));
         } else {
-          RETORT_RETURN_IF_ERROR(fill_from(pure[l][0], part));
+          const auto source = std::find_if(pure[l].begin(), pure[l].end(), [&](const PartWeights& p) {
+            return std::binary_search(p.part.kv_heads.begin(), p.part.kv_heads.end(), part.part.kv_heads.front());
+          });
+          RETORT_RETURN_IF_ERROR(fill_from(*source, part));
         }
       }
     }
     return {};
   }
 
-  // The mixer keeps what attention does not.
+  // The mixers keep what attention does not.
   Status plan_kept(const std::vector<std::pair<int, int>>& kept, StartReport& report) {
     ModelConfig& config = student_.config;
     std::vector<std::vector<bool>> exact(config.layers, std::vector<bool>(config.kv_heads, false));
@@ -215,12 +225,19 @@ class TorchBackend : public Backend {
       report.kept.push_back(g < 0 ? cat(l) : cat(l, ".", g));
     }
     for (int l = 0; l < config.layers; ++l) {
-      Part mixer = config.plan[l].parts[0], attention;
-      mixer.kv_heads.clear();
-      for (int h = 0; h < config.kv_heads; ++h) (exact[l][h] ? attention : mixer).kv_heads.push_back(h);
-      config.plan[l].parts.clear();
-      if (!mixer.kv_heads.empty()) config.plan[l].parts.push_back(mixer);
-      if (!attention.kv_heads.empty()) config.plan[l].parts.push_back(attention);
+      auto& parts = config.plan[l].parts;
+      Part attention;
+      for (Part& part : parts) {
+        if (part.mixer == Attention::kName) {
+          for (int h : part.kv_heads) exact[l][h] = true;
+        }
+        std::erase_if(part.kv_heads, [&](int h) { return exact[l][h]; });
+      }
+      std::erase_if(parts, [](const Part& part) { return part.kv_heads.empty(); });
+      for (int h = 0; h < config.kv_heads; ++h) {
+        if (exact[l][h]) attention.kv_heads.push_back(h);
+      }
+      if (!attention.kv_heads.empty()) parts.push_back(attention);
     }
     return validate_plan(config);
   }

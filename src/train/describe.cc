@@ -48,7 +48,10 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
   int64_t parameters = 0, teacher_parameters = 0;
   for (const auto& spec : tensors) parameters += spec.count();
   for (const auto& spec : model_tensors(files.config)) teacher_parameters += spec.count();
-  Json stages = Json::array();
+  Json stages = Json::array(), others = Json::array();
+  for (const auto& spec : recipe.student.layers) {
+    others.push_back(cat(spec.mixer, " in layers ", numbers_text(spec.layers), spec.heads.empty() ? "" : ", kv heads " + numbers_text(spec.heads)));
+  }
   int64_t most = 0;
   for (const auto& stage : recipe.stages) {
     stages.push_back(describe_stage(stage, tensors));
@@ -57,6 +60,7 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
   return Json{{"name", recipe.name},
               {"teacher", {{"path", teacher}, {"layers", files.config.layers}, {"kv_heads", files.config.kv_heads}, {"parameters", teacher_parameters}}},
               {"student", {{"mixer", recipe.student.mixer}, {"window", recipe.student.window.size}, {"sinks", recipe.student.window.sinks},
+                           {"layers", others},
                            {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start}, {"parameters_all_layers_replaced", parameters}}},
               {"stages", stages},
               // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
@@ -73,6 +77,7 @@ std::string description_text(const nlohmann::ordered_json& d) {
                         " kv heads, ", count(teacher["parameters"]), " parameters\nstudent  ", text(student["mixer"]), ", window ", student["window"],
                         " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]), "; ",
                         count(student["parameters_all_layers_replaced"]), " parameters with every layer replaced\n");
+  for (const auto& other : student["layers"]) out += cat("         ", text(other), "\n");
   for (const auto& stage : d["stages"]) {
     std::string losses;
     for (const auto& loss : stage["losses"]) losses += (losses.empty() ? "" : " + ") + text(loss);

@@ -13,11 +13,11 @@ struct RankedErrors {
   std::vector<std::vector<double>> heads;     // [layer][kv head]: how much of it goes when that head is exact
 };
 
-// Every layer of the student fed with the teacher's input. `parts` has one part per layer, which owns all kv heads.
+// Every layer of the student fed with the teacher's input. `parts` are [layer][part], and own all kv heads.
 Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& parts, const Batch& batch,
                                     ThreadPool& pool);
 
-// What to keep, best first: (layer, kv head), kv head -1 for a whole layer.
+// What to keep, best first: (layer, kv head), kv head -1 for a whole layer. `config` is the student's; what is attention there is not ranked.
 std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors);
 
 // The layers that a kept fraction f = 1/p names: those with i mod p = p - 1.

@@ -4,7 +4,7 @@
 //
 //   name: align-kd
 //   seed: 1
-//   student: {mixer: slots, window: 64, sinks: 4, config: {slots: 256}, keep: none, start: teacher}
+//   student: {mixer: slots, window: 64, sinks: 4, config: {slots: 256}, layers: [{layers: 0-3, mixer: gla}], keep: none, start: teacher}
 //   data: {train: [corpus.jsonl], held_out: 0.02}
 //   defaults: {seq: 384, batch: 2}
 //   stages:
@@ -93,10 +93,20 @@ struct KeepSpec {
   std::vector<std::pair<int, int>> list;         // kList: (layer, kv head); kv head -1: the whole layer
 };
 
-struct StudentSpec {
+struct MixerSpec {
   std::string mixer = "slots";
   WindowConfig window{64, 4};
   nlohmann::json config = nlohmann::json::object();   // the mixer's fields
+};
+
+// Another mixer in some layers, or for some of their kv heads.
+struct LayerSpec : MixerSpec {
+  std::vector<int> layers;                            // rising
+  std::vector<int> heads;                             // rising; empty: all of the layer's
+};
+
+struct StudentSpec : MixerSpec {                      // of what `layers` does not name
+  std::vector<LayerSpec> layers;                      // no kv head of a layer is in two of them
   KeepSpec keep;
   std::string start = "teacher";                      // or the folder of another student
 };
@@ -134,6 +144,10 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe);
 // "none", "heads:12", "layers:6", "0.25", or "list:18.2,23.0,7": layer.kv_head, or a whole layer.
 Result<KeepSpec> parse_keep(const std::string& text);
 std::string keep_text(const KeepSpec& keep);
+
+// "0-3,7" -> 0, 1, 2, 3, 7, sorted; every number once.
+Result<std::vector<int>> parse_numbers(const std::string& text);
+std::string numbers_text(const std::vector<int>& numbers);
 
 const char* loss_name(LossKind kind);            // attn_out, hidden, logits, ce
 const char* form_name(LossForm form);

@@ -187,6 +187,53 @@ TEST(Recipe, Keep) {
   }
 }
 
+TEST(Recipe, Numbers) {
+  EXPECT_EQ(*parse_numbers("7, 0-3"), (std::vector<int>{0, 1, 2, 3, 7}));
+  for (const char* text : {"0", "0-3,7", "1,3,5-6"}) EXPECT_EQ(numbers_text(*parse_numbers(text)), text);
+  for (const char* text : {"", "a", "-1", "3-1", "1-", "1,,2", "1,1", "0-3,2", "1.5", "123456"}) EXPECT_FALSE(parse_numbers(text).ok()) << text;
+}
+
+TEST(Recipe, OtherMixersInSomeLayers) {
+  const Recipe r = good({{"student.layers", "[{layers: '0-1,4', mixer: gla, config: {retention: 0.9}}, {layers: [2, 3], heads: 0, window: 16},"
+                                            " {layers: 2, heads: [1, 2], mixer: retnet, window: 0}]", "--set ..."}});
+  ASSERT_EQ(r.student.layers.size(), 3u);
+  const LayerSpec &gla = r.student.layers[0], &slots = r.student.layers[1], &retnet = r.student.layers[2];
+  EXPECT_EQ(gla.layers, (std::vector<int>{0, 1, 4}));
+  EXPECT_TRUE(gla.heads.empty());
+  EXPECT_EQ(gla.window, (WindowConfig{64, 4})) << "as the student's";
+  EXPECT_EQ(gla.config, (nlohmann::json{{"retention", 0.9}}));
+  EXPECT_EQ(slots.mixer, "slots");
+  EXPECT_EQ(slots.config["slots"], 128) << "the same mixer keeps the student's fields";
+  EXPECT_EQ(slots.window, (WindowConfig{16, 4}));
+  EXPECT_EQ(retnet.heads, (std::vector<int>{1, 2}));
+  EXPECT_TRUE(retnet.config.empty()) << "another mixer does not";
+  EXPECT_EQ(retnet.window, WindowConfig());
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(r).dump(1));
+  EXPECT_EQ(good({{"student.layers", "[]", "--set ..."}}).student.layers.size(), 0u);
+}
+
+TEST(Recipe, OtherMixersThatCannotBe) {
+  const auto error = [](const std::string& layers) { return error_of("keep: heads:12", "layers: " + layers); };
+  expect_has(error("3"), {"a.yaml:3", "'layers' must be a list"});
+  expect_has(error("[gla]"), {"a.yaml:3", "student.layers[0] must be a mapping"});
+  expect_has(error("[{mixer: gla}]"), {"a.yaml:3", "student.layers[0] needs 'layers'"});
+  expect_has(error("[{layers: 3-1}]"), {"student.layers[0]: 'layers' is '3-1'", "0-3,7"});
+  expect_has(error("[{layers: 0, heads: [1, 1]}]"), {"student.layers[0]: 'heads' is '1,1'", "once"});
+  expect_has(error("[{layers: 0, mixer: glaa}]"), {"student.layers[0]: unknown mixer 'glaa'", "gla"});
+  expect_has(error("[{layers: 0, mixer: gla, config: {slots: 3}}]"), {"student.layers[0]: mixer 'gla' has no field 'slots'"});
+  expect_has(error("[{layers: 0, mixer: window, window: 0}]"), {"student.layers[0]: mixer 'window' needs a window"});
+  expect_has(error("[{layers: 0, mixer: attention, window: 8}]"), {"student.layers[0]: mixer 'attention' takes no window"});
+  expect_has(error("[{layers: 0, kv_heads: 1}]"), {"student.layers[0]: unknown key 'kv_heads'", "heads"});
+  expect_has(error("[{layers: 0-3, mixer: gla}, {layers: 2, mixer: retnet}]"), {"student.layers[1]: layer 2 is in student.layers[0] too"});
+  expect_has(error("[{layers: 2, heads: 0}, {layers: 2}]"), {"student.layers[1]: layer 2 is in student.layers[0] too"});
+  expect_has(error("[{layers: 2, heads: 0-1}, {layers: 2, heads: 1}]"), {"student.layers[1]: kv head 1 of layer 2 is in student.layers[0] too"});
+  const auto flag = parse_recipe(kGood, "a.yaml", {{"student.layers", "[{layers: 0, mixer: mambo}]", "--set student.layers=..."}});
+  ASSERT_FALSE(flag.ok());
+  expect_has(flag.error().message, {"--set student.layers=...: student.layers[0]: unknown mixer 'mambo'"});
+}
+
 TEST(Recipe, WhatTrains) {
   StageSpec stage;
   const std::string q = "model.layers.0.mixer.q_proj.weight", parts = "model.layers.0.mixer.parts.1.write.weight";

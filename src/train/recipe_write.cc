@@ -67,6 +67,18 @@ bool plain_text(const std::string& text) {
          std::find(kWords.begin(), kWords.end(), lower) == kWords.end();
 }
 
+// The keys that `student` and each of its `layers` share.
+Json mixer_json(const MixerSpec& spec) {
+  return {{"mixer", spec.mixer}, {"window", spec.window.size}, {"sinks", spec.window.sinks}, {"config", Json::parse(spec.config.dump())}};
+}
+
+Json layer_json(const LayerSpec& spec) {
+  Json out = {{"layers", numbers_text(spec.layers)}};
+  if (!spec.heads.empty()) out["heads"] = numbers_text(spec.heads);
+  out.update(mixer_json(spec));
+  return out;
+}
+
 // JSON is YAML; unquoted names only make it pleasanter to read.
 std::string flow(const Json& value) {
   if (value.is_string()) return plain_text(value.get<std::string>()) ? value.get<std::string>() : value.dump();
@@ -87,8 +99,10 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
   const auto& student = recipe.student;
   Json out = {{"name", recipe.name}, {"seed", recipe.seed}, {"save_init", recipe.save_init},
               {"checkpoint_minutes", recipe.checkpoint_minutes}};
-  out["student"] = {{"mixer", student.mixer}, {"window", student.window.size}, {"sinks", student.window.sinks},
-                    {"config", Json::parse(student.config.dump())}, {"keep", keep_text(student.keep)}, {"start", student.start}};
+  out["student"] = mixer_json(student);
+  for (const auto& spec : student.layers) out["student"]["layers"].push_back(layer_json(spec));
+  out["student"]["keep"] = keep_text(student.keep);
+  out["student"]["start"] = student.start;
   out["data"] = {{"train", recipe.data.train}, {"held_out", recipe.data.held_out},
                  {"calibration_tokens", recipe.data.calibration_tokens}};
   out["stages"] = Json::array();
@@ -117,6 +131,37 @@ std::string resolved_yaml(const Recipe& recipe) {
       }
     }
   }
+  return out;
+}
+
+std::string numbers_text(const std::vector<int>& numbers) {
+  std::string out;
+  for (size_t first = 0; first < numbers.size();) {
+    size_t last = first;
+    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
+    out += cat(out.empty() ? "" : ",", numbers[first], last > first ? cat("-", numbers[last]) : "");
+    first = last + 1;
+  }
+  return out;
+}
+
+Result<std::vector<int>> parse_numbers(const std::string& text) {
+  const auto bad = [&] { return invalid("'", text, "'; expected numbers and rising ranges such as 0-3,7, every number once"); };
+  const auto number = [](const std::string& digits) {
+    const bool good = !digits.empty() && digits.size() < 6 && digits.find_first_not_of("0123456789") == std::string::npos;
+    return good ? std::stoi(digits) : -1;
+  };
+  std::vector<int> out;
+  std::stringstream split(text);
+  for (std::string item; std::getline(split, item, ',');) {
+    item.erase(std::remove(item.begin(), item.end(), ' '), item.end());
+    const auto dash = item.find('-');
+    const int first = number(item.substr(0, dash)), last = dash == std::string::npos ? first : number(item.substr(dash + 1));
+    if (first < 0 || last < first) return bad();
+    for (int n = first; n <= last; ++n) out.push_back(n);
+  }
+  std::sort(out.begin(), out.end());
+  if (out.empty() || std::adjacent_find(out.begin(), out.end()) != out.end()) return bad();
   return out;
 }
 

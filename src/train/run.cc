@@ -207,10 +207,9 @@ class Run {
   Status begin() {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
-    if (recipe_.student.keep.kind == KeepSpec::Kind::kNone) {  // otherwise which tensors there are takes measuring: start_student() asks
-      RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-      RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
-    }
+    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
+    // With kept attention, which tensors there are takes measuring: start_student() asks.
+    if (recipe_.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
     std::error_code error;
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);

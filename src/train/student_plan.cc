@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fnmatch.h>
+#include <numeric>
 
 #include "mixers/list.h"
 
@@ -19,15 +20,43 @@ std::string group_names() {
   return out;
 }
 
+Part part_of(const MixerSpec& spec, const std::vector<int>& kv_heads) {
+  return {spec.mixer, kv_heads, spec.mixer == Attention::kName ? WindowConfig() : spec.window, spec.config};
+}
+
+// The layers and kv heads that the recipe names are the teacher's.
+Status check_layers(const ModelConfig& teacher, const StudentSpec& student) {
+  for (size_t i = 0; i < student.layers.size(); ++i) {
+    const LayerSpec& spec = student.layers[i];
+    if (spec.layers.back() >= teacher.layers) {
+      return invalid("recipe: student.layers[", i, "] names layer ", spec.layers.back(), "; the model has layers 0 to ", teacher.layers - 1);
+    }
+    if (!spec.heads.empty() && spec.heads.back() >= teacher.kv_heads) {
+      return invalid("recipe: student.layers[", i, "] names kv head ", spec.heads.back(), "; the model has kv heads 0 to ", teacher.kv_heads - 1);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student) {
+  RETORT_RETURN_IF_ERROR(check_layers(teacher, student));
   ModelConfig config = teacher;
-  for (auto& layer : config.plan) {
-    Part part{student.mixer, {}, student.window, student.config};
-    if (student.mixer == Attention::kName) part.window = {};
-    for (int g = 0; g < config.kv_heads; ++g) part.kv_heads.push_back(g);
-    layer.parts = {part};
+  for (int l = 0; l < config.layers; ++l) {
+    std::vector<int> rest(size_t(config.kv_heads));
+    std::iota(rest.begin(), rest.end(), 0);
+    const std::vector<int> all = rest;
+    std::vector<Part> others;
+    for (const LayerSpec& spec : student.layers) {
+      if (!std::binary_search(spec.layers.begin(), spec.layers.end(), l)) continue;
+      others.push_back(part_of(spec, spec.heads.empty() ? all : spec.heads));
+      for (int g : others.back().kv_heads) std::erase(rest, g);
+    }
+    auto& parts = config.plan[size_t(l)].parts;
+    parts.clear();
+    if (!rest.empty()) parts.push_back(part_of(student, rest));
+    parts.insert(parts.end(), others.begin(), others.end());
   }
   RETORT_RETURN_IF_ERROR(validate_plan(config));
   return config;

@@ -11,7 +11,8 @@
 
 namespace retort::train {
 
-// The student with the recipe's mixer in every layer; which heads stay attention is only known after measuring.
+// The student with the recipe's mixers in every layer, before any attention is kept: the default's part first, then one for every entry of
+// student.layers that names heads of the layer. Which heads stay attention is only known after measuring.
 Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student);
 
 // Whether the losses of the stage depend on the tensor. Layer-wise ones: on a layer's mixers and the norm before them, and on its MLP where
