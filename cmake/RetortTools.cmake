@@ -1,8 +1,13 @@
 # Compiler cache, linker, warnings and sanitizers: everything about the tools, nothing about the code.
 find_program(RETORT_CCACHE ccache)
 if(RETORT_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${RETORT_CCACHE})
-  set(CMAKE_C_COMPILER_LAUNCHER ${RETORT_CCACHE})
+  # Checkouts in other folders share the cache, and so do units that start from a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_ctime,include_file_mtime ${RETORT_CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-fpch-preprocess)  # without it a cache cannot see which header was precompiled
+  endif()
 endif()
 find_program(RETORT_MOLD mold)
 if(RETORT_MOLD)
