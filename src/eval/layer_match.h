@@ -45,7 +45,7 @@ std::vector<MixingMatrix> mixing_matrices(const typename Mixer::Config& config, 
     for (auto& m : ops.matrices) (m.recurrent ? far : near)[size_t(m.head)] = std::move(m.weights);
   };
   if constexpr (!Mixer::kRecurrent) {
-    local_attention(ops, shape, shape.kv_heads, in);
+    local_attention(ops, shape, in);
     collect();
     return near;
   } else {
@@ -58,7 +58,7 @@ std::vector<MixingMatrix> mixing_matrices(const typename Mixer::Config& config, 
       }
       return far;
     }
-    const auto local = local_attention(ops, shape, spec.kv_heads, in);
+    const auto local = local_attention(ops, shape, in);
     auto recurrent = ops.recurrence(spec, in);
     collect();
     const ReferenceOps::Weight* j = weights.data() + Mixer::kWeightCount;

@@ -2,6 +2,7 @@
 //
 //   q = L2(SiLU(conv q)) / sqrt(d);   k = L2(SiLU(conv k));   v = SiLU(conv v);   L2(u) = u / sqrt(|u|^2 + 1e-6) per head
 //
+// With `rope` q and k are rotated last.
 // With conv_size 0 there is neither convolution nor SiLU: what the teacher projects, as unit vectors. Layer: mixers.
 #pragma once
 
@@ -37,13 +38,15 @@ typename Ops::Tensor unit_heads(Ops& ops, const typename Ops::Tensor& x, int n, 
 
 // q, v and the window's inputs, with the unit keys left in k.
 template <class Ops>
-RecurrenceInputs<Ops> inputs(Ops& ops, const PartShape& s, Weights<Ops> w, const typename Ops::Tensor& x) {
+RecurrenceInputs<Ops> inputs(Ops& ops, int rope, const PartShape& s, Weights<Ops> w, const typename Ops::Tensor& x) {
   const auto p = qkv::project(ops, s, w, x);
   RecurrenceInputs<Ops> in;
-  in.local_q = p.q, in.local_k = p.k, in.local_v = p.v;
-  in.q = unit_heads(ops, activated(ops, p.q, w[kQConv]), s.heads, s.head_dim, 1 / std::sqrt(double(s.head_dim)));
-  in.k = unit_heads(ops, activated(ops, ops.leaving(p.k), w[kKConv]), s.kv_heads, s.head_dim);
-  in.v = activated(ops, ops.leaving(p.v), w[kVConv]);
+  qkv::set_local(in, p);
+  const auto q = unit_heads(ops, activated(ops, p.q, w[kQConv]), s.heads, s.head_dim, 1 / std::sqrt(double(s.head_dim)));
+  const auto k = unit_heads(ops, activated(ops, p.k, w[kKConv]), s.kv_heads, s.head_dim);
+  in.q = qkv::rotated(ops, rope, q, s.heads);
+  in.k = ops.leaving(qkv::rotated(ops, rope, k, s.kv_heads));
+  in.v = ops.leaving(activated(ops, p.v, w[kVConv]));
   return in;
 }
 

@@ -19,11 +19,13 @@ struct DeltaNet {
     int conv_size = 4;         // 0: no convolution and no SiLU
     int allow_neg_eigval = 0;  // beta up to 2: the state may change sign along a key
     int output_gate = 0;
+    int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 0, 64);
       v("allow_neg_eigval", allow_neg_eigval, 0, 1);
       v("output_gate", output_gate, 0, 1);
+      v("rope", rope, 0, 1);
     }
   };
   enum Weight : int { kOutput = qkv::kO, kBeta = delta::kCount, kNorm, kGate, kWeightCount };
@@ -47,7 +49,7 @@ struct DeltaNet {
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
-    auto in = delta::inputs(ops, s, w, x);
+    auto in = delta::inputs(ops, c.rope, s, w, x);
     const auto beta = ops.scale(ops.sigmoid(ops.leaving(ops.linear(x, w[kBeta]))), c.allow_neg_eigval ? 2 : 1);
     in.erase = ops.neg(in.k);
     in.k = ops.mul_heads(in.k, beta, s.kv_heads);

@@ -4,14 +4,14 @@
 //   [x, B, C, z, a] = W_in u;   x, B, C = norm(conv(x, B, C))
 //   l = log_sigmoid(-a);   S_t = e^l S_{t-1} + B x^T;   y = S^T C + D x;   out = W_out( y o SiLU(z + z_bias) )
 //
-// Every head has its own B and x (the teacher's keys and values repeated per query head); C takes the teacher's queries and
-// the 1/sqrt(d) of attention. The norm is the teacher's of its queries and keys, where it has them (Qwen3), on C and B.
-// Layer: mixers.
+// x and B have as many heads as the teacher's values and keys, which they start as, and are repeated for the query heads of a group behind
+// the convolution: decays, and so states, belong to a query head. C takes the teacher's queries and the 1/sqrt(d) of attention; with `rope`
+// B and C are rotated last. The norm is the teacher's of its queries and keys, where it has them (Qwen3), on C and B. Layer: mixers.
 #pragma once
 
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/qkv.h"
 
 namespace retort {
 
@@ -22,31 +22,33 @@ struct DiscreteMamba2 {
   static constexpr bool kNeedsWindow = false;
   struct Config {
     int conv_size = 4;
+    int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 1, 64);
+      v("rope", rope, 0, 1);
     }
   };
   enum Weight : int { kIn, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
   static constexpr double kSiluIsOne = 1.278464542761;  // SiLU(1.278464542761) = 1
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
-    const int64_t e = int64_t(s.heads) * s.head_dim, h = s.heads;
+    const int64_t e = int64_t(s.heads) * s.head_dim, g = int64_t(s.kv_heads) * s.head_dim, h = s.heads;
     const bool joined = s.window.size > 0;  // the window already has the current token: no skip
     const std::vector<int64_t> normed = s.qk_norm ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
     const double unscaled = 1.0 / std::sqrt(double(s.head_dim));
     using enum TeacherSource;
     using B = InitBlock;
     return {
-        {"in_proj.weight", {4 * e + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
-         {B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, unscaled),
-          B::constant(0, e), B::constant(0, h)}, HeadAxis::kQueryRowsOfBlocks},
-        {"conv1d.weight", {3 * e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
-         {B::identity_conv(e), B::identity_conv(e), B::identity_conv(e)}, HeadAxis::kQueryRowsOfBlocks},
+        {"in_proj.weight", {2 * e + 2 * g + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
+         {B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled), B::constant(0, e),
+          B::constant(0, h)}, HeadAxis::kRowsOfBlocks},
+        {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
+         {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, HeadAxis::kRowsOfBlocks},
         // Behind an identity it is the teacher's bias.
-        {"conv1d.bias", {3 * e}, Precision::kF32, TrainGroup::kFeature,
-         {B::teacher_bias(kValueExpanded, e), B::teacher_bias(kKeyExpanded, e), B::teacher_bias(kQuery, e, unscaled)},
-         HeadAxis::kQueryRowsOfBlocks},
+        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kFeature,
+         {B::teacher_bias(kValue, g).of_kv_heads(), B::teacher_bias(kKey, g).of_kv_heads(), B::teacher_bias(kQuery, e, unscaled)},
+         HeadAxis::kRowsOfBlocks},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, TrainGroup::kGate, {B::constant(1)}, HeadAxis::kQueryRows},
         {"z_bias", {e}, Precision::kF32, TrainGroup::kGate, {B::constant(kSiluIsOne)}, HeadAxis::kQueryRows},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
@@ -60,26 +62,28 @@ struct DiscreteMamba2 {
   }
 
   template <class Ops>
-  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& u) {
-    const int e = s.heads * s.head_dim;
-    auto p = ops.linear(u, w[kIn]);
-    auto xbc = ops.short_conv(ops.columns(p, 0, 3 * e), w[kConv], w[kConvBias]);
+    const int e = s.heads * s.head_dim, g = s.kv_heads * s.head_dim;
+    const auto expand = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
+    const auto p = ops.linear(u, w[kIn]);
+    const auto xbc = ops.short_conv(ops.columns(p, 0, 2 * g + e), w[kConv], w[kConvBias]);
     RecurrenceInputs<Ops> in;
-    in.local_v = ops.columns(xbc, 0, e);
-    in.local_k = ops.columns(xbc, e, e);
-    in.q = ops.columns(xbc, 2 * e, e);
+    in.local_v = ops.columns(xbc, 0, g);
+    in.local_k = ops.columns(xbc, g, g);
+    in.q = ops.columns(xbc, 2 * g, e);
     in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
     if (s.qk_norm) {
       in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
-      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.heads, s.norm_eps);
+      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.kv_heads, s.norm_eps);
       in.q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
     }
-    in.k = ops.leaving(in.local_k);
-    in.v = ops.leaving(in.local_v);
-    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.columns(p, 4 * e, s.heads))));
+    in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
+    in.k = expand(ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
+    in.v = expand(ops.leaving(in.local_v));
+    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.columns(p, 2 * e + 2 * g, s.heads))));
     in.skip = w[kSkip];
-    in.gate = ops.columns(p, 3 * e, e);
+    in.gate = ops.columns(p, 2 * g + e, e);
     return in;
   }
 

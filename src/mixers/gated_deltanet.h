@@ -21,11 +21,13 @@ struct GatedDeltaNet {
     int conv_size = 4;         // 0: no convolution and no SiLU
     int allow_neg_eigval = 0;  // beta up to 2: the state may change sign along a key
     double retention = 0.99;   // decay at the start
+    int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 0, 64);
       v("allow_neg_eigval", allow_neg_eigval, 0, 1);
       v("retention", retention, 1e-6, 1.0 - 1e-6);
+      v("rope", rope, 0, 1);
     }
   };
   enum Weight : int { kOutput = qkv::kO, kBeta = delta::kCount, kDecay, kDecayRate, kDecayBias, kGate, kNorm, kWeightCount };
@@ -54,7 +56,7 @@ struct GatedDeltaNet {
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
-    auto in = delta::inputs(ops, s, w, x);
+    auto in = delta::inputs(ops, c.rope, s, w, x);
     const auto beta = ops.scale(ops.sigmoid(ops.leaving(ops.linear(x, w[kBeta]))), c.allow_neg_eigval ? 2 : 1);
     const auto step = ops.add_row(ops.leaving(ops.linear(x, w[kDecay])), w[kDecayBias]);
     in.log_decay = ops.mul_exp_row(ops.log_sigmoid(ops.neg(step)), w[kDecayRate]);  // -softplus(z) = log sigmoid(-z)

@@ -11,7 +11,7 @@
 
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/qkv.h"
 
 namespace retort {
 
@@ -25,12 +25,14 @@ struct Mamba {
     int dt_rank = 0;        // of the step's projection; 0: a sixteenth of the width, rounded up
     double dt_min = 0.001;  // steps at the start, spread evenly in the logarithm over a head's channels; the slowest cell of a
     double dt_max = 0.1;    // channel keeps exp(-dt) a token, so smaller steps remember longer
+    int rope = 0;           // 1: the teacher's rope on B and C
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 1, 64);
       v("dt_rank", dt_rank, 0, 4096);
       v("dt_min", dt_min, 1e-6, 10.0);
       v("dt_max", dt_max, 1e-6, 10.0);
+      v("rope", rope, 0, 1);
     }
     Status check() const { return dt_min <= dt_max ? Status() : invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max); }
   };
@@ -80,23 +82,23 @@ struct Mamba {
   }
 
   template <class Ops>
-  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& u) {
     const auto expand = [&](const auto& grouped) { return ops.repeat_heads(grouped, s.kv_heads, s.group()); };
     RecurrenceInputs<Ops> in;
-    auto k = ops.linear(u, w[kB], w[kBBias]);
+    in.local_k = ops.linear(u, w[kB], w[kBBias]);
     in.q = ops.linear(u, w[kC], w[kCBias]);
     in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
     if (s.qk_norm) {
-      k = ops.rms_norm_heads(k, w[kKeyNorm], s.kv_heads, s.norm_eps);
+      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.kv_heads, s.norm_eps);
       in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
       in.q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
     }
-    in.local_k = expand(k);
-    in.local_v = expand(ops.linear(u, w[kX], w[kXBias]));
-    in.bonus = ops.silu(ops.short_conv(in.local_v, w[kConv], w[kConvBias]));
+    in.local_v = ops.linear(u, w[kX], w[kXBias]);
+    in.bonus = ops.silu(ops.short_conv(expand(in.local_v), w[kConv], w[kConvBias]));
     const auto step = ops.neg(ops.log_sigmoid(ops.neg(ops.linear(ops.linear(u, w[kStepDown]), w[kStepUp], w[kStepBias]))));  // softplus
-    in.k = ops.leaving(in.local_k);
+    in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
+    in.k = expand(ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
     in.v = ops.leaving(ops.mul(step, in.bonus));
     in.log_decay = ops.leaving(step);
     in.decay_rate = w[kRate];

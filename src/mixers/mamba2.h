@@ -1,17 +1,17 @@
-// Mamba-2 (mixers.md 3.6) with one group per head, as Mamba in the Llama starts it from attention: x, B and C take the teacher's values,
-// keys and queries.
+// Mamba-2 (mixers.md 3.6) as Mamba in the Llama starts it from attention: x, B and C take the teacher's values, keys and queries.
 //
 //   [z, x, B, C, dt] = W_in u;   x, B, C = SiLU(norm(conv(x, B, C)));   D_t = softplus(dt + dt_bias);   l = -e^A_log D_t
 //   S_t = e^l S_{t-1} + D_t B x^T;   y = S^T C + D x;   out = W_out RMS_head( y o SiLU(z) )
 //
-// B and x are the teacher's, repeated per query head, and C takes the 1/sqrt(d) of attention. A joined part has no skip, as its window
-// already has the current token, and its norm is the teacher's of queries and keys, where it has them (Qwen3), on C and B. A part alone has
-// no norm there, as Mamba-2 elsewhere. Layer: mixers.
+// x and B have as many heads as the teacher's values and keys and are repeated for the query heads of a group behind the convolution: steps
+// and decays, and so states, belong to a query head. C takes the 1/sqrt(d) of attention; with `rope` B and C are rotated last. A joined part
+// has no skip, as its window already has the current token, and its norm is the teacher's of queries and keys, where it has them (Qwen3), on C
+// and B. A part alone has no norm there, as Mamba-2 elsewhere. Layer: mixers.
 #pragma once
 
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/qkv.h"
 
 namespace retort {
 
@@ -22,35 +22,39 @@ struct Mamba2 {
   static constexpr bool kNeedsWindow = false;
   struct Config {
     int conv_size = 4;
-    double retention = 0.999;  // at the start, of the head with e^A_log = 1; the last has 16 times its decay
+    double retention = 0.999;  // at the start, of the first head; the last has 16 times its decay
+    double step = 1.0;         // D_t at the start: how loud a write is beside the skip
+    int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 1, 64);
       v("retention", retention, 0.5, 1.0 - 1e-6);
+      v("step", step, 1e-4, 16.0);
+      v("rope", rope, 0, 1);
     }
   };
   enum Weight : int { kIn, kConv, kConvBias, kStepBias, kRate, kSkip, kNorm, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
-    const int64_t e = int64_t(s.heads) * s.head_dim, h = s.heads;
+    const int64_t e = int64_t(s.heads) * s.head_dim, g = int64_t(s.kv_heads) * s.head_dim, h = s.heads;
     const bool joined = s.window.size > 0;
     const std::vector<int64_t> normed = s.qk_norm && joined ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
-    const double step = -std::log(c.retention), unscaled = 1.0 / std::sqrt(double(s.head_dim));
+    const double slowest = std::log(-std::log(c.retention) / c.step), unscaled = 1.0 / std::sqrt(double(s.head_dim));
     using enum TeacherSource;
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
-    constexpr auto kByHead = HeadAxis::kQueryRows, kBlocksByHead = HeadAxis::kQueryRowsOfBlocks;
+    constexpr auto kByHead = HeadAxis::kQueryRows, kBlocksByHead = HeadAxis::kRowsOfBlocks;
     return {
-        {"in_proj.weight", {4 * e + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
-         {B::normal(0.02, e), B::teacher(kValueExpanded, e), B::teacher(kKeyExpanded, e), B::teacher(kQuery, e, unscaled), B::constant(0, h)},
-         kBlocksByHead},
-        {"conv1d.weight", {3 * e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
-         {B::identity_conv(e), B::identity_conv(e), B::identity_conv(e)}, kBlocksByHead},
+        {"in_proj.weight", {2 * e + 2 * g + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
+         {B::normal(0.02, e), B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled),
+          B::constant(0, h)}, kBlocksByHead},
+        {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
+         {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, kBlocksByHead},
         // Behind an identity it is the teacher's bias.
-        {"conv1d.bias", {3 * e}, Precision::kF32, TrainGroup::kFeature,
-         {B::teacher_bias(kValueExpanded, e), B::teacher_bias(kKeyExpanded, e), B::teacher_bias(kQuery, e, unscaled)}, kBlocksByHead},
-        {"dt_bias", {h}, Precision::kF32, kGates, {B::constant(std::log(std::expm1(step)))}, kByHead},
-        {"A_log", {h}, Precision::kF32, kGates, {B::linspace(0, std::log(16.0))}, kByHead},
+        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kFeature,
+         {B::teacher_bias(kValue, g).of_kv_heads(), B::teacher_bias(kKey, g).of_kv_heads(), B::teacher_bias(kQuery, e, unscaled)}, kBlocksByHead},
+        {"dt_bias", {h}, Precision::kF32, kGates, {B::constant(std::log(std::expm1(c.step)))}, kByHead},
+        {"A_log", {h}, Precision::kF32, kGates, {B::linspace(slowest, slowest + std::log(16.0))}, kByHead},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, kGates, {B::constant(1)}, kByHead},
         {"norm.weight", {e}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}, kByHead},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
@@ -64,26 +68,29 @@ struct Mamba2 {
   }
 
   template <class Ops>
-  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& u) {
-    const int e = s.heads * s.head_dim;
+    const int e = s.heads * s.head_dim, g = s.kv_heads * s.head_dim;
+    const auto expand = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
     const auto p = ops.linear(u, w[kIn]);
-    const auto conv = ops.short_conv(ops.columns(p, e, 3 * e), w[kConv], w[kConvBias]);
-    const auto log_open = ops.log_sigmoid(ops.neg(ops.add_row(ops.columns(p, 4 * e, s.heads), w[kStepBias])));  // minus the step size
+    const auto conv = ops.short_conv(ops.columns(p, e, 2 * g + e), w[kConv], w[kConvBias]);
     RecurrenceInputs<Ops> in;
-    in.local_v = ops.columns(conv, 0, e);
-    in.local_k = ops.columns(conv, e, e);
-    auto c = ops.columns(conv, 2 * e, e);
-    in.local_q = ops.scale(c, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    in.local_v = ops.columns(conv, 0, g);
+    in.local_k = ops.columns(conv, g, g);
+    auto q = ops.columns(conv, 2 * g, e);
+    in.local_q = ops.scale(q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
     if (w[kQueryNorm]) {
       in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
-      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.heads, s.norm_eps);
-      c = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
+      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.kv_heads, s.norm_eps);
+      q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
     }
-    in.q = ops.silu(c);
-    in.k = ops.leaving(ops.mul_heads(ops.silu(in.local_k), ops.neg(log_open), s.heads));
-    in.v = ops.leaving(ops.silu(in.local_v));
-    in.log_decay = ops.leaving(ops.mul_exp_row(log_open, w[kRate]));
+    // Minus the step size of the token that leaves the window.
+    const auto log_open = ops.leaving(ops.log_sigmoid(ops.neg(ops.add_row(ops.columns(p, 2 * e + 2 * g, s.heads), w[kStepBias]))));
+    in.q = qkv::rotated(ops, c.rope, ops.silu(q), s.heads);
+    const auto k = ops.leaving(qkv::rotated(ops, c.rope, ops.silu(in.local_k), s.kv_heads));
+    in.k = ops.mul_heads(expand(k), ops.neg(log_open), s.heads);
+    in.v = expand(ops.leaving(ops.silu(in.local_v)));
+    in.log_decay = ops.mul_exp_row(log_open, w[kRate]);
     in.skip = w[kSkip];
     in.gate = ops.columns(p, 0, e);
     return in;

@@ -155,7 +155,7 @@ struct RecurrenceInputs {
   typename Ops::Weight skip{};  // [H], unset: none
   Tensor gate{}, bonus{};   // whatever readout() wants of the token
   // What softmax attention, or the exact window of a joined part, uses, before rope: [T, H*d], [T, G*d], [T, G*V] with the
-  // head counts of the mixer's RecurrenceSpec.
+  // head counts of the part, also where the recurrence has a state for every query head.
   Tensor local_q{}, local_k{}, local_v{};
 };
 

@@ -51,8 +51,8 @@ std::vector<TensorSpec> part_tensor_table(const typename Mixer::Config& c, const
 }
 
 template <class Ops>
-Normalised<typename Ops::Tensor> local_attention(Ops& ops, const PartShape& s, int kv_heads, const RecurrenceInputs<Ops>& in) {
-  return ops.attention(ops.rope(in.local_q, s.heads), ops.rope(in.local_k, kv_heads), in.local_v, s.heads, kv_heads, s.window);
+Normalised<typename Ops::Tensor> local_attention(Ops& ops, const PartShape& s, const RecurrenceInputs<Ops>& in) {
+  return ops.attention(ops.rope(in.local_q, s.heads), ops.rope(in.local_k, s.kv_heads), in.local_v, s.heads, s.kv_heads, s.window);
 }
 
 // The part's heads' outputs before the output projection. [T, H*V]
@@ -61,13 +61,13 @@ typename Ops::Tensor part_mix(Ops& ops, const typename Mixer::Config& c, const P
                               const typename Ops::Tensor& x) {
   const RecurrenceInputs<Ops> in = Mixer::template inputs<Ops>(ops, c, s, w, x);
   if constexpr (!Mixer::kRecurrent) {
-    return local_attention(ops, s, s.kv_heads, in).out;
+    return local_attention(ops, s, in).out;
   } else {
     const RecurrenceSpec spec = part_recurrence<Mixer>(c, s);
     if (s.window.size == 0) {
       return Mixer::template readout<Ops>(ops, c, s, w, in, ops.recurrence(spec, in).out);
     }
-    auto local = local_attention(ops, s, spec.kv_heads, in);
+    auto local = local_attention(ops, s, in);
     auto far = ops.recurrence(spec, in);
     Weights<Ops> j = w + Mixer::kWeightCount;
     auto gate = ops.linear(x, j[join::kGateWeight], j[join::kGateBias]);

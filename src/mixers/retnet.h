@@ -46,8 +46,7 @@ struct Retnet {
     const auto p = qkv::project(ops, s, w, x);
     const auto for_every_head = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
     RecurrenceInputs<Ops> in;
-    in.local_q = p.q;
-    if (s.window.size > 0) in.local_k = for_every_head(p.k), in.local_v = for_every_head(p.v);
+    qkv::set_local(in, p);
     in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), 1.0 / std::sqrt(double(s.head_dim)));
     in.k = for_every_head(ops.leaving(qkv::rotated(ops, c.rope, p.k, s.kv_heads)));
     in.v = for_every_head(ops.leaving(p.v));

@@ -26,12 +26,14 @@ struct Rwkv7 {
     int a_low_rank_dim = 32;
     int gate_low_rank_dim = 96;
     double retention = 0.99;  // decay at the start; the equations keep it above exp(-exp(-1/2)) = 0.5452
+    int rope = 0;             // 1: the teacher's rope on r and k
     template <class V>
     void visit(V&& v) {
       v("decay_low_rank_dim", decay_low_rank_dim, 1, 1024);
       v("a_low_rank_dim", a_low_rank_dim, 1, 1024);
       v("gate_low_rank_dim", gate_low_rank_dim, 1, 1024);
       v("retention", retention, 0.546, 1.0 - 1e-6);
+      v("rope", rope, 0, 1);
     }
   };
   enum Weight : int {
@@ -86,7 +88,7 @@ struct Rwkv7 {
   }
 
   template <class Ops>
-  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
+  static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     const auto shift = ops.add(ops.previous(x), ops.neg(x));
     const auto mixed = [&](Weight mu) { return ops.add(x, ops.mul_row(shift, w[mu])); };
@@ -99,8 +101,9 @@ struct Rwkv7 {
       in.local_k = ops.rms_norm_heads(in.local_k, w[qkv::kKNorm], s.kv_heads, s.norm_eps);
     }
     in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
     // What enters the state leaves the window first; the narrow halves of the low-rank maps take the least room there.
-    const auto k = ops.leaving(in.local_k);
+    const auto k = ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads));
     in.v = ops.leaving(in.local_v);
     const auto decay = ops.leaving(ops.tanh(ops.linear(mixed(kMixW), w[kDecayDown])));
     const auto rate = ops.leaving(ops.linear(mixed(kMixA), w[kRateDown]));

@@ -18,12 +18,12 @@ enum class Precision { kQuantised, kF32 };
 enum class TrainGroup { kProjection, kFeature, kGate };
 
 // The teacher's tensor that a block of rows starts from. Only the rows (for kOutput: columns) of the part's own heads are
-// taken. The "expanded" forms repeat each kv head's block once per query head of its group.
-enum class TeacherSource { kNone, kQuery, kKey, kValue, kKeyExpanded, kValueExpanded, kOutput, kQueryNorm, kKeyNorm };
+// taken.
+enum class TeacherSource { kNone, kQuery, kKey, kValue, kOutput, kQueryNorm, kKeyNorm };
 
 // How a tensor is cut when a part owns only some of the heads it was trained with: blocks of rows per query head, the same within each of
-// its InitBlocks, blocks of rows per kv head, blocks of columns per query head, or shared by all heads.
-enum class HeadAxis { kShared, kQueryRows, kQueryRowsOfBlocks, kKvRows, kQueryColumns };
+// its InitBlocks (per kv head where the block says so), blocks of rows per kv head, blocks of columns per query head, or shared by all heads.
+enum class HeadAxis { kShared, kQueryRows, kRowsOfBlocks, kKvRows, kQueryColumns };
 
 struct InitBlock {
   enum class Kind { kTeacher, kConstant, kNormal, kIdentityConv, kIdentityPerHead, kLinspace, kLogCount, kLowRank };
@@ -42,6 +42,13 @@ struct InitBlock {
   double last = 0.0;                         // kLinspace: last
   double scale = 1.0;                        // kTeacher: factor
   Measure measure = Measure::kNone;          // kConstant
+  bool by_kv_head = false;                   // HeadAxis::kRowsOfBlocks: the block has rows per kv head
+
+  InitBlock of_kv_heads() const {
+    InitBlock block = *this;
+    block.by_kv_head = true;
+    return block;
+  }
 
   static InitBlock teacher(TeacherSource source, int64_t rows = 0, double scale = 1.0) {
     return {Kind::kTeacher, rows, source, false, 0, 0, scale};

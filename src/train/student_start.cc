@@ -17,10 +17,8 @@ namespace {
 const char* source_name(TeacherSource source) {
   switch (source) {
     case TeacherSource::kQuery: return "q_proj";
-    case TeacherSource::kKey:
-    case TeacherSource::kKeyExpanded: return "k_proj";
-    case TeacherSource::kValue:
-    case TeacherSource::kValueExpanded: return "v_proj";
+    case TeacherSource::kKey: return "k_proj";
+    case TeacherSource::kValue: return "v_proj";
     case TeacherSource::kOutput: return "o_proj";
     case TeacherSource::kQueryNorm: return "q_norm";
     case TeacherSource::kKeyNorm: return "k_norm";
@@ -40,8 +38,7 @@ std::vector<int64_t> owned_rows(TeacherSource source, const ModelConfig& c, cons
     if (source == TeacherSource::kQuery || source == TeacherSource::kOutput) {
       block(g * n * d, n * d);
     } else {
-      const bool expanded = source == TeacherSource::kKeyExpanded || source == TeacherSource::kValueExpanded;
-      for (int64_t i = 0; i < (expanded ? n : 1); ++i) block(g * d, d);
+      block(g * d, d);
     }
   }
   return rows;
@@ -178,25 +175,23 @@ Status fill_from(const PartWeights& source, PartWeights& part) {
       part.values[i] = from.detach().to(at::kFloat).clone();
       continue;
     }
-    const bool by_kv = spec.heads == HeadAxis::kKvRows;
-    const int64_t heads = by_kv ? source.shape.kv_heads : source.shape.heads;
-    const at::Tensor index = torch::tensor(by_kv ? kv : query, at::kLong);
-    const auto cut = [&](const at::Tensor& rows, int64_t dim) {
+    const auto cut = [&](const at::Tensor& rows, int64_t dim, bool by_kv) {
+      const int64_t heads = by_kv ? source.shape.kv_heads : source.shape.heads;
       auto shape = rows.sizes().vec();
       shape[dim] /= heads;
       shape.insert(shape.begin() + dim, heads);
-      return rows.reshape(shape).index_select(dim, index).flatten(dim, dim + 1);
+      return rows.reshape(shape).index_select(dim, torch::tensor(by_kv ? kv : query, at::kLong)).flatten(dim, dim + 1);
     };
     const at::Tensor values = from.detach().to(at::kFloat);
-    if (spec.heads != HeadAxis::kQueryRowsOfBlocks) {
-      part.values[i] = cut(values, spec.heads == HeadAxis::kQueryColumns ? 1 : 0).contiguous();
+    if (spec.heads != HeadAxis::kRowsOfBlocks) {
+      part.values[i] = cut(values, spec.heads == HeadAxis::kQueryColumns ? 1 : 0, spec.heads == HeadAxis::kKvRows).contiguous();
       continue;
     }
     std::vector<at::Tensor> blocks;
     int64_t first = 0;
     for (const InitBlock& block : spec.init) {
       const int64_t rows = block.rows > 0 ? block.rows : spec.shape[0] - first;
-      blocks.push_back(cut(values.narrow(0, first, rows), 0));
+      blocks.push_back(cut(values.narrow(0, first, rows), 0, block.by_kv_head));
       first += rows;
     }
     part.values[i] = at::cat(blocks).contiguous();

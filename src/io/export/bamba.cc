@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "io/export/builder.h"
+#include "io/export/mamba2.h"
 #include "io/export/plans.h"
 #include "io/hf_config.h"
 
@@ -13,6 +14,7 @@ Status check(const ModelConfig& c, const OneMixer& one, const std::string& targe
   if (int64_t{c.heads} * c.head_dim % c.width) {
     return wont_fit(target, "heads x head_dim", c.heads * c.head_dim, cat("it must be a multiple of hidden_size there, ", c.width));
   }
+  if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "Mamba-2 there rotates nothing");
   if (one.kept_window.size > 0) return wont_fit(target, "the window of the attention layers", one.kept_window.size, "attention there sees everything");
   return plain_attention(c, one, target, /*bias_fits=*/false);
 }
@@ -26,8 +28,10 @@ void add_mixers(ExportBuilder& out, const OneMixer& one) {
       for (const char* name : {"q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"}) out.copy(theirs + name, ours + name);
       continue;
     }
-    for (const char* name : {"in_proj.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight"}) out.copy(theirs + name, ours + name);
-    out.conv(theirs + "conv1d.weight", {ExportPiece::copy(ours + "conv1d.weight")});
+    for (const char* name : {"dt_bias", "A_log", "D", "norm.weight", "out_proj.weight"}) out.copy(theirs + name, ours + name);
+    out.add(theirs + "in_proj.weight", mamba2_in_proj(c, ours, 0));
+    out.add(theirs + "conv1d.bias", mamba2_channels(c, ours + "conv1d.bias", 0));
+    out.conv(theirs + "conv1d.weight", mamba2_channels(c, ours + "conv1d.weight", 0));
   }
 }
 

@@ -60,7 +60,7 @@ std::vector<Case> cases() {
     add(cat(mixer, pure ? "" : " hybrid"), target, student(mixer, fields, pure));
   };
   for (bool pure : {true, false}) {
-    add_student("fla", "gla", {}, pure);
+    add_student("fla", "gla", {{"conv_size", pure ? 0 : 4}}, pure);
     add_student("fla", "hgrn2", {{"forget_bias", 0}}, pure);
     add_student("fla", "retnet", {}, pure);
     add_student("fla", "deltanet", {{"output_gate", pure ? 1 : 0}}, pure);
@@ -196,6 +196,9 @@ TEST(Export, RefusalsNameTheFieldAndTheRule) {
     EXPECT_EQ(message.find('\n'), std::string::npos);
   };
   expect(student("gla", {{"gate_rank", 8}}, true), "fla", "field 'gate_rank' is 8; only 16 can be said there");
+  expect(student("gla", {{"rope", 1}}, true), "fla", "field 'rope' is 1; only 0 can be said there");
+  for (const char* target : {"bamba", "granite", "gguf"}) expect(student("mamba2", {{"rope", 1}}, true), target, "field 'rope' is 1");
+  expect(student("gated_deltanet", {{"rope", 1}}, true), "qwen3_5", "field 'rope' is 1");
   expect(student("slots", {{"slots", 16}}, true), "fla", "its mixer is 'slots'; there are classes for: gla");
   expect(student("gla", {}, true), "gguf", "no architecture of llama.cpp has the mixer 'gla'");
   ModelConfig c = student("gla", {}, true);

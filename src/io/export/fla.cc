@@ -45,15 +45,21 @@ Status add_gla(Target& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   RETORT_RETURN_IF_ERROR(t.field("gate_rank", 16));
   RETORT_RETURN_IF_ERROR(t.field("gate_temperature", 16.0));
+  RETORT_RETURN_IF_ERROR(t.field("rope", 0));
   RETORT_RETURN_IF_ERROR(t.head_widths());
-  t.json.update({{"num_heads", t.config.heads}, {"num_kv_heads", t.config.kv_heads}, {"feature_map", nullptr}, {"use_short_conv", false},
+  const int taps = t.one.fields.at("conv_size").get<int>();
+  t.json.update({{"num_heads", t.config.heads}, {"num_kv_heads", t.config.kv_heads}, {"feature_map", nullptr}, {"use_short_conv", taps > 0},
                  {"use_output_gate", true}, {"clamp_min", nullptr}, {"use_gk", true}, {"use_gv", false}});
+  if (taps > 0) t.json["conv_size"] = taps;
   for (int l = 0; l < t.config.layers; ++l) {
     if (!t.one.recurrent[static_cast<size_t>(l)]) continue;
     const std::string ours = t.ours(l), theirs = t.theirs(l);
     for (const char* name : kProjections) t.out.copy(cat(theirs, name, ".weight"), cat(ours, name, ".weight"));
     for (const char* name : {"gk_proj.0.weight", "gk_proj.1.weight", "gk_proj.1.bias", "g_proj.weight"}) t.out.copy(theirs + name, ours + name);
     t.out.copy(theirs + "g_norm_swish_gate.weight", ours + "g_norm.weight");
+    for (const char* name : {"q_conv1d.weight", "k_conv1d.weight", "v_conv1d.weight"}) {
+      if (taps > 0) t.out.conv(theirs + name, {P::copy(ours + name)});
+    }
   }
   return {};
 }
@@ -101,6 +107,7 @@ Status add_retnet(Target& t) {
 Status add_delta(Target& t, std::initializer_list<const char*> as_they_are, std::initializer_list<const char*> per_kv_head) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   const int taps = t.one.fields.at("conv_size").get<int>();
+  RETORT_RETURN_IF_ERROR(t.field("rope", 0));
   if (taps == 0) return wont_fit(t.name, "field 'conv_size'", 0, "values there always pass SiLU, which ours do behind a convolution");
   t.json.update({{"num_heads", t.config.heads}, {"use_short_conv", true}, {"conv_size", taps},
                  {"allow_neg_eigval", t.one.fields.at("allow_neg_eigval") == 1}});

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "io/export/builder.h"
+#include "io/export/mamba2.h"
 #include "io/export/plans.h"
 
 namespace retort {
@@ -141,28 +142,16 @@ void add_inert_layer(Target& t, const char* mlp_norm, int64_t query_rows, bool q
   zeros("ffn_down", d, c.mlp_width);
 }
 
-// ssm_in = [z; x; B; C; dt], each with rows of zeros for the heads that we do not have: their outputs are 0, and so is the norm of 0.
+// Each of [z; x; B; C; dt] has rows of zeros for the heads that we do not have: their outputs are 0, and so is the norm of 0.
 void add_mamba2(Target& t, int layer, int64_t padding) {
   const ModelConfig& c = t.config;
   const std::string ours = ours_in(c, layer), theirs = cat("blk.", layer, ".");
-  const int64_t h = c.heads, e = h * c.head_dim, gap = padding * c.head_dim;
-  std::vector<P> in, taps, bias;
-  for (int part = 0; part < 4; ++part) {
-    in.push_back(P::slice(ours + "in_proj.weight", part * e, e));
-    in.push_back(P::constant(gap, 0));
-    if (part == 3) break;
-    taps.push_back(P::slice(ours + "conv1d.weight", part * e, e));
-    taps.push_back(P::constant(gap, 0));
-    bias.push_back(P::slice(ours + "conv1d.bias", part * e, e));
-    bias.push_back(P::constant(gap, 0));
-  }
-  in.push_back(P::slice(ours + "in_proj.weight", 4 * e, h));
-  in.push_back(P::constant(padding, 0));
+  const int64_t h = c.heads;
   P out = P::copy(ours + "out_proj.weight");
-  out.fill_columns = gap;
-  t.out.add(theirs + "ssm_in.weight", std::move(in));
-  t.out.add(theirs + "ssm_conv1d.weight", std::move(taps));
-  t.out.add(theirs + "ssm_conv1d.bias", std::move(bias));
+  out.fill_columns = padding * c.head_dim;
+  t.out.add(theirs + "ssm_in.weight", mamba2_in_proj(c, ours, padding));
+  t.out.add(theirs + "ssm_conv1d.weight", mamba2_channels(c, ours + "conv1d.weight", padding));
+  t.out.add(theirs + "ssm_conv1d.bias", mamba2_channels(c, ours + "conv1d.bias", padding));
   t.out.add(theirs + "ssm_dt.bias", {P::copy(ours + "dt_bias"), P::constant(padding, 0)});
   t.out.add_shaped(theirs + "ssm_a", {h + padding, 1}, {P::changed(ours + "A_log", P::Change::kMinusExp), P::constant(padding, -1)});
   t.out.add_shaped(theirs + "ssm_d", {h + padding, 1}, {P::copy(ours + "D"), P::constant(padding, 0)});
@@ -176,6 +165,7 @@ Status add_granite_hybrid(Target& t, const OneMixer& one) {
   if (2 * c.width % c.head_dim || int64_t{c.heads} * c.head_dim > 2 * int64_t{c.width}) {
     return wont_fit("granitehybrid", "heads x head_dim", cat(c.heads, " x ", c.head_dim), cat("llama.cpp's inner width is 2 x ", c.width, ", filled up with whole heads"));
   }
+  if (one.fields.at("rope") == 1) return wont_fit("granitehybrid", "field 'rope'", 1, "Mamba-2 there rotates nothing");
   if (c.qk_norm && !one.kept.empty()) return wont_fit("granitehybrid", "qk_norm of the attention layers", "on", "attention there has no norms on q and k");
   if (one.kept_window.size > 0) return wont_fit("granitehybrid", "the window of the attention layers", one.kept_window.size, "attention there sees everything");
   const int64_t padding = 2 * int64_t{c.width} / c.head_dim - c.heads;

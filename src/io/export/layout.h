@@ -36,6 +36,9 @@ struct ExportPiece {
   static ExportPiece changed(std::string source, Change change) { return {std::move(source), 0, 0, 1, 1, change}; }
   static ExportPiece slice(std::string source, int64_t first, int64_t rows) { return {std::move(source), first, rows}; }
   static ExportPiece repeat(std::string source, int blocks, int times) { return {std::move(source), 0, 0, blocks, times}; }
+  static ExportPiece repeat_slice(std::string source, int64_t first, int64_t rows, int blocks, int times) {
+    return {std::move(source), first, rows, blocks, times};
+  }
   static ExportPiece interleave(std::string source, int heads) { return {std::move(source), 0, 0, heads, 1, Change::kInterleaved}; }
   static ExportPiece constant(int64_t rows, float value) {
     ExportPiece piece;

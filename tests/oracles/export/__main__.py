@@ -83,6 +83,7 @@ def students_of(shop):
                           ("hedgehog", dict(shared=1, output_norm=1, rope=0))]:
         yield fla, shop.student(mixer, mixer, fields)
     yield fla, shop.student("deltanet gated", "deltanet", dict(output_gate=1, allow_neg_eigval=1))
+    yield fla, shop.student("gla with convolutions", "gla", dict(conv_size=4))
     yield fla, shop.student("gla beside attention", "gla", between=attention)
     yield fla, shop.student("gla beside windows", "gla", between=window)
     for mamba2 in [shop.student("mamba2", "mamba2"), shop.student("mamba2 beside attention", "mamba2", between=attention)]:

@@ -91,6 +91,10 @@ class Case:
         a, b = z[..., :half], z[..., half:]
         return torch.cat([a * c - b * s, b * c + a * s], -1)
 
+    def turned(self, z):
+        """Rotated where the mixer's field `rope` says so."""
+        return self.rope(z) if self.fields["rope"] else z
+
     def repeated(self, z):
         """Every kv head for each query head of its group, whole blocks."""
         return z.repeat_interleave(self.heads // z.shape[1], 1)

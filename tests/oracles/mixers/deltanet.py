@@ -17,8 +17,8 @@ def corrected(case, core, log_decay):
     """What the delta rule gives for this layer's q, k, v and beta; and its last state."""
     q, k, v = (activated(case, z, n) for n, z in zip("qkv", case.qkv()))
     beta = torch.sigmoid(case.linear("b_proj")) * (2 if case.fields["allow_neg_eigval"] else 1)
-    far = [case.repeated(case.far(z)) for z in (l2(k), v, beta[..., None], log_decay[..., None])]
-    return core(l2(q) / case.head_dim**0.5, far[0], far[1], far[2][..., 0], far[3][..., 0])
+    far = [case.repeated(case.far(z)) for z in (case.turned(l2(k)), v, beta[..., None], log_decay[..., None])]
+    return core(case.turned(l2(q)) / case.head_dim**0.5, far[0], far[1], far[2][..., 0], far[3][..., 0])
 
 
 def layer(case, core=delta):

@@ -36,4 +36,4 @@ def qwen_layer(module, case):
 
 
 LAYERS = [Outside("transformers qwen3_5.modeling_qwen3_5:Qwen3_5GatedDeltaNet", qwen_layer, suits=lambda case: not (
-    case.window or case.fields["allow_neg_eigval"] or not case.fields["conv_size"] or case.get("q_proj.bias") is not None))]
+    case.window or case.fields["rope"] or case.fields["allow_neg_eigval"] or not case.fields["conv_size"] or case.get("q_proj.bias") is not None))]

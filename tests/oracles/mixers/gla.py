@@ -8,8 +8,7 @@ def layer(case, core=decaying):
     q, k, v = case.qkv()
     z = case.linear("gk_proj.1", case.linear("gk_proj.0"))
     log_decay = case.split(log_sigmoid(z) / case.fields["gate_temperature"])
-    turned = case.rope if case.fields["rope"] else lambda z: z
-    q_far, k_far, v_far = turned(convolved(case, q, "q")), turned(convolved(case, k, "k")), convolved(case, v, "v")
+    q_far, k_far, v_far = case.turned(convolved(case, q, "q")), case.turned(convolved(case, k, "k")), convolved(case, v, "v")
     y, state = core(q_far / case.head_dim**0.5, *(case.repeated(case.far(n)) for n in (k_far, v_far, log_decay)))
     y = rms(y, case.get("g_norm.weight"), case.eps) * silu(case.split(case.linear("g_proj")))
     return case.out(case.add_window(y, q, k, v)), state

@@ -1,4 +1,4 @@
-"""Mamba-2 (mixers.md 3.6, arXiv 2405.21060) with a group a head."""
+"""Mamba-2 (mixers.md 3.6, arXiv 2405.21060) with x and B of as many heads as the teacher's keys; elsewhere that is a group a head."""
 import torch
 
 from case import rms, silu
@@ -13,18 +13,19 @@ def stepping(x, step, rate, b, c):
 
 
 def layer(case, core=stepping):
-    e = case.heads * case.head_dim
-    p = case.linear("in_proj")
-    conv = case.conv(p[:, e : 4 * e], case.get("conv1d.weight"), case.get("conv1d.bias"))
-    v, k, q = (case.split(n) for n in conv.split(e, -1))  # the window sees them without SiLU
+    e, g = case.heads * case.head_dim, case.kv_heads * case.head_dim
+    z, xbc, dt = case.linear("in_proj").split([e, 2 * g + e, case.heads], -1)
+    conv = case.conv(xbc, case.get("conv1d.weight"), case.get("conv1d.bias"))
+    v, k, q = (case.split(n) for n in conv.split([g, g, e], -1))  # the window sees them without SiLU
     k, q = case.normed("k", k), case.normed("q", q * case.head_dim**0.5)
     x, b, c = silu(v), silu(k), silu(q / case.head_dim**0.5)
-    step = torch.nn.functional.softplus(p[:, 4 * e :] + case.get("dt_bias"))
+    step = torch.nn.functional.softplus(dt + case.get("dt_bias"))
     far_step = case.far(step[..., None])[..., 0]
-    y, state = core(case.far(x), far_step, -case.get("A_log").exp(), case.far(b), c)
+    x, b = case.repeated(x), case.repeated(case.turned(b))
+    y, state = core(case.far(x), far_step, -case.get("A_log").exp(), case.far(b), case.turned(c))
     if case.get("D") is not None:
         y = y + case.get("D")[:, None] * x
-    y = rms(y * silu(case.split(p[:, :e])), case.split(case.get("norm.weight")), case.eps)
+    y = rms(y * silu(case.split(z)), case.split(case.get("norm.weight")), case.eps)
     return case.out(case.add_window(y, q, k, v), "out_proj"), state
 
 
@@ -40,7 +41,21 @@ CORES = [Outside(f"transformers {source}:mamba2_chunk_scan", chunk_scan) for sou
 
 
 def tensors(case):
-    return {n: t[:, None] if n == "conv1d.weight" else t for n, t in case.tensors.items()}
+    """With the rows of x and B for every head."""
+    e, g = case.heads * case.head_dim, case.kv_heads * case.head_dim
+
+    def by_head(rows):
+        return rows.reshape(case.kv_heads, case.head_dim, -1).repeat_interleave(case.group, 0).reshape(e, *rows.shape[1:])
+
+    def every_head(t, first, rest):
+        before, x, b, after = t.split([first, g, g, rest])
+        return torch.cat([before, by_head(x), by_head(b), after])
+
+    out = dict(case.tensors)
+    out["in_proj.weight"] = every_head(out["in_proj.weight"], e, e + case.heads)
+    out["conv1d.weight"] = every_head(out["conv1d.weight"], 0, e)[:, None]
+    out["conv1d.bias"] = every_head(out["conv1d.bias"], 0, e)
+    return out
 
 
 def mamba2_mixer(module, case):
@@ -61,7 +76,7 @@ def bamba_mixer(module, case):
     return called(module(config, 0), tensors(case), case.x)[0], None
 
 
-alone = lambda case: not case.window
+alone = lambda case: not (case.window or case.fields["rope"])
 LAYERS = [
     Outside("transformers mamba2.modeling_mamba2:Mamba2Mixer", mamba2_mixer, suits=alone),
     Outside("transformers bamba.modeling_bamba:BambaMixer", bamba_mixer, suits=alone),

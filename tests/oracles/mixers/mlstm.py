@@ -9,12 +9,11 @@ from recurrences import mlstm
 
 def layer(case, core=mlstm):
     q, k, v = case.qkv()
-    turned = case.rope if case.fields["rope"] else lambda z: z
     cap = lambda u: case.fields["soft_cap"] * torch.tanh(u / case.fields["soft_cap"])
     forget = cap(case.linear("fgate_proj"))
     write = log_sigmoid(-forget) if case.fields["coupled"] else cap(case.linear("igate_proj"))  # the logarithm of the gate
     gates = (case.repeated(case.leaving(gate)) for gate in (write, forget))
-    y, state = core(turned(q) / case.head_dim**0.5, case.repeated(case.far(turned(k))), case.repeated(case.far(v)), *gates)
+    y, state = core(case.turned(q) / case.head_dim**0.5, case.repeated(case.far(case.turned(k))), case.repeated(case.far(v)), *gates)
     y = layer_norm(y, None, case.eps).reshape(case.rows, -1) * case.get("norm.weight")
     y = case.split(torch.sigmoid(case.linear("ogate_proj")) * y)
     return case.out(case.add_window(y, q, k, v)), state

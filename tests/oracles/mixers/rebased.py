@@ -38,7 +38,6 @@ def feature(case, z, name):
 
 def layer(case, core=quadratic):
     q, k, v = case.qkv()
-    turned = case.rope if case.fields["rope"] else lambda z: z
-    keys = feature(case, case.leaving(turned(k)), "feature_k") * case.alive
-    y, total, state = core(feature(case, turned(q), "feature_q"), case.repeated(keys), case.repeated(case.far(v)))
+    keys = feature(case, case.leaving(case.turned(k)), "feature_k") * case.alive
+    y, total, state = core(feature(case, case.turned(q), "feature_q"), case.repeated(keys), case.repeated(case.far(v)))
     return case.out(case.under_one_normaliser(y, total, 0.0, q, k, v)), state

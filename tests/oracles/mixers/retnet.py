@@ -9,9 +9,8 @@ from recurrences import decaying
 
 def layer(case, core=decaying):
     q, k, v = case.qkv()
-    turned = case.rope if case.fields["rope"] else lambda z: z
     log_decay = torch.log1p(-(2.0 ** (-5 - torch.arange(case.heads).double())))[None, :, None].expand(case.rows, -1, 1)
-    y, state = core(turned(q) / case.head_dim**0.5, case.repeated(case.far(turned(k))), case.repeated(case.far(v)), log_decay)
+    y, state = core(case.turned(q) / case.head_dim**0.5, case.repeated(case.far(case.turned(k))), case.repeated(case.far(v)), log_decay)
     y = rms(y, case.get("g_norm.weight"), case.eps) * silu(case.split(case.linear("g_proj")))
     return case.out(case.add_window(y, q, k, v)), state
 

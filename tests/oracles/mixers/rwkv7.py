@@ -18,6 +18,7 @@ def layer(case, core=rank_one):
     r, k, v = (case.split(case.linear(n + "_proj", mixed[n])) for n in "rkv")
     r, k = case.normed("r", r), case.normed("k", k)
     local = r * case.head_dim**0.5, k, v  # attention divides by it again
+    r, k = case.turned(r), case.turned(k)
     log_decay = case.split(-math.exp(-0.5) * torch.sigmoid(low_rank(case, "w_lora", mixed["w"], torch.tanh)))
     rate = case.split(torch.sigmoid(low_rank(case, "a_lora", mixed["a"])))
     by_key = lambda name: case.split(case.get(name))
