@@ -242,6 +242,23 @@ TEST(HfWeights, WrongDtypeIsNamed) {
   EXPECT_NE(refusal(folder / "m").find("'model.norm.weight' is I32; weights may be"), std::string::npos);
 }
 
+TEST(Weights, ValuesThatAreNoNumbersAreFound) {
+  const auto message = [](TensorType type, const auto& bits) {
+    const TensorView view{"w", type, {int64_t(bits.size())}, reinterpret_cast<const std::byte*>(bits.data())};
+    const Status status = check_finite(view);
+    return status.ok() ? std::string() : status.error().message;
+  };
+  // The largest number, then an infinity, then NaN.
+  for (uint32_t bad : {0xff800000u, 0x7fc00001u}) {
+    EXPECT_EQ(message(TensorType::kF32, std::vector<uint32_t>{0x7f7fffffu, 0, 0x80000000u}), "");
+    EXPECT_NE(message(TensorType::kF32, std::vector<uint32_t>{0, 0x7f7fffffu, bad}).find("'w': value 2 of 3 is NaN"), std::string::npos);
+  }
+  EXPECT_EQ(message(TensorType::kBF16, std::vector<uint16_t>{0x7f7f, 0x7c00}), "");
+  EXPECT_NE(message(TensorType::kBF16, std::vector<uint16_t>{0, 0xff80}).find("value 1 of 2"), std::string::npos);
+  EXPECT_EQ(message(TensorType::kF16, std::vector<uint16_t>{0x7bff, 0x3c00}), "");
+  EXPECT_NE(message(TensorType::kF16, std::vector<uint16_t>{0x7c01, 0}).find("value 0 of 2"), std::string::npos);
+}
+
 TEST(WeightNames, BothWays) {
   for (const char* name :
        {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.12.self_attn.q_proj.bias",

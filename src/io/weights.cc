@@ -1,5 +1,8 @@
 #include "io/weights.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace retort {
 namespace {
 
@@ -51,6 +54,22 @@ std::string rename(const std::string& name, const char* NamePair::*from, const c
   return found.empty() ? "" : found + suffix;
 }
 
+// All bits of the exponent are set in what is no number. The largest exponent is found first, which takes no branches.
+template <class Bits>
+int64_t first_not_finite(const std::byte* data, int64_t count, Bits exponent) {
+  const auto at = [&](int64_t i) {
+    Bits bits;
+    std::memcpy(&bits, data + i * int64_t(sizeof bits), sizeof bits);
+    return Bits(bits & exponent);
+  };
+  Bits largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, at(i));
+  if (largest != exponent) return -1;
+  int64_t i = 0;
+  while (at(i) != exponent) ++i;
+  return i;
+}
+
 }  // namespace
 
 std::string gguf_name(const std::string& name) {
@@ -64,6 +83,15 @@ int64_t TensorView::count() const {
   int64_t n = 1;
   for (int64_t s : shape) n *= s;
   return n;
+}
+
+Status check_finite(const TensorView& view) {
+  int64_t found = -1;
+  if (view.type == TensorType::kF32) found = first_not_finite<uint32_t>(view.data, view.count(), 0x7f800000u);
+  if (view.type == TensorType::kF16) found = first_not_finite<uint16_t>(view.data, view.count(), 0x7c00u);
+  if (view.type == TensorType::kBF16) found = first_not_finite<uint16_t>(view.data, view.count(), 0x7f80u);
+  if (found < 0) return {};
+  return invalid("tensor '", view.name, "': value ", found, " of ", view.count(), " is NaN or infinite; its training diverged, or the file is damaged");
 }
 
 Result<std::vector<float>> read_f32(const TensorView& view) {

@@ -38,6 +38,10 @@ class WeightStore {
 // All values of a tensor, outermost first.
 Result<std::vector<float>> read_f32(const TensorView& view);
 
+// An error that names the first value of a tensor of F32, F16 or BF16 that is NaN or infinite: a training that diverged, or a damaged
+// file. Blocks are taken as they are.
+Status check_finite(const TensorView& view);
+
 // FOLDER/model.safetensors, or the shards that FOLDER/model.safetensors.index.json lists.
 Result<std::shared_ptr<const WeightStore>> open_hf_weights(const std::string& folder);
 

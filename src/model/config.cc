@@ -65,6 +65,10 @@ Status validate_sizes(const ModelConfig& c) {
         return invalid("config: mixers[", l, "]: window ", part.window.size, " with ", part.window.sinks,
                        " sinks; expected 0 to 1048576 with 0 to 4096");
       }
+      if (c.context_length > 0 && part.window.size > c.context_length) {
+        return invalid("config: mixers[", l, "]: a window of ", part.window.size, " is longer than the model's context of ", c.context_length,
+                       ", which mixer 'attention' covers; it must be within it");
+      }
       int before = -1;
       for (int g : part.kv_heads) {
         if (g <= before || g >= c.kv_heads) {

@@ -38,6 +38,7 @@ struct Model::Loader {
 
   Result<TensorView> view(const std::string& name) {
     RETORT_TRY(TensorView found, files.weights->tensor(name));
+    if (const Status finite = check_finite(found); !finite.ok()) return invalid(files.weights->path(), ": ", finite.error().message);
     hash_tensor(found);
     return found;
   }

@@ -7,6 +7,7 @@ namespace {
 
 Result<at::Tensor> read_tensor(const WeightStore& store, const std::string& name, at::ScalarType type) {
   RETORT_TRY(auto view, store.tensor(name));
+  if (const Status finite = check_finite(view); !finite.ok()) return invalid(store.path(), ": ", finite.error().message);
   RETORT_TRY(auto values, read_f32(view));
   return torch::from_blob(values.data(), view.shape, at::kFloat).to(type, /*non_blocking=*/false, /*copy=*/true);
 }
