@@ -1,7 +1,7 @@
 // Discrete Mamba-2 (mixers.md 3.12), the student of Llamba / MOHAWK: no step size, a decay per head projected from the token,
 // a short convolution without activation, a skip and a gate that both start as the identity.
 //
-//   [x, B, C, z, a] = W_in u;   x, B, C = norm(conv(x, B, C))
+//   x, B, C = norm(conv(W_in u));   z = W_z u;   a = W_a u
 //   l = log_sigmoid(-a);   S_t = e^l S_{t-1} + B x^T;   y = S^T C + D x;   out = W_out( y o SiLU(z + z_bias) )
 //
 // x and B have as many heads as the teacher's values and keys, which they start as, and are repeated for the query heads of a group behind
@@ -29,7 +29,7 @@ struct DiscreteMamba2 {
       v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kIn, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
+  enum Weight : int { kIn, kGate, kDecay, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
   static constexpr double kSiluIsOne = 1.278464542761;  // SiLU(1.278464542761) = 1
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
@@ -40,9 +40,10 @@ struct DiscreteMamba2 {
     using enum TeacherSource;
     using B = InitBlock;
     return {
-        {"in_proj.weight", {2 * e + 2 * g + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
-         {B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled), B::constant(0, e),
-          B::constant(0, h)}, HeadAxis::kRowsOfBlocks},
+        {"in_proj.weight", {2 * g + e, s.width}, Precision::kQuantised, TrainGroup::kProjection,
+         {B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled)}, HeadAxis::kRowsOfBlocks},
+        {"in_proj_z.weight", {e, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::constant(0)}, HeadAxis::kQueryRows},
+        {"a_proj.weight", {h, s.width}, Precision::kF32, TrainGroup::kGate, {B::constant(0)}, HeadAxis::kQueryRows},
         {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
          {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, HeadAxis::kRowsOfBlocks},
         // Behind an identity it is the teacher's bias.
@@ -66,8 +67,7 @@ struct DiscreteMamba2 {
                                       const typename Ops::Tensor& u) {
     const int e = s.heads * s.head_dim, g = s.kv_heads * s.head_dim;
     const auto expand = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
-    const auto p = ops.linear(u, w[kIn]);
-    const auto xbc = ops.short_conv(ops.columns(p, 0, 2 * g + e), w[kConv], w[kConvBias]);
+    const auto xbc = ops.short_conv(ops.linear(u, w[kIn]), w[kConv], w[kConvBias]);
     RecurrenceInputs<Ops> in;
     in.local_v = ops.columns(xbc, 0, g);
     in.local_k = ops.columns(xbc, g, g);
@@ -81,9 +81,9 @@ struct DiscreteMamba2 {
     in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
     in.k = expand(ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
     in.v = expand(ops.leaving(in.local_v));
-    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.columns(p, 2 * e + 2 * g, s.heads))));
+    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.linear(u, w[kDecay]))));
     in.skip = w[kSkip];
-    in.gate = ops.columns(p, 2 * g + e, e);
+    in.gate = ops.linear(u, w[kGate]);
     return in;
   }
 

@@ -1,6 +1,6 @@
 // Mamba-2 (mixers.md 3.6) as Mamba in the Llama starts it from attention: x, B and C take the teacher's values, keys and queries.
 //
-//   [z, x, B, C, dt] = W_in u;   x, B, C = SiLU(norm(conv(x, B, C)));   D_t = softplus(dt + dt_bias);   l = -e^A_log D_t
+//   x, B, C = SiLU(norm(conv(W_in u)));   z = W_z u;   D_t = softplus(W_dt u + dt_bias);   l = -e^A_log D_t
 //   S_t = e^l S_{t-1} + D_t B x^T;   y = S^T C + D x;   out = W_out RMS_head( y o SiLU(z) )
 //
 // x and B have as many heads as the teacher's values and keys and are repeated for the query heads of a group behind the convolution: steps
@@ -33,7 +33,7 @@ struct Mamba2 {
       v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kIn, kConv, kConvBias, kStepBias, kRate, kSkip, kNorm, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
+  enum Weight : int { kIn, kGate, kStep, kConv, kConvBias, kStepBias, kRate, kSkip, kNorm, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     const int64_t e = int64_t(s.heads) * s.head_dim, g = int64_t(s.kv_heads) * s.head_dim, h = s.heads;
@@ -45,9 +45,10 @@ struct Mamba2 {
     constexpr auto kGates = TrainGroup::kGate;
     constexpr auto kByHead = HeadAxis::kQueryRows, kBlocksByHead = HeadAxis::kRowsOfBlocks;
     return {
-        {"in_proj.weight", {2 * e + 2 * g + h, s.width}, Precision::kQuantised, TrainGroup::kProjection,
-         {B::normal(0.02, e), B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled),
-          B::constant(0, h)}, kBlocksByHead},
+        {"in_proj.weight", {2 * g + e, s.width}, Precision::kQuantised, TrainGroup::kProjection,
+         {B::teacher(kValue, g).of_kv_heads(), B::teacher(kKey, g).of_kv_heads(), B::teacher(kQuery, e, unscaled)}, kBlocksByHead},
+        {"in_proj_z.weight", {e, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, kByHead},
+        {"dt_proj.weight", {h, s.width}, Precision::kF32, kGates, {B::constant(0)}, kByHead},
         {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
          {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, kBlocksByHead},
         // Behind an identity it is the teacher's bias.
@@ -72,8 +73,7 @@ struct Mamba2 {
                                       const typename Ops::Tensor& u) {
     const int e = s.heads * s.head_dim, g = s.kv_heads * s.head_dim;
     const auto expand = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
-    const auto p = ops.linear(u, w[kIn]);
-    const auto conv = ops.short_conv(ops.columns(p, e, 2 * g + e), w[kConv], w[kConvBias]);
+    const auto conv = ops.short_conv(ops.linear(u, w[kIn]), w[kConv], w[kConvBias]);
     RecurrenceInputs<Ops> in;
     in.local_v = ops.columns(conv, 0, g);
     in.local_k = ops.columns(conv, g, g);
@@ -85,14 +85,14 @@ struct Mamba2 {
       q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
     }
     // Minus the step size of the token that leaves the window.
-    const auto log_open = ops.leaving(ops.log_sigmoid(ops.neg(ops.add_row(ops.columns(p, 2 * e + 2 * g, s.heads), w[kStepBias]))));
+    const auto log_open = ops.leaving(ops.log_sigmoid(ops.neg(ops.linear(u, w[kStep], w[kStepBias]))));
     in.q = qkv::rotated(ops, c.rope, ops.silu(q), s.heads);
     const auto k = ops.leaving(qkv::rotated(ops, c.rope, ops.silu(in.local_k), s.kv_heads));
     in.k = ops.mul_heads(expand(k), ops.neg(log_open), s.heads);
     in.v = expand(ops.leaving(ops.silu(in.local_v)));
     in.log_decay = ops.mul_exp_row(log_open, w[kRate]);
     in.skip = w[kSkip];
-    in.gate = ops.columns(p, 0, e);
+    in.gate = ops.linear(u, w[kGate]);
     return in;
   }
 

@@ -14,18 +14,17 @@ def stepping(x, step, rate, b, c):
 
 def layer(case, core=stepping):
     e, g = case.heads * case.head_dim, case.kv_heads * case.head_dim
-    z, xbc, dt = case.linear("in_proj").split([e, 2 * g + e, case.heads], -1)
-    conv = case.conv(xbc, case.get("conv1d.weight"), case.get("conv1d.bias"))
+    conv = case.conv(case.linear("in_proj"), case.get("conv1d.weight"), case.get("conv1d.bias"))
     v, k, q = (case.split(n) for n in conv.split([g, g, e], -1))  # the window sees them without SiLU
     k, q = case.normed("k", k), case.normed("q", q * case.head_dim**0.5)
     x, b, c = silu(v), silu(k), silu(q / case.head_dim**0.5)
-    step = torch.nn.functional.softplus(dt + case.get("dt_bias"))
+    step = torch.nn.functional.softplus(case.linear("dt_proj") + case.get("dt_bias"))
     far_step = case.far(step[..., None])[..., 0]
     x, b = case.repeated(x), case.repeated(case.turned(b))
     y, state = core(case.far(x), far_step, -case.get("A_log").exp(), case.far(b), case.turned(c))
     if case.get("D") is not None:
         y = y + case.get("D")[:, None] * x
-    y = rms(y * silu(case.split(z)), case.split(case.get("norm.weight")), case.eps)
+    y = rms(y * silu(case.split(case.linear("in_proj_z"))), case.split(case.get("norm.weight")), case.eps)
     return case.out(case.add_window(y, q, k, v), "out_proj"), state
 
 
@@ -41,20 +40,20 @@ CORES = [Outside(f"transformers {source}:mamba2_chunk_scan", chunk_scan) for sou
 
 
 def tensors(case):
-    """With the rows of x and B for every head."""
+    """With the rows of x and B for every head, and one projection for everything."""
     e, g = case.heads * case.head_dim, case.kv_heads * case.head_dim
 
     def by_head(rows):
         return rows.reshape(case.kv_heads, case.head_dim, -1).repeat_interleave(case.group, 0).reshape(e, *rows.shape[1:])
 
-    def every_head(t, first, rest):
-        before, x, b, after = t.split([first, g, g, rest])
-        return torch.cat([before, by_head(x), by_head(b), after])
+    def every_head(t):
+        x, b, c = t.split([g, g, e])
+        return torch.cat([by_head(x), by_head(b), c])
 
     out = dict(case.tensors)
-    out["in_proj.weight"] = every_head(out["in_proj.weight"], e, e + case.heads)
-    out["conv1d.weight"] = every_head(out["conv1d.weight"], 0, e)[:, None]
-    out["conv1d.bias"] = every_head(out["conv1d.bias"], 0, e)
+    out["in_proj.weight"] = torch.cat([out.pop("in_proj_z.weight"), every_head(out["in_proj.weight"]), out.pop("dt_proj.weight")])
+    out["conv1d.weight"] = every_head(out["conv1d.weight"])[:, None]
+    out["conv1d.bias"] = every_head(out["conv1d.bias"])
     return out
 
 
