@@ -10,8 +10,9 @@ std::string with_window(const Part& part) { return cat("mixer '", part.mixer, "'
 }  // namespace
 
 void ExportBuilder::add_shaped(const std::string& theirs, std::vector<int64_t> shape, std::vector<ExportPiece> pieces) {
-  ExportTensor tensor{theirs, {}, std::move(pieces), Precision::kQuantised};
+  ExportTensor tensor{theirs, {}, std::move(pieces), Precision::kF32};
   int64_t rows = 0;
+  bool sourced = false;
   for (const ExportPiece& piece : tensor.pieces) {
     if (piece.source.empty()) {
       rows += piece.fill_rows;
@@ -23,8 +24,11 @@ void ExportBuilder::add_shaped(const std::string& theirs, std::vector<int64_t> s
       tensor.shape = spec.shape;
       if (tensor.shape.size() > 1) tensor.shape.back() += piece.fill_columns;
     }
-    if (spec.floor == Precision::kF32) tensor.floor = Precision::kF32;
+    // A matrix that also has a few rows of ours in f32 (mamba2's steps) is a matrix.
+    if (spec.floor == Precision::kQuantised) tensor.floor = Precision::kQuantised;
+    sourced = true;
   }
+  if (!sourced) tensor.floor = Precision::kQuantised;
   if (!shape.empty()) {
     tensor.shape = std::move(shape);
   } else {
