@@ -11,6 +11,7 @@ std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
+std::unique_ptr<Command> make_quantize();
 std::unique_ptr<Command> make_report();
 std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_tokenize();
@@ -27,6 +28,7 @@ const std::vector<CommandEntry>& command_list() {
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"tokenize", "token ids of a text, or the text of ids", make_tokenize},
       {"convert", "write a model for Retort or another library: Hugging Face folders, GGUF", make_convert},
+      {"quantize", "write a model with 4-bit or 8-bit weights, calibrated on text", make_quantize},
       {"report", "one self-contained HTML page about a run, with plots", make_report},
   };
   return list;

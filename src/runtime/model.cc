@@ -150,6 +150,7 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
   }
   RuntimeOps ops(pool_, arena_, scratch_, segments_, rows);
   ops.use_bf16_activations(options_.bf16_activations);
+  ops.watch_inputs(&input_watcher_);
   const auto hidden = ops.allocate(config.width);
   for (size_t i = 0; i < items.size(); ++i) {
     for (int64_t t = 0; t < segments_[i].count; ++t) model_->embed(items[i].tokens[t], hidden.row(segments_[i].first + t));

@@ -100,6 +100,8 @@ class Engine {
   // Called in every pass with each layer's input before its norm, [rows, width].
   using LayerWatcher = std::function<void(int layer, const RuntimeOps::Tensor& hidden)>;
   void watch_layers(LayerWatcher watcher) { watcher_ = std::move(watcher); }
+  // Called in every pass with what the layers' matrices are applied to (not the head's).
+  void watch_inputs(RuntimeOps::InputWatcher watcher) { input_watcher_ = std::move(watcher); }
 
  private:
   void run_layers(RuntimeOps& ops, RuntimeOps::Tensor hidden);
@@ -111,6 +113,7 @@ class Engine {
   Arena arena_;
   OpsScratch scratch_;
   LayerWatcher watcher_;
+  RuntimeOps::InputWatcher input_watcher_;
   std::vector<RowSegment> segments_;
   std::vector<int64_t> wanted_;
 };

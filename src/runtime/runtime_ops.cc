@@ -32,6 +32,7 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
     jobs[i] = {.w = &w, .y = outputs[i].data, .y_stride = outputs[i].stride, .bf16_activations = bf16_activations_};
   }
   if (rows_ == 0) return;
+  report_inputs(weights, x);
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
   matmul(pool_, scratch_.activations, std::span(jobs, weights.size()));
 }
@@ -41,12 +42,14 @@ Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
   const Tensor out = allocate(int(w->shape[0] / 2));
   const MatmulJob job{.w = &matrix, .y = out.data, .y_stride = out.stride, .epilogue = Epilogue::kSiluPairs, .outputs = out.columns,
                       .bf16_activations = bf16_activations_};
+  report_inputs({&w, 1}, x);
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
   matmul(pool_, scratch_.activations, job);
   return out;
 }
 
 void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
+  report_inputs({&w, 1}, x);
   scratch_.activations.set(x.data, rows_, x.columns, x.stride);
   const MatmulJob job{.w = &w->matrices.front(), .y = sum.data, .y_stride = sum.stride, .epilogue = Epilogue::kAdd,
                       .bf16_activations = bf16_activations_};
@@ -74,6 +77,7 @@ Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
   const int in = x.columns / heads, out_columns = int(w->matrices.front().rows());
   const Tensor out = allocate(heads * out_columns);
   if (rows_ == 0) return out;
+  report_inputs({&w, 1}, x);
   if (int(scratch_.head_activations.size()) < heads) scratch_.head_activations.resize(size_t(heads));
   pool_.run_chunks(heads, [&](int64_t h) {
     Activations& activations = scratch_.head_activations[size_t(h)];

@@ -7,6 +7,7 @@
 // stateful ones segment by segment, and no row's result depends on another segment. States are taken in call order.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -72,6 +73,10 @@ class RuntimeOps {
   void begin_part(const PartShape& shape, int first_slot);
   // Once per pass, before anything rotates. [head_dim / 2]
   void set_rope(std::span<const double> frequencies);
+  // Called before a product with what the weights are applied to; nothing when null. It must outlive the pass.
+  using InputWatcher = std::function<void(std::span<const Weight> weights, const Tensor& x, int64_t rows)>;
+  void watch_inputs(const InputWatcher* watcher) { watcher_ = watcher && *watcher ? watcher : nullptr; }
+
   // In a pass without rows: collects the weights that are applied to the layer's input.
   void trace_input_weights(std::vector<Weight>* sink) { trace_ = sink; }
 
@@ -155,6 +160,9 @@ class RuntimeOps {
   void remember(const RowSegment& s, int64_t slots, Tensor x);
   void write_row(const RowSegment& s, float* row, const float* values, int64_t columns, int64_t token);
   const float* scan_rates(const RecurrenceSpec& spec, Weight decay_rate);
+  void report_inputs(std::span<const Weight> weights, const Tensor& x) {
+    if (watcher_ && rows_ > 0) (*watcher_)(weights, x, rows_);
+  }
   void add_skip(Tensor y, Tensor v, Weight skip, const RecurrenceSpec& spec);
   // Rows side by side, as the recurrence kernels read them.
   Tensor dense(Tensor x);
@@ -176,6 +184,7 @@ class RuntimeOps {
   Tensor fused_outputs_[kMostFused];
   size_t fused_count_ = 0;
   std::vector<Weight>* trace_ = nullptr;
+  const InputWatcher* watcher_ = nullptr;
 };
 
 }  // namespace retort

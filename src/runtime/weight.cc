@@ -61,6 +61,7 @@ int64_t ModelWeight::bytes() const {
 
 Result<ModelWeight> load_weight(const TensorView& view, Precision floor, WeightFormat format, ThreadPool& pool) {
   ModelWeight weight;
+  weight.name = view.name;
   weight.shape = view.shape;
   const bool fp32 = floor == Precision::kF32;
   if (fp32) {
@@ -87,6 +88,7 @@ Result<ModelWeight> load_weight(const TensorView& view, Precision floor, WeightF
 
 Result<ModelWeight> load_gate_up(const TensorView& gate, const TensorView& up, WeightFormat format, ThreadPool& pool) {
   ModelWeight weight;
+  weight.name = gate.name;
   weight.shape = {2 * gate.shape[0], gate.shape[1]};
   const int64_t rows = gate.shape[0], columns = gate.shape[1];
   const BlockFormat stored = stored_format(gate, format);

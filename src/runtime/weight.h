@@ -23,6 +23,7 @@ Result<WeightFormat> parse_weight_format(const std::string& name);
 const char* weight_format_names();
 
 struct ModelWeight {
+  std::string name;                     // the tensor's; of gate and up together, gate's
   std::vector<int64_t> shape;
   std::vector<float> values;            // tensors whose floor is fp32
   std::vector<float> transposed;        // [in, out] of those that are as narrow as a convolution

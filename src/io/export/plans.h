@@ -7,6 +7,9 @@
 
 namespace retort {
 
+inline constexpr const char* kRetortFormat = "retort";
+// Our own tensors by their own names, in a GGUF: what every model fits.
+Result<ExportPlan> plan_retort(const ModelConfig& config);
 Result<ExportPlan> plan_fla(const ModelConfig& config);
 Result<ExportPlan> plan_mistral(const ModelConfig& config);
 Result<ExportPlan> plan_xlstm(const ModelConfig& config);

@@ -31,7 +31,8 @@ TensorType stored_as(const ExportTensor& tensor, TensorType matrices) {
   if (info.block_values == 1) return matrices;
   if (tensor.shape.back() % info.block_values) return TensorType::kF16;
   // The head's errors are every token's: llama.cpp's own quantiser keeps more bits there, too.
-  const bool embedding = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+  const bool embedding = tensor.name == "token_embd.weight" || tensor.name == "output.weight" || tensor.name == "model.embed_tokens.weight" ||
+                         tensor.name == "lm_head.weight";
   return embedding ? TensorType::kQ8_0 : matrices;
 }
 
@@ -49,14 +50,16 @@ Status write_gguf_export(const std::string& path, const ExportTarget& target, co
   } else {
     metadata.text("tokenizer.ggml.model", "none");
   }
-  if (!is_plain_transformer(config)) {
+  if (!is_plain_transformer(config) || plan.format == kRetortFormat) {
     metadata.text(kGgufExportKey, what_it_was(target, config, plan).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }
   std::vector<GgufSource> sources;
   for (const ExportTensor& tensor : plan.tensors) {
     const TensorType type = stored_as(tensor, options.matrices);
-    sources.push_back({tensor.name, type, tensor.shape, [type, values = gathered(tensor)]() -> Result<std::vector<std::byte>> {
+    const bool own = options.encode && tensor_type_info(type).block_values > 1;
+    sources.push_back({tensor.name, type, tensor.shape, [&, type, own, values = gathered(tensor)]() -> Result<std::vector<std::byte>> {
                          RETORT_TRY(const std::vector<float> floats, values());
+                         if (own) return options.encode(tensor, type, floats);
                          return encode_values(type, floats);
                        }});
   }
@@ -68,6 +71,7 @@ Status write_gguf_export(const std::string& path, const ExportTarget& target, co
 const std::vector<ExportTarget>& export_targets() {
   static const std::vector<ExportTarget> targets = {
       {"gguf", "a .gguf file for llama.cpp", true, plan_gguf},
+      {"retort", "a .gguf file for Retort, of any student", true, plan_retort},
       {"fla", "a folder for flash-linear-attention", false, plan_fla},
       {"mistral", "transformers' Mistral", false, plan_mistral},
       {"xlstm", "transformers' xLSTM", false, plan_xlstm},

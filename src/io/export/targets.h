@@ -32,6 +32,9 @@ struct ExportOptions {
   TensorType matrices = TensorType::kF32;
   std::map<std::string, std::string> extra_files;  // a folder's tokenizer and template
   std::optional<Tokenizer> tokenizer;              // a GGUF's
+  // How a GGUF's matrices in blocks are rounded; unset: as ggml does. `values` are `tensor`'s.
+  using Encode = std::function<Result<std::vector<std::byte>>(const ExportTensor& tensor, TensorType type, const std::vector<float>& values)>;
+  Encode encode;
 };
 // Whole or not at all. Gives what differs within rounding, in words; mostly nothing.
 Result<std::vector<std::string>> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
