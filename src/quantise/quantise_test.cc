@@ -1,0 +1,104 @@
+#include "quantise/quantise.h"
+
+#include <gtest/gtest.h>
+
+#include "eval/divergence.h"
+#include "io/tokenizer_files.h"
+#include "support/tiny_model.h"
+#include "test_files.h"
+
+namespace retort {
+namespace {
+
+ModelConfig student() {
+  ModelConfig c = test::tiny_config();
+  c.width = 64, c.heads = 4, c.kv_heads = 2, c.head_dim = 32, c.mlp_width = 96;
+  const std::vector<int> all = {0, 1};
+  c.plan = {{{Part{"slots", all, {8, 2}, {{"slots", 16}}}}}, {{Part{"mamba2", {0}, {}, {}}, Part{"hedgehog", {1}, {4, 0}, {}}}}, {{Part{"attention", all, {}, {}}}}};
+  EXPECT_TRUE(validate_plan(c).ok());
+  return c;
+}
+
+struct Opened {
+  ModelFiles files;
+  std::shared_ptr<const Model> model;
+};
+
+Opened open(const std::string& path, ThreadPool& pool) {
+  auto files = open_model(path);
+  EXPECT_TRUE(files.ok()) << files.error().message;
+  auto model = Model::load(*files, WeightFormat::kAuto, pool);
+  EXPECT_TRUE(model.ok()) << model.error().message;
+  return {std::move(*files), std::move(*model)};
+}
+
+std::vector<int> text(int count) {
+  std::vector<int> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back((i * 37 + i / 5 * 11) % 256);
+  return tokens;
+}
+
+TEST(Quantise, EveryMatrixIsSeenAndTheFileReadsBack) {
+  const test::TempFolder folder;
+  ThreadPool pool(2);
+  for (const bool plain : {false, true}) {
+    SCOPED_TRACE(plain);
+    ModelConfig config = student();
+    if (plain) config.plan = attention_plan(config);
+    const std::string name = folder / (plain ? "teacher" : "student");
+    ASSERT_TRUE(test::write_random_model(name, config).ok());
+    const Opened before = open(name, pool);
+    Engine engine(before.model, pool);
+    const auto moments = measure_inputs(engine, text(300), 100);
+    ASSERT_TRUE(moments.ok());
+    int matrices = 0;
+    for (const TensorSpec& spec : model_tensors(config)) {
+      if (spec.floor != Precision::kQuantised || spec.name == "model.embed_tokens.weight") {
+        EXPECT_TRUE(moments->of(spec.name).empty()) << spec.name;
+        continue;
+      }
+      ++matrices;
+      const auto found = moments->of(spec.name);
+      ASSERT_EQ(int64_t(found.size()), spec.shape.size() == 3 ? spec.shape[0] : 1) << spec.name;
+      EXPECT_GE(found[0]->rows, 300) << spec.name;
+    }
+    for (const auto& [type, most] : {std::pair{TensorType::kQ8_0, 0.02}, {TensorType::kQ4_1, 0.6}, {TensorType::kQ4_0, 0.9}}) {
+      SCOPED_TRACE(tensor_type_name(type));
+      const std::string out = folder / (std::string(tensor_type_name(type)) + (plain ? "p.gguf" : "s.gguf"));
+      const auto tokenizer = load_tokenizer(name);
+      ASSERT_TRUE(tokenizer.ok());
+      QuantiseOptions options{type, &*moments, *tokenizer, {}};
+      const auto report = quantise_model(out, before.files, options, pool);
+      ASSERT_TRUE(report.ok()) << report.error().message;
+      EXPECT_EQ(report->format, plain ? "llama" : "retort");
+      EXPECT_EQ(report->calibrated, type == TensorType::kQ8_0 ? 0 : matrices);
+      const Opened after = open(out, pool);
+      EXPECT_EQ(fingerprint(after.files.config), fingerprint(config));
+      for (const TensorSpec& spec : model_tensors(config)) {
+        if (spec.floor == Precision::kF32) EXPECT_EQ(after.files.weights->tensor(spec.name)->type, TensorType::kF32) << spec.name;
+      }
+      Engine rounded(after.model, pool);
+      const auto d = divergence(engine, rounded, text(200), 100);
+      ASSERT_TRUE(d.ok());
+      EXPECT_EQ(d->tokens, 198);
+      EXPECT_GT(d->kl_mean, 0);
+      EXPECT_LT(d->kl_mean, most);
+    }
+  }
+}
+
+TEST(Quantise, NothingIsLeftOfOneThatWasStopped) {
+  const test::TempFolder folder;
+  ThreadPool pool(1);
+  ASSERT_TRUE(test::write_random_model(folder / "m", student()).ok());
+  const Opened before = open(folder / "m", pool);
+  QuantiseOptions options;
+  options.progress = [](int64_t done, int64_t, const std::string&) { return done < 5; };
+  const auto report = quantise_model(folder / "out.gguf", before.files, options, pool);
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kInterrupted);
+  EXPECT_FALSE(std::filesystem::exists(folder / "out.gguf"));
+}
+
+}  // namespace
+}  // namespace retort
