@@ -30,7 +30,8 @@ class DivergenceTest : public ::testing::Test {
 };
 
 TEST_F(DivergenceTest, OfAModelFromItselfIsNothing) {
-  Engine a(model(1), pool_), b(a);
+  const auto same = model(1);
+  Engine a(same, pool_), b(same, pool_);
   const auto d = divergence(a, b, tokens_, 100);
   ASSERT_TRUE(d.ok());
   EXPECT_EQ(d->kl_mean, 0);
