@@ -25,6 +25,7 @@ struct Mamba {
     int dt_rank = 0;        // of the step's projection; 0: a sixteenth of the width, rounded up
     double dt_min = 0.001;  // steps at the start, spread evenly in the logarithm over a head's channels; the slowest cell of a
     double dt_max = 0.1;    // channel keeps exp(-dt) a token, so smaller steps remember longer
+    double a_last = 0;      // A of a channel's last cell at the start, its first has 1; 0: as many as the cells, A = 1, 2, 3, ..
     int rope = 0;           // 1: the teacher's rope on B and C
     template <class V>
     void visit(V&& v) {
@@ -32,6 +33,7 @@ struct Mamba {
       v("dt_rank", dt_rank, 0, 4096);
       v("dt_min", dt_min, 1e-6, 10.0);
       v("dt_max", dt_max, 1e-6, 10.0);
+      v("a_last", a_last, 0.0, 1e4);
       v("rope", rope, 0, 1);
     }
     Status check() const { return dt_min <= dt_max ? Status() : invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max); }
@@ -65,7 +67,7 @@ struct Mamba {
         {"dt_proj.bias", {e}, Precision::kF32, kGate, step_bias, HeadAxis::kQueryRows},
         {"conv1d.weight", {e, c.conv_size}, Precision::kF32, kFeature, {B::identity_conv()}, HeadAxis::kQueryRows},
         {"conv1d.bias", {e}, Precision::kF32, kFeature, {B::constant(0)}, HeadAxis::kQueryRows},
-        {"A_log", {e, d}, Precision::kF32, kGate, {B::log_count()}, HeadAxis::kQueryRows},
+        {"A_log", {e, d}, Precision::kF32, kGate, {B::log_count(c.a_last > 0 ? c.a_last : double(d))}, HeadAxis::kQueryRows},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{e}, Precision::kF32, kGate, {B::constant(1)}, HeadAxis::kQueryRows},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, kProjection, {B::teacher(TeacherSource::kOutput)},
          HeadAxis::kQueryColumns},

@@ -39,7 +39,7 @@ struct InitBlock {
   TeacherSource source = TeacherSource::kNone;
   bool bias = false;                         // kTeacher: the source's bias rather than its weight (0 when the teacher has none)
   double value = 0.0;                        // kConstant: value; kNormal: standard deviation; kLinspace: first
-  double last = 0.0;                         // kLinspace: last
+  double last = 0.0;                         // kLinspace, kLogCount: last
   double scale = 1.0;                        // kTeacher: factor
   Measure measure = Measure::kNone;          // kConstant
   bool by_kv_head = false;                   // HeadAxis::kRowsOfBlocks: the block has rows per kv head
@@ -72,8 +72,8 @@ struct InitBlock {
   // [heads, f, d] of kQuery or kKey: A_q and A_k with W_Q^T A_q^T A_k W_K the best approximation of rank f to the teacher's W_Q^T W_K, for
   // all query heads of a kv head at once.
   static InitBlock low_rank(TeacherSource source) { return {Kind::kLowRank, 0, source}; }
-  // ln 1, ln 2, ln 3, .. in every row.
-  static InitBlock log_count() { return {Kind::kLogCount}; }
+  // In every row the logarithms of numbers that rise evenly from 1 to `last`.
+  static InitBlock log_count(double last) { return {Kind::kLogCount, 0, TeacherSource::kNone, false, 0, last}; }
 };
 
 struct TensorSpec {

@@ -123,7 +123,7 @@ Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, 
     case InitBlock::Kind::kLinspace:
       return at::linspace(block.value, block.last, c10::multiply_integers(shape)).view(shape);
     case InitBlock::Kind::kLowRank: return low_rank(store, c, layer, block.source, part, shape);
-    case InitBlock::Kind::kLogCount: return at::arange(1, shape.back() + 1, at::kFloat).log().expand(shape).contiguous();
+    case InitBlock::Kind::kLogCount: return at::linspace(1, block.last, shape.back()).log().expand(shape).contiguous();
   }
   return internal_error("unknown start of ", spec.name);
 }
