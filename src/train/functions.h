@@ -27,7 +27,7 @@ struct Sequence {
 double take_gemm_seconds();
 double processor_seconds();
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b);          // mm or bmm, timed
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);          // mm or bmm, timed; bf16 on any processor
 
 // x[T, in] w[out, in] (+ b[out]) -> [T, out], in bf16 instead of f32 when `narrow` and kFast. bf16 weights are frozen ones. `low`: x
 // in bf16 if it is at hand, else undefined.
