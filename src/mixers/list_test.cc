@@ -98,7 +98,16 @@ TEST(MixerList, BadPlansSayWhatIsWrong) {
   EXPECT_NE(validate_plan(c).error().message.find("no field 'sluts'; it has: slots"), std::string::npos);
   c = small();
   c.plan[1].parts[0].kv_heads = {0};
-  EXPECT_NE(validate_plan(c).error().message.find("1 of 2 kv heads"), std::string::npos);
+  EXPECT_NE(validate_plan(c).error().message.find("mixers[1]: kv head 1 is owned by no part"), std::string::npos);
+}
+
+TEST(MixerList, AWindowIsWithinTheContext) {
+  ModelConfig c = small();
+  c.context_length = 64;
+  c.plan[0].parts[0] = Part{"gla", {0, 1}, {64, 4}, nlohmann::json::object()};
+  EXPECT_TRUE(validate_plan(c).ok());
+  c.plan[0].parts[0].window.size = 65;
+  EXPECT_NE(validate_plan(c).error().message.find("a window of 65 is longer than the model's context of 64"), std::string::npos);
 }
 
 TEST(MixerList, FingerprintFollowsThePlan) {

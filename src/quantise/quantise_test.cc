@@ -14,7 +14,8 @@ ModelConfig student() {
   ModelConfig c = test::tiny_config();
   c.width = 64, c.heads = 4, c.kv_heads = 2, c.head_dim = 32, c.mlp_width = 96;
   const std::vector<int> all = {0, 1};
-  c.plan = {{{Part{"slots", all, {8, 2}, {{"slots", 16}}}}}, {{Part{"mamba2", {0}, {}, {}}, Part{"hedgehog", {1}, {4, 0}, {}}}}, {{Part{"attention", all, {}, {}}}}};
+  const auto none = nlohmann::json::object();
+  c.plan = {{{Part{"slots", all, {8, 2}, {{"slots", 16}}}}}, {{Part{"mamba2", {0}, {}, none}, Part{"hedgehog", {1}, {4, 0}, none}}}, {{Part{"attention", all, {}, none}}}};
   EXPECT_TRUE(validate_plan(c).ok());
   return c;
 }
