@@ -13,18 +13,29 @@ function size(bytes) {
   return `${(bytes / 1000 ** power).toLocaleString("en", {maximumSignificantDigits: 3})} ${unit[power]}`;
 }
 
+// Runs `change`, and keeps the end of the text in sight if it was.
+function keepingEnd(change) {
+  const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+  change();
+  if (atEnd) scroller.scrollTop = scroller.scrollHeight;
+}
+
 function problem(text) {
-  byId("problem").hidden = !text;
-  byId("problem").firstElementChild.textContent = text;
+  keepingEnd(() => {
+    byId("problem").hidden = !text;
+    byId("problem").firstElementChild.textContent = text;
+  });
 }
 byId("problem").lastElementChild.onclick = () => { problem(""); prompt.focus(); };
 
 // What went well, with a button where it can be taken back.
 function note(text, label, act) {
   const view = byId("note");
-  view.hidden = !text;
-  view.replaceChildren(element("span", text));
-  if (label) view.append(button(label, act));
+  keepingEnd(() => {
+    view.hidden = !text;
+    view.replaceChildren(element("span", text));
+    if (label) view.append(button(label, act));
+  });
 }
 
 function button(label, act) {
@@ -32,13 +43,6 @@ function button(label, act) {
   out.type = "button";
   out.onclick = act;
   return out;
-}
-
-// Runs `change`, and keeps the end of the text in sight if it was.
-function keepingEnd(change) {
-  const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
-  change();
-  if (atEnd) scroller.scrollTop = scroller.scrollHeight;
 }
 
 function fill(view, message) {
