@@ -93,7 +93,8 @@ class Page:
         return self.browser.run("return document.getElementById(arguments[0]).hidden ? '' : document.getElementById(arguments[0]).textContent", id)
 
     def load(self, path):
-        self.browser.run("document.getElementById('file').hidden = false")
+        self.browser.run("document.getElementById('file').hidden = false;"
+                         "document.getElementById('problem').hidden = true; document.getElementById('note').textContent = ''")  # of before
         self.browser.type("#file", path)
         self.browser.run("document.getElementById('file').hidden = true")
         self.browser.wait("!document.getElementById('problem').hidden || /^Loaded/.test(document.getElementById('note').textContent)")
