@@ -66,12 +66,18 @@ clang_runtime_packages() {
   fi
 }
 
+# Ubuntu's package of this name only fetches a snap; the tests that need a browser are skipped there.
+chromium_packages() {
+  if [ -n "$(apt-cache show chromium-driver 2>/dev/null)" ]; then printf 'chromium\nchromium-driver\n'; fi
+}
+
 wanted_packages() {
   local name
   sed -e "/^# test/$([ "${1:-}" = test ] && echo d || echo ',$d')" -e '/^#/d' -e '/^$/d' scripts/packages.txt |
     while read -r name; do
       case $name in
         @clang-rt) clang_runtime_packages ;;
+        @chromium) chromium_packages ;;
         *) echo "$name" ;;
       esac
     done

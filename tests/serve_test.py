@@ -338,13 +338,81 @@ def slots(server, folder):
     check(server.post("/slots/1", {})[0] == 400)
 
 
+def states(server):
+    """A slot's state as bytes: what comes back is what was fetched, and nothing else is taken."""
+    body = {"prompt": "abcdefgh", "max_tokens": 4, "seed": 3, "id_slot": 0}
+    server.completion(**body)
+
+    def fetch(slot, method="GET", data=None, headers={}):
+        connection = server.connect()
+        connection.request(method, f"/slots/{slot}/state", data, headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer, data
+
+    answer, state = fetch(0)
+    check(answer.status == 200 and answer.getheader("Content-Type") == "application/octet-stream" and state.startswith(b"RETORTST"), answer.status, state[:99])
+    server.post("/slots/0?action=erase", {})
+    answer, data = fetch(3, "PUT", state)
+    check(answer.status == 200 and json.loads(data) == {"id_slot": 3, "n_restored": 11, "n_read": len(state)}, data)
+    check(server.ask("GET", "/slots")[2][3]["n_past"] == 11)
+    check(fetch(3)[1] == state, "the same bytes come back")
+    for name, bad, words in (("nothing", b"", "not a state file"), ("cut", state[:-9], "cut at byte"), ("more", state + b"x", "follow the end"),
+                             ("flipped", state[:-20] + bytes([state[-20] ^ 1]) + state[-19:], "checksum"), ("text", b"hello" * 99, "not a state file"),
+                             ("huge", state[:-8][:200] + b"\xff" * 64, "sizes")):
+        answer, data = fetch(3, "PUT", bad)
+        check(answer.status == 400 and (words in json.loads(data)["error"]["message"] or name == "huge"), name, data)
+    check(server.ask("GET", "/slots")[2][3]["n_past"] == 11, "what was there stays")
+    check(fetch(0)[0].status == 400 and fetch(99)[0].status == 400 and fetch("x")[0].status == 404 and fetch(99, "PUT", state)[0].status == 400)
+    check(server.ask("GET", "/slots/3")[0] == 404 and server.ask("PUT", "/slots/3", b"")[0] == 404)
+    status, headers, _ = server.ask("DELETE", "/slots/3/state")
+    check(status == 405 and headers["Allow"] == "POST, GET, PUT", headers)
+    check(fetch(3, headers={"Host": f"evil:{server.port}"})[0].status == 403, "a page that lies about its address")
+    check(fetch(3, headers={"Host": f"localhost:{server.port}"})[0].status == 200)
+    server.post("/slots/3?action=erase", {})
+
+
+def stopping_a_slot(model):
+    """What is stopped ends whole, with its usage, and the slot goes on from it."""
+    server = Server(model, "-np", "3", "-c", "0")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        body = {"prompt": "abc", "max_tokens": 10**7, "ignore_eos": True, "id_slot": 2, "stream_options": {"include_usage": True}}
+        future = pool.submit(server.stream, "/v1/completions", body)
+        while server.ask("GET", "/slots")[2][2]["n_past"] < 10:
+            time.sleep(0.01)
+        check(server.post("/slots/2?action=stop", {})[0] == 200)
+        status, events = future.result(timeout=60)
+    check(status == 200 and events[-1] == "[DONE]", events[-2:])
+    usage = json.loads(events[-2])["usage"]
+    check(10 <= usage["completion_tokens"] + 3 < 10**6, usage)  # no context ends it
+    check(json.loads(events[-3])["choices"][0]["finish_reason"] == "length")
+    check(server.ask("GET", "/slots")[2][2]["n_past"] == usage["total_tokens"] - 1)
+    check(server.post("/slots/2?action=stop", {})[0] == 200 and server.post("/slots/99?action=stop", {})[0] == 400)
+    check(server.end() == 0)
+
+
+def page(server, model):
+    status, headers, text = server.ask("GET", "/")
+    check(status == 200 and headers["Content-Type"] == "text/html; charset=utf-8" and text.startswith("<!doctype html>"), status)
+    check("default-src 'none'" in headers["Content-Security-Policy"] and "unsafe" not in headers["Content-Security-Policy"], headers)
+    check(headers["X-Content-Type-Options"] == "nosniff")
+    check(server.ask("HEAD", "/")[2] == "" and server.ask("POST", "/", {})[0] == 405)
+    check(server.ask("GET", "/props")[2]["max_state_bytes"] == 128 << 20)
+    for flag in ("--no-ui", "--no-webui"):
+        without = Server(model, flag)
+        check(without.ask("GET", "/")[0] == 404)
+        check(without.end() == 0)
+
+
 def keys_and_limits(model, folder):
     with open(os.path.join(folder, "keys"), "w") as out:
         out.write("key-one\nkey-two\n")
-    server = Server(model, "--api-key-file", os.path.join(folder, "keys"), "--api-key", "key-three", "-np", "1", "--queue", "1", "--max-body", "2000",
+    server = Server(model, "--api-key-file", os.path.join(folder, "keys"), "--api-key", "key-three", "-np", "1", "--queue", "1", "--max-body", "2000", "--max-state", "3000",
                     "--max-connections", "30", "--cors-origin", "http://page", "--sse-ping-interval", "0.2", "--timeout", "6", "-c", "0")
     body = {"prompt": "a", "max_tokens": 1}
-    check(server.ask("GET", "/health")[0] == 200, "no key is needed")
+    check(server.ask("GET", "/health")[0] == 200 and server.ask("GET", "/")[0] == 200, "no key is needed")
+    check(server.ask("GET", "/slots/0/state")[0] == 401 and server.ask("PUT", "/slots/0/state", b"x")[0] == 401)
     for headers in ({}, {"Authorization": "Bearer key-on"}, {"Authorization": "key-one"}, {"Authorization": "Bearer key-one "  "x"}):
         status, _, answer = server.ask("POST", "/v1/completions", body, headers)
         check(status == 401 and answer["error"]["type"] == "authentication_error", headers, answer)
@@ -352,6 +420,7 @@ def keys_and_limits(model, folder):
     check(server.ask("POST", "/v1/completions", body, key)[0] == 200)
     check(server.ask("POST", "/v1/completions", body, {"Authorization": "Bearer key-three"})[0] == 200)
     check(server.ask("POST", "/v1/completions", {"prompt": "a" * 3000}, key)[0] == 413)
+    check(server.ask("PUT", "/slots/0/state", b"x" * 2999, key)[0] == 400 and server.ask("PUT", "/slots/0/state", b"x" * 3001, key)[0] == 413)
     check(server.ask("OPTIONS", "/v1/completions")[0] == 204)
     check(server.ask("GET", "/health")[1]["Access-Control-Allow-Origin"] == "http://page")
 
@@ -425,11 +494,14 @@ def main():
                 part(server)
                 print("done:", part.__name__, flush=True)
             slots(server, saved)
+            states(server)
+            page(server, model)
             check(server.wait_idle() and server.process.poll() is None)
             check(server.end() == 0)
         finally:
             server.process.kill()
         keys_and_limits(model, folder)
+        stopping_a_slot(model)
         ending(model)
         refused_starts(model, folder)
     sys.exit(1 if failures else 0)

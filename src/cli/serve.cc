@@ -44,10 +44,12 @@ class Serve : public Command {
     app.add_option("--api-key", keys_, "a key that clients must send; may be given several times");
     app.add_option("--api-key-file", key_file_, "file with one key a line");
     app.add_option("--slot-save-path", slot_folder_, "folder in which clients may save and restore slots");
+    app.add_flag("--ui,!--no-ui,--webui,!--no-webui", page_, "the chat page at / (on unless --no-ui)");
     app.add_option("--cors-origin", cors_, "origin of web pages that may ask, or * for all (default: none)");
     app.add_option("--queue", scheduler_.queue, "requests that may wait for a slot; more are answered with 429")->check(CLI::Range(0, 1 << 20))->capture_default_str();
     app.add_option("--max-connections", http_.connections, "open connections; more are answered with 503")->check(CLI::Range(1, 1 << 20))->capture_default_str();
     app.add_option("--max-body", max_body_, "bytes of a request's body at most")->check(CLI::Range(1 << 10, 1 << 30))->capture_default_str();
+    app.add_option("--max-state", max_state_, "bytes of a state that a client may put into a slot")->check(CLI::Range(1 << 10, 1 << 30))->capture_default_str();
     app.add_option("--timeout", timeout_, "seconds from a request's arrival to the end of its answer")->check(CLI::Range(1, 1 << 20))->capture_default_str();
     app.add_option("--sse-ping-interval", http_.ping_seconds, "seconds of silence after which a stream gets a comment; 0: never")
         ->check(CLI::Range(0.0, 1e6))->capture_default_str();
@@ -63,13 +65,16 @@ class Serve : public Command {
     raise_descriptor_limit();
     catch_interrupts();
     http_.limits.body_bytes = size_t(max_body_);
+    http_.limits.put_bytes = size_t(max_state_);
+    http_.buffered_bytes = std::max<int64_t>(http_.buffered_bytes, 2 * int64_t(max_state_));
+    http_.unsent_bytes = std::max<int64_t>(http_.unsent_bytes, 2 * int64_t(max_state_));
     // Listens first: a port that is taken is said before the model is read, and who asks meanwhile learns that it is being read.
     std::atomic<serve::Api*> ready{nullptr};
     RETORT_TRY(auto http, serve::HttpServer::start(
                               http_,
                               [&](const serve::HttpRequest& request, std::shared_ptr<serve::HttpReply> reply) {
                                 if (serve::Api* api = ready) api->handle(request, reply);
-                                else serve::Api::handle_loading(request, *reply);
+                                else serve::Api::handle_loading(request, *reply, page_);
                               },
                               serve::error_body));
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
@@ -77,7 +82,7 @@ class Serve : public Command {
     scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
     serve::Scheduler scheduler(opened.model, *opened.pool, opened.engine, tokenizer, scheduler_);
     if (alias_.empty()) alias_ = std::filesystem::path(model_.path).lexically_normal().stem().string();
-    serve::Api api({alias_, defaults_, keys_, slot_folder_, cors_, http_.host, double(timeout_)}, scheduler, tokenizer, opened.model->identity());
+    serve::Api api({alias_, defaults_, keys_, slot_folder_, cors_, http_.host, double(timeout_), page_, max_state_}, scheduler, tokenizer, opened.model->identity());
     ready = &api;
     std::fprintf(stderr, "retort: %s is served at http://%s:%d after %s; ctrl-C ends\n", alias_.c_str(), http_.host.c_str(), http->port(),
                  format_duration(opened.load_seconds).c_str());
@@ -114,7 +119,8 @@ class Serve : public Command {
   std::string alias_, key_file_, slot_folder_, cors_;
   std::vector<std::string> keys_;
   std::optional<int> context_;
-  int max_body_ = 16 << 20, timeout_ = 600;
+  int max_body_ = 16 << 20, max_state_ = 128 << 20, timeout_ = 600;
+  bool page_ = true;
 };
 
 }  // namespace

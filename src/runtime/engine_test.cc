@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "runtime/session.h"
+#include "runtime/state_file.h"
 #include "tiny_model.h"
 
 namespace retort {
@@ -268,6 +269,13 @@ TEST(StateFile, CutDamagedOrForeignIsOneError) {
     EXPECT_FALSE(load_bytes(flipped).ok()) << at;
   }
   EXPECT_FALSE(load_bytes(bytes + "x").ok());
+  // In memory it is the same bytes, read by the same reader.
+  const auto state = read_state(std::as_bytes(std::span(bytes)), "bytes", model->identity(), model->layout());
+  ASSERT_TRUE(state.ok()) << state.error().message;
+  EXPECT_EQ(state_bytes(model->identity(), state->tokens, state->sequence), bytes);
+  const auto cut = read_state(std::as_bytes(std::span(bytes)).first(40), "bytes", model->identity(), model->layout());
+  ASSERT_FALSE(cut.ok());
+  EXPECT_EQ(cut.error().message.find("bytes: cut at byte 40"), 0u) << cut.error().message;
   std::filesystem::remove(path);
 }
 

@@ -36,12 +36,14 @@ class Checksum {
   int filled_ = 0;
 };
 
+// Into a file, or into memory: `Out` has write(bytes).
+template <class Out>
 class Writer {
  public:
-  explicit Writer(AtomicFile& file) : file_(file) {}
+  explicit Writer(Out& out) : out_(out) {}
   Status bytes(std::span<const std::byte> data) {
     checksum_.add(data);
-    return file_.write(data);
+    return out_.write(data);
   }
   template <class T>
   Status numbers(std::span<const T> values) { return bytes(std::as_bytes(values)); }
@@ -49,33 +51,42 @@ class Writer {
   Status number(T value) { return numbers(std::span<const T>(&value, 1)); }
   Status finish() {
     const uint64_t sum = checksum_.value();
-    return file_.write(std::as_bytes(std::span(&sum, 1)));
+    return out_.write(std::as_bytes(std::span(&sum, 1)));
   }
 
  private:
-  AtomicFile& file_;
+  Out& out_;
   Checksum checksum_;
+};
+
+struct Memory {
+  std::string bytes;
+  Status write(std::span<const std::byte> data) {
+    bytes.append(reinterpret_cast<const char*>(data.data()), data.size());
+    return {};
+  }
 };
 
 class Reader {
  public:
-  explicit Reader(const MappedFile& file) : file_(file) {}
+  Reader(std::span<const std::byte> bytes, const std::string& name) : bytes_(bytes), name_(name) {}
 
   // The next `count` values, or an error when the file ends before.
   template <class T>
   Status read(T* out, uint64_t count) {
-    const uint64_t left = file_.size() - offset_;
+    const uint64_t left = bytes_.size() - offset_;
     if (count > left / sizeof(T)) {
-      return invalid(file_.path(), ": cut at byte ", file_.size(), ": ", count * sizeof(T), " bytes are expected at byte ", offset_);
+      return invalid(name_, ": cut at byte ", bytes_.size(), ": ", count * sizeof(T), " bytes are expected at byte ", offset_);
     }
-    if (count > 0) std::memcpy(out, file_.bytes().data() + offset_, count * sizeof(T));
+    if (count > 0) std::memcpy(out, bytes_.data() + offset_, count * sizeof(T));
     offset_ += count * sizeof(T);
     return {};
   }
   uint64_t offset() const { return offset_; }
 
  private:
-  const MappedFile& file_;
+  const std::span<const std::byte> bytes_;
+  const std::string& name_;
   uint64_t offset_ = 0;
 };
 
@@ -124,12 +135,9 @@ Status read_caches(Reader& in, int64_t position, Sequence& sequence) {
   return {};
 }
 
-}  // namespace
-
-Status write_state_file(const std::string& path, const std::string& identity, std::span<const int> tokens,
-                        const Sequence& sequence) {
-  RETORT_TRY(AtomicFile file, AtomicFile::create(path, uint64_t(sequence.bytes()) + tokens.size_bytes()));
-  Writer out(file);
+template <class Out>
+Status write_state(Out& to, const std::string& identity, std::span<const int> tokens, const Sequence& sequence) {
+  Writer<Out> out(to);
   RETORT_RETURN_IF_ERROR(out.numbers(std::span<const char>(kMagic)));
   RETORT_RETURN_IF_ERROR(out.number(kVersion));
   RETORT_RETURN_IF_ERROR(out.number(uint32_t(identity.size())));
@@ -146,34 +154,54 @@ Status write_state_file(const std::string& path, const std::string& identity, st
       RETORT_RETURN_IF_ERROR(out.bytes(row));
     }
   }
-  RETORT_RETURN_IF_ERROR(out.finish());
+  return out.finish();
+}
+
+}  // namespace
+
+Status write_state_file(const std::string& path, const std::string& identity, std::span<const int> tokens,
+                        const Sequence& sequence) {
+  RETORT_TRY(AtomicFile file, AtomicFile::create(path, uint64_t(sequence.bytes()) + tokens.size_bytes()));
+  RETORT_RETURN_IF_ERROR(write_state(file, identity, tokens, sequence));
   return file.commit();
+}
+
+std::string state_bytes(const std::string& identity, std::span<const int> tokens, const Sequence& sequence) {
+  Memory out;
+  out.bytes.reserve(size_t(sequence.bytes()) + tokens.size_bytes() + 512);
+  RETORT_CHECK(write_state(out, identity, tokens, sequence).ok(), "memory takes every byte");
+  return std::move(out.bytes);
 }
 
 Result<SavedState> read_state_file(const std::string& path, const std::string& identity,
                                    const std::shared_ptr<const StateLayout>& layout) {
   RETORT_TRY(const std::shared_ptr<const MappedFile> file, MappedFile::open(path));
-  Reader in(*file);
-  RETORT_RETURN_IF_ERROR(check_identity(in, path, identity));
+  return read_state(file->bytes(), path, identity, layout);
+}
+
+Result<SavedState> read_state(std::span<const std::byte> bytes, const std::string& name, const std::string& identity,
+                              const std::shared_ptr<const StateLayout>& layout) {
+  Reader in(bytes, name);
+  RETORT_RETURN_IF_ERROR(check_identity(in, name, identity));
   Header header;
   RETORT_RETURN_IF_ERROR(in.read(&header, 1));
   SavedState state{{}, Sequence(layout)};
   // Sizes are checked against the file before anything is allocated for them.
-  const uint64_t left = file->size() - in.offset();
+  const uint64_t left = bytes.size() - in.offset();
   if (header.position > header.tokens || header.tokens > left / sizeof(int) || header.fixed != uint64_t(layout->fixed_numbers()) ||
       header.caches != layout->growing().size()) {
-    return invalid(path, ": byte ", in.offset() - sizeof(Header), ": the state's sizes do not fit the model or the file (cut file?)");
+    return invalid(name, ": byte ", in.offset() - sizeof(Header), ": the state's sizes do not fit the model or the file (cut file?)");
   }
   state.tokens.resize(header.tokens);
   RETORT_RETURN_IF_ERROR(in.read(state.tokens.data(), header.tokens));
   RETORT_RETURN_IF_ERROR(in.read(state.sequence.fixed_numbers().data(), header.fixed));
   RETORT_RETURN_IF_ERROR(read_caches(in, int64_t(header.position), state.sequence));
   Checksum checksum;
-  checksum.add(file->bytes().first(in.offset()));
+  checksum.add(bytes.first(in.offset()));
   uint64_t saved = 0;
   RETORT_RETURN_IF_ERROR(in.read(&saved, 1));
-  if (saved != checksum.value()) return invalid(path, ": damaged: the checksum does not fit the content");
-  if (in.offset() != file->size()) return invalid(path, ": ", file->size() - in.offset(), " bytes follow the end of the state");
+  if (saved != checksum.value()) return invalid(name, ": damaged: the checksum does not fit the content");
+  if (in.offset() != bytes.size()) return invalid(name, ": ", bytes.size() - in.offset(), " bytes follow the end of the state");
   state.sequence.set_position(int64_t(header.position));
   return state;
 }

@@ -1,6 +1,7 @@
-// A sequence's state in a file: written whole or not at all, bound to the model that it belongs to.
+// A sequence's state in a file, written whole or not at all, or as bytes; bound to the model that it belongs to.
 //
-// Layer: runtime. Thread-safe: pure functions.
+// Layer: runtime. Thread-safe: pure functions. What is read may come from anybody: sizes, tokens and checksum are checked. The numbers
+// are not: wrong ones make wrong text, and nothing else.
 //
 //   "RETORTST" version:u32 identity_length:u32 identity  tokens:u64 position:u64 fixed_numbers:u64 caches:u64
 //   token ids i32 [tokens]   fixed f32 [fixed_numbers]   per cache its rows   checksum:u64 (FNV-1a over 8-byte words of all before)
@@ -25,5 +26,11 @@ Status write_state_file(const std::string& path, const std::string& identity, st
                         const Sequence& sequence);
 Result<SavedState> read_state_file(const std::string& path, const std::string& identity,
                                    const std::shared_ptr<const StateLayout>& layout);
+
+// The content of such a file in memory.
+std::string state_bytes(const std::string& identity, std::span<const int> tokens, const Sequence& sequence);
+// `name` is what messages call the bytes.
+Result<SavedState> read_state(std::span<const std::byte> bytes, const std::string& name, const std::string& identity,
+                              const std::shared_ptr<const StateLayout>& layout);
 
 }  // namespace retort

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/format.h"
+#include "serve/page.h"
 
 namespace retort::serve {
 
@@ -25,6 +26,16 @@ std::string hex(uint64_t value) {
 
 ordered_json or_null(const std::string& text) { return text.empty() ? ordered_json() : ordered_json(text); }
 
+// Digits and dots, or a bracketed address: no name server can make that mean another machine.
+bool is_address(std::string_view name) {
+  return !name.empty() && (name.front() == '[' || name.find_first_not_of("0123456789.") == std::string_view::npos);
+}
+
+std::string_view name_of(std::string_view host) {
+  const size_t bracket = host.find(']');  // of an IPv6 address
+  return host.substr(0, host.find(':', bracket == std::string_view::npos ? 0 : bracket));
+}
+
 }  // namespace
 
 bool is_key(const std::vector<std::string>& keys, std::string_view given) {
@@ -37,12 +48,16 @@ bool is_key(const std::vector<std::string>& keys, std::string_view given) {
   return found;
 }
 
+bool is_own_host(const ApiOptions& options, std::string_view host) {
+  const std::string_view name = name_of(host);
+  if (host.empty() || is_address(name) || name == "localhost" || name == options.host || options.cors_origin == "*") return true;
+  const size_t slashes = options.cors_origin.find("://");
+  return slashes != std::string::npos && host == std::string_view(options.cors_origin).substr(slashes + 3);
+}
+
 bool is_allowed_origin(const ApiOptions& options, std::string_view origin, std::string_view host) {
   if (options.cors_origin == "*" || (!options.cors_origin.empty() && origin == options.cors_origin)) return true;
-  const size_t bracket = host.find(']');  // of an IPv6 address
-  const std::string_view name = host.substr(0, host.find(':', bracket == std::string_view::npos ? 0 : bracket));
-  const bool ours = name == "127.0.0.1" || name == "localhost" || name == "[::1]" || name == options.host;
-  return ours && origin == "http://" + std::string(host);
+  return !host.empty() && is_own_host(options, host) && origin == "http://" + std::string(host);
 }
 
 struct Api::Route {
@@ -53,6 +68,7 @@ struct Api::Route {
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> list = {
+      {"GET", "/", &Api::page},
       {"GET", "/health", &Api::health},
       {"GET", "/v1/health", &Api::health},
       {"GET", "/v1/models", &Api::models},
@@ -68,6 +84,8 @@ const std::vector<Api::Route>& Api::routes() {
       {"POST", "/apply-template", &Api::apply_template},
       {"GET", "/slots", &Api::slots},
       {"POST", "/slots/", &Api::slot_action},  // what follows is the slot's number
+      {"GET", "/slots/", &Api::get_state},     // and /state
+      {"PUT", "/slots/", &Api::put_state},
   };
   return list;
 }
@@ -76,10 +94,18 @@ Api::Api(ApiOptions options, Scheduler& scheduler, Tokenizer tokenizer, std::str
     : options_(std::move(options)), scheduler_(scheduler), tokenizer_(std::move(tokenizer)), identity_(std::move(identity)),
       template_(ChatTemplate::of(tokenizer_)), next_id_(random_word()), next_seed_(random_word()) {}
 
-void Api::handle_loading(const HttpRequest&, HttpReply& reply) { answer_error(reply, 503, "Loading model"); }
+void Api::handle_loading(const HttpRequest& request, HttpReply& reply, bool page) {
+  if (page && request.path == "/" && request.method == "GET") return answer_page(reply);
+  answer_error(reply, 503, "Loading model");
+}
+
+void Api::page(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+  if (!options_.page) return answer_error(*reply, 404, "there is nothing at /: this server was started with --no-ui");
+  answer_page(*reply);
+}
 
 bool Api::authorised(const HttpRequest& request) const {
-  if (options_.keys.empty() || request.path == "/health" || request.path == "/v1/health") return true;
+  if (options_.keys.empty() || request.path == "/" || request.path == "/health" || request.path == "/v1/health") return true;
   std::string_view given = request.header("authorization");
   constexpr std::string_view kBearer = "Bearer ";
   if (given.substr(0, kBearer.size()) == kBearer) given.remove_prefix(kBearer.size());
@@ -96,7 +122,7 @@ void Api::handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
     reply->add_header("Access-Control-Allow-Origin", options_.cors_origin);
     reply->add_header("Vary", "Origin");
     if (request.method == "OPTIONS") {
-      reply->add_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+      reply->add_header("Access-Control-Allow-Methods", "GET, POST, PUT, OPTIONS");
       reply->add_header("Access-Control-Allow-Headers", "Authorization, Content-Type");
       return reply->send(204, "", "");
     }
@@ -109,7 +135,7 @@ void Api::handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
     const bool matches = path.size() > 1 && path.back() == '/' ? request.path.compare(0, path.size(), path) == 0 : request.path == path;
     if (!matches) continue;
     if (method == route.method) return (this->*route.handle)(request, reply);
-    other = route.method;
+    other += (other.empty() ? "" : ", ") + std::string(route.method);
   }
   if (other.empty()) return answer_error(*reply, 404, cat("there is nothing at ", request.path.substr(0, 100)));
   reply->add_header("Allow", other);
@@ -133,6 +159,7 @@ void Api::props(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
   const SamplingOptions& s = options_.defaults.sampling;
   answer_json(*reply, {{"model_alias", options_.model_name},
                        {"total_slots", scheduler_.options().parallel},
+                       {"max_state_bytes", options_.state_bytes},
                        {"chat_template", tokenizer_.chat_template()},
                        {"default_generation_settings",
                         {{"n_ctx", scheduler_.options().context},
@@ -142,7 +169,8 @@ void Api::props(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
                            {"top_p", s.top_p},
                            {"min_p", s.min_p},
                            {"repeat_penalty", s.repeat_penalty},
-                           {"repeat_last_n", s.repeat_last_n}}}}}});
+                           {"repeat_last_n", s.repeat_last_n},
+                           {"max_tokens", options_.defaults.chat_max_tokens}}}}}});
 }
 
 void Api::metrics(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
@@ -313,18 +341,18 @@ void Api::slots(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
 }
 
 void Api::slot_action(const HttpRequest& http, const std::shared_ptr<HttpReply>& reply) {
-  const std::string number = http.path.substr(std::string_view("/slots/").size());
-  if (number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != std::string::npos) {
-    return answer_error(*reply, 404, cat("there is nothing at ", http.path.substr(0, 100)));
-  }
-  const int id = std::stoi(number);
+  const auto slot = slot_of_path(http.path, "");
+  if (!slot) return answer_error(*reply, 404, cat("there is nothing at ", http.path.substr(0, 100)));
+  const int id = *slot;
   const std::string_view action = http.query_field("action");
   ordered_json out = {{"id_slot", id}};
   Status status;
   if (action == "erase") {
     status = scheduler_.put_slot(id, std::nullopt);
+  } else if (action == "stop") {
+    status = scheduler_.end_slot(id);
   } else if (action != "save" && action != "restore") {
-    status = invalid("the query has no action=save, action=restore or action=erase");
+    status = invalid("the query has no action=save, action=restore, action=erase or action=stop");
   } else if (options_.slot_folder.empty()) {
     return answer_error(*reply, 501, "this server saves no slots: it was started without --slot-save-path");
   } else {

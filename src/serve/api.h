@@ -23,6 +23,8 @@ struct ApiOptions {
   std::string cors_origin;         // of pages that may ask from a browser; *: all; empty: only those that this server sends itself
   std::string host;                // under which it is asked, besides the names of this machine's loopback
   double request_seconds = 600;    // from arrival to the end of the answer
+  bool page = true;                // GET / is the chat page
+  int64_t state_bytes = 128 << 20; // of a state that a client may bring
 };
 
 // Whether `given` is one of the keys; takes as long for a nearly right one as for a wrong one.
@@ -31,6 +33,12 @@ bool is_key(const std::vector<std::string>& keys, std::string_view given);
 // Whether a browser that shows a page of `origin` may ask. Pages that lie about their address (a name that suddenly means 127.0.0.1) have
 // a Host that is not ours.
 bool is_allowed_origin(const ApiOptions& options, std::string_view origin, std::string_view host);
+// Whether a request with this Host asks for us: by an address, a name of this machine's loopback, --host, or the host of --cors-origin. Browsers
+// send no Origin with a GET of their own page, so this is what such a page cannot fake.
+bool is_own_host(const ApiOptions& options, std::string_view host);
+
+// The number in /slots/NUMBER and `end`.
+std::optional<int> slot_of_path(std::string_view path, std::string_view end);
 
 class Api {
  public:
@@ -38,14 +46,15 @@ class Api {
 
   // For an HttpServer's workers.
   void handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply);
-  // While there is no Api yet: 503 "Loading model".
-  static void handle_loading(const HttpRequest& request, HttpReply& reply);
+  // While there is no Api yet: the page, which waits, or 503 "Loading model".
+  static void handle_loading(const HttpRequest& request, HttpReply& reply, bool page);
 
  private:
   struct Route;
   static const std::vector<Route>& routes();
   bool authorised(const HttpRequest& request) const;
 
+  void page(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void health(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void models(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void props(const HttpRequest&, const std::shared_ptr<HttpReply>&);
@@ -58,6 +67,8 @@ class Api {
   void apply_template(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void slots(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void slot_action(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  void get_state(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  void put_state(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   Status save_slot(int id, const std::string& body, nlohmann::ordered_json& out);
   Status restore_slot(int id, const std::string& body, nlohmann::ordered_json& out);
 

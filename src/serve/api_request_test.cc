@@ -117,6 +117,7 @@ TEST(ApiOrigins, OnlyOwnAndNamedPagesMayAsk) {
   EXPECT_TRUE(is_allowed_origin(options, "http://localhost:8080", "localhost:8080"));
   EXPECT_TRUE(is_allowed_origin(options, "http://[::1]:8080", "[::1]:8080"));
   EXPECT_TRUE(is_allowed_origin(options, "http://box:80", "box:80"));
+  EXPECT_TRUE(is_allowed_origin(options, "http://192.168.1.7:8080", "192.168.1.7:8080"));
   EXPECT_FALSE(is_allowed_origin(options, "http://page", "127.0.0.1:8080"));
   EXPECT_FALSE(is_allowed_origin(options, "http://evil:8080", "evil:8080"));
   EXPECT_FALSE(is_allowed_origin(options, "null", "127.0.0.1:8080"));
@@ -126,6 +127,24 @@ TEST(ApiOrigins, OnlyOwnAndNamedPagesMayAsk) {
   EXPECT_FALSE(is_allowed_origin(options, "http://other", "127.0.0.1:8080"));
   options.cors_origin = "*";
   EXPECT_TRUE(is_allowed_origin(options, "http://other", "127.0.0.1:8080"));
+}
+
+TEST(ApiOrigins, ANameThatSomebodyElseGaveThisMachineIsNotItsOwn) {
+  ApiOptions options;
+  options.host = "box";
+  for (const char* own : {"127.0.0.1:8080", "localhost", "[::1]:8080", "10.0.0.3", "box:8080", ""}) EXPECT_TRUE(is_own_host(options, own)) << own;
+  for (const char* other : {"evil:8080", "127.0.0.1.evil.net", "localhost.evil", "boxer"}) EXPECT_FALSE(is_own_host(options, other)) << other;
+  options.cors_origin = "https://chat.example:444";
+  EXPECT_TRUE(is_own_host(options, "chat.example:444"));
+  EXPECT_FALSE(is_own_host(options, "chat.example"));
+}
+
+TEST(ApiSlots, APathNamesASlot) {
+  EXPECT_EQ(slot_of_path("/slots/12", ""), 12);
+  EXPECT_EQ(slot_of_path("/slots/0/state", "/state"), 0);
+  for (const char* bad : {"/slots/", "/slots//state", "/slots/x/state", "/slots/-1/state", "/slots/1234567/state", "/slots/1", "/slots/1/state/", "/state"}) {
+    EXPECT_FALSE(slot_of_path(bad, "/state")) << bad;
+  }
 }
 
 }  // namespace

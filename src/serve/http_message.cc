@@ -194,7 +194,7 @@ HttpParser::State HttpParser::choose_body() {
   if (chunked) return state_ = State::kChunkSize;
   if (length.empty()) return state_ = State::kDone;
   if (!read_number(length, 10, left_)) return bad(length.size() > 15 ? 413 : 400, "Content-Length is no number that fits");
-  if (left_ > limits_.body_bytes) return bad(413, cat("the body has ", left_, " bytes; at most ", limits_.body_bytes, " are taken"));
+  if (left_ > most_body_bytes()) return bad(413, cat("the body has ", left_, " bytes; at most ", most_body_bytes(), " are taken"));
   return state_ = left_ > 0 ? State::kBody : State::kDone;
 }
 
@@ -205,7 +205,7 @@ HttpParser::State HttpParser::read_chunk_size(std::string& input) {
   const std::string_view digits = line.substr(0, line.find(';'));
   if (end > 256 || line.find('\n') != std::string_view::npos || !read_number(digits, 16, left_)) return bad(400, "a chunk without its size");
   input.erase(0, end + 2);
-  if (left_ > limits_.body_bytes - request_.body.size()) return bad(413, cat("at most ", limits_.body_bytes, " bytes of body are taken"));
+  if (left_ > most_body_bytes() - request_.body.size()) return bad(413, cat("at most ", most_body_bytes(), " bytes of body are taken"));
   return state_ = left_ > 0 ? State::kChunk : State::kTrailer;
 }
 

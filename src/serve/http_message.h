@@ -28,6 +28,7 @@ struct HttpLimits {
   size_t head_bytes = 32 << 10;  // request line and headers
   size_t headers = 100;
   size_t body_bytes = 16 << 20;
+  size_t put_bytes = 16 << 20;   // of a body that is put: a file, of which nothing is parsed
 };
 
 class HttpParser {
@@ -56,6 +57,7 @@ class HttpParser {
   State parse_request_line(std::string_view line);
   State parse_header(std::string_view line);
   State choose_body();
+  size_t most_body_bytes() const { return request_.method == "PUT" ? limits_.put_bytes : limits_.body_bytes; }
   State read_chunk_size(std::string& input);
 
   HttpLimits limits_;

@@ -111,5 +111,17 @@ TEST(HttpMessage, HeadsAndChunks) {
   EXPECT_EQ(http_chunk(""), "0\r\n\r\n");
 }
 
+TEST(HttpParser, WhatIsPutHasALimitOfItsOwn) {
+  const HttpLimits limits{.body_bytes = 100, .put_bytes = 1000};
+  for (const std::string length : {"Content-Length: 900\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n384\r\n"}) {
+    HttpParser post{limits}, put{limits};
+    EXPECT_EQ(feed_all(post, "POST / HTTP/1.1\r\n" + length, 1000), State::kBad);
+    EXPECT_EQ(post.error_status(), 413);
+    EXPECT_NE(feed_all(put, "PUT / HTTP/1.1\r\n" + length, 1000), State::kBad) << put.error();
+  }
+  HttpParser put{limits};
+  EXPECT_EQ(feed_all(put, "PUT / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", 1000), State::kBad);
+}
+
 }  // namespace
 }  // namespace retort::serve

@@ -25,6 +25,7 @@ namespace {
 constexpr int kTickMilliseconds = 200;
 constexpr double kDrainSeconds = 1;
 constexpr int kRefusedConnections = 64;  // beyond the limit: told so instead of cut off
+constexpr size_t kLargeAnswer = 1 << 20;
 constexpr std::string_view kPing = ": ping\n\n";
 
 class Descriptor {
@@ -51,6 +52,7 @@ struct Waker {
   std::mutex mutex;
   std::vector<std::shared_ptr<HttpConnection>> written;
   std::atomic<int64_t> buffered{0};  // bytes of requests in memory
+  std::atomic<int64_t> unsent{0};    // bytes of answers in memory
 
   void wake() const {
     const uint64_t one = 1;
@@ -65,17 +67,18 @@ struct Waker {
   }
 };
 
-// A request's part of the buffered bytes.
+// A request's part of the buffered bytes, or an answer's of the unsent ones.
 class Charge {
  public:
-  explicit Charge(std::shared_ptr<Waker> waker) : waker_(std::move(waker)) {}
-  Charge(Charge&& other) noexcept : waker_(other.waker_), bytes_(std::exchange(other.bytes_, 0)) {}
+  explicit Charge(std::shared_ptr<Waker> waker, std::atomic<int64_t> Waker::*sum = &Waker::buffered) : waker_(std::move(waker)), sum_(sum) {}
+  Charge(Charge&& other) noexcept : waker_(other.waker_), sum_(other.sum_), bytes_(std::exchange(other.bytes_, 0)) {}
   Charge& operator=(Charge&&) = delete;
   ~Charge() { set(0); }
-  void set(int64_t bytes) { waker_->buffered += bytes - std::exchange(bytes_, bytes); }
+  void set(int64_t bytes) { (*waker_).*sum_ += bytes - std::exchange(bytes_, bytes); }
 
  private:
   std::shared_ptr<Waker> waker_;
+  std::atomic<int64_t> Waker::*sum_;
   int64_t bytes_ = 0;
 };
 
@@ -84,7 +87,8 @@ class Charge {
 class HttpConnection {
  public:
   HttpConnection(int socket, const HttpOptions& options, std::shared_ptr<Waker> waker)
-      : fd(socket), parser(options.limits), charge(waker), lag_bytes(options.lag_bytes), waker(waker) {}
+      : fd(socket), parser(options.limits), charge(waker), lag_bytes(options.lag_bytes), unsent_bytes(options.unsent_bytes), waker(waker),
+        unsent(waker, &Waker::unsent) {}
 
   // --- the connections' thread alone ---
   Descriptor fd;
@@ -96,12 +100,14 @@ class HttpConnection {
   Charge charge;
 
   const size_t lag_bytes;
+  const int64_t unsent_bytes;
   const std::shared_ptr<Waker> waker;
 
   // --- under mutex ---
   std::mutex mutex;
   std::string out;
   size_t sent = 0;                         // of out
+  Charge unsent;
   Clock::time_point progress = Clock::now();  // when the client last took something, or something was first there to take
   bool flagged = false;                    // in waker->written
   bool over = false, close_after = false;  // the answer is whole; nothing follows it on this connection
@@ -127,6 +133,7 @@ void put(const std::shared_ptr<HttpConnection>& c, std::string_view data, bool o
       c->out += data;
       c->over = c->over || over;
     }
+    c->unsent.set(int64_t(c->out.size()));
     if (over) c->on_gone = nullptr;
     if (std::exchange(c->flagged, true)) return;
   }
@@ -151,6 +158,10 @@ HttpReply::~HttpReply() {
 }
 
 void HttpReply::send(int status, std::string_view content_type, std::string_view body) {
+  if (body.size() > kLargeAnswer && connection_->waker->unsent + int64_t(body.size()) > connection_->unsent_bytes) {
+    add_header("Retry-After", "1");
+    return send(503, "application/json", R"({"error":{"code":503,"message":"too many large answers wait to be taken","type":"unavailable_error"}})");
+  }
   begun_ = over_ = true;
   bool keep, http10;
   {
@@ -442,12 +453,14 @@ void HttpServer::Impl::send_some(const std::shared_ptr<HttpConnection>& c) {
       c->progress = Clock::now();
     }
     if (c->sent == c->out.size()) {
+      if (c->out.capacity() > kLargeAnswer) c->out = {};
       c->out.clear();
       c->sent = 0;
-    } else if (c->sent > (1 << 20)) {
+    } else if (c->sent > std::max<size_t>(1 << 20, c->out.size() / 2)) {
       c->out.erase(0, c->sent);
       c->sent = 0;
     }
+    c->unsent.set(int64_t(c->out.size()));
     empty = c->out.empty();
     over = c->over;
     close_after = c->close_after || !c->keep_alive;

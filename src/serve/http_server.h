@@ -3,7 +3,7 @@
 // Layer: serve. Thread-safe. A connection costs a descriptor and its buffers, not a thread: thousands of streams are open at once.
 //
 // Bounds: connections, requests that wait for a worker, bytes of head and body and of all of them together, seconds until a request is whole, seconds without
-// progress while an answer is written, bytes that a slow reader may lag behind. Beyond them: 503 with Retry-After, 408, 413, 431, or
+// progress while an answer is written, bytes that a slow reader may lag behind, bytes of large answers that nobody has taken. Beyond them: 503 with Retry-After, 408, 413, 431, or
 // the connection is closed.
 #pragma once
 
@@ -27,6 +27,7 @@ struct HttpOptions {
   int waiting = 1024;                    // requests that are read and wait for a worker
   HttpLimits limits;
   int64_t buffered_bytes = 256 << 20;    // of all requests that are being read or wait for a worker, together
+  int64_t unsent_bytes = 512 << 20;      // of all answers that clients have not taken, together, before a large one is refused
   double request_seconds = 30;           // from a request's first byte to its last
   double idle_seconds = 30;              // between requests of a connection
   double stall_seconds = 60;             // an answer of which the client takes nothing

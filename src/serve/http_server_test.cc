@@ -192,6 +192,31 @@ TEST(HttpServer, BodiesTogetherAreBounded) {
   EXPECT_NE(third.hear("abc").find("200 OK"), std::string::npos);
 }
 
+TEST(HttpServer, LargeAnswersThatNobodyTakesAreBounded) {
+  const std::string large(8 << 20, 'x');  // more than sockets buffer
+  const auto server = serve({.unsent_bytes = 12 << 20}, [&](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+    reply->send(200, "text/plain", request.path == "/small" ? "small" : large);
+  });
+  Client idle(server->port(), 4096), second(server->port()), small(server->port());
+  idle.say("GET / HTTP/1.1\r\n\r\n");
+  idle.hear("\r\n\r\n");
+  second.say("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  const std::string refused = second.hear();
+  EXPECT_EQ(refused.find("HTTP/1.1 503 "), 0u);
+  EXPECT_NE(refused.find("Retry-After: 1"), std::string::npos);
+  small.say("GET /small HTTP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(small.hear().find("HTTP/1.1 200 "), 0u);
+  idle.close();
+  for (int i = 0; i < 100; ++i) {  // until the server has noticed
+    Client again(server->port());
+    again.say("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    const std::string heard = again.hear();
+    if (heard.find("HTTP/1.1 200 ") == 0 && heard.size() > large.size()) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  ADD_FAILURE() << "what was never taken is still counted";
+}
+
 TEST(HttpServer, ARequestThatDoesNotArriveEnds) {
   const auto server = serve({.request_seconds = 0.3, .idle_seconds = 0.3}, echo);
   Client slow(server->port()), idle(server->port());

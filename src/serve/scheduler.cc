@@ -22,6 +22,7 @@ struct Scheduler::Group {
 struct Scheduler::Slot {
   int id;
   bool busy = false;                 // under the scheduler's mutex
+  bool ends = false;                 // what runs is to end; under the mutex too
   std::optional<Sequence> sequence;
   std::vector<int> kept;             // idle with a state: its tokens
   std::shared_ptr<Group> group;
@@ -106,6 +107,13 @@ void Scheduler::cancel(uint64_t id) {
   wake_.notify_one();
 }
 
+Status Scheduler::end_slot(int id) {
+  if (id < 0 || id >= options_.parallel) return invalid("slot ", id, " does not exist; there are 0 to ", options_.parallel - 1);
+  std::lock_guard lock(mutex_);
+  slots_[size_t(id)]->ends = slots_[size_t(id)]->busy;
+  return {};
+}
+
 SchedulerCounts Scheduler::counts() const {
   std::lock_guard lock(mutex_);
   return counts_;
@@ -132,6 +140,9 @@ Result<SavedState> Scheduler::copy_slot(int id) const {
 Status Scheduler::put_slot(int id, std::optional<SavedState> state) {
   std::lock_guard lock(mutex_);
   RETORT_TRY([[maybe_unused]] const Slot* idle, idle_slot(id));
+  const int64_t tokens = state ? state->sequence.position() : 1;
+  if (tokens < 1) return invalid("the state is that of no token");  // whatever its numbers are, every prompt would go on from them
+  if (options_.context > 0 && tokens > options_.context) return invalid("the state has ", tokens, " tokens; this server's context is ", options_.context);
   Slot& slot = *slots_[size_t(id)];
   slot.sequence.reset();
   slot.kept.clear();
@@ -202,7 +213,9 @@ void Scheduler::end_cancelled_and_late() {
     });
     for (const auto& slot : slots_) {
       if (!slot->busy) continue;
-      if (const auto why = reason(*slot->group, slot->choice->made() > 0)) running.emplace_back(slot.get(), *why);
+      const bool made = slot->choice->made() > 0;
+      if (const auto why = reason(*slot->group, made)) running.emplace_back(slot.get(), *why);
+      else if (slot->ends && made) running.emplace_back(slot.get(), Finish::kLength);
     }
   }
   for (const auto& [group, choice, why] : waiting) end_waiting(group, choice, why, "");
@@ -239,6 +252,7 @@ void Scheduler::admit() {
         counts_.waiting = int(queue_.size());
       }
       slot->busy = true;
+      slot->ends = false;
       ++counts_.running;
     }
     start(*slot, std::move(group), choice);

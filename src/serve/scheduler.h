@@ -69,12 +69,14 @@ class Scheduler {
   Tickets submit(std::vector<Job> jobs);
   // Its choices end with kCancelled, soon. A job that is over is left alone.
   void cancel(uint64_t id);
+  // What runs in the slot ends after this pass, whole: with kLength, as if it had made all that it may. An idle slot is left alone.
+  Status end_slot(int id);
 
   SchedulerCounts counts() const;
   std::vector<SlotInfo> slots() const;
   // The state that a request with `slot` left behind; an error when the slot is busy or has none.
   Result<SavedState> copy_slot(int id) const;
-  // Replaces it, or erases it.
+  // Replaces it, or erases it. A state of no tokens, or of more than the context, is refused.
   Status put_slot(int id, std::optional<SavedState> state);
 
   // Accepts nothing more and waits for what is running, until the deadline; the rest is cancelled. To be called by one thread.

@@ -353,6 +353,43 @@ TEST_F(SchedulerOnAttention, ANamedSlotKeepsItsState) {
   EXPECT_FALSE(s->put_slot(2, std::nullopt).ok());
 }
 
+TEST_F(SchedulerOnAttention, AnEndedSlotIsWholeAndGoesOn) {
+  auto s = scheduler(model_, {.parallel = 2, .prefill_rows = 8});
+  auto r = request(1 << 30);
+  r.slot = 1;
+  Listener listener(1);
+  EXPECT_TRUE(s->end_slot(1).ok()) << "idle: nothing happens";
+  ASSERT_EQ(s->submit({{r, listener.sink()}}).refusal, Refusal::kNone);
+  while (listener.updates(0) < 3) std::this_thread::yield();
+  EXPECT_TRUE(s->end_slot(0).ok());
+  EXPECT_EQ(s->slots()[1].busy, true);
+  EXPECT_TRUE(s->end_slot(1).ok());
+  const Heard heard = listener.wait()[0];
+  EXPECT_EQ(heard.finish, Finish::kLength);
+  EXPECT_EQ(heard.stats.made_tokens, int64_t(heard.tokens.size()));
+  EXPECT_EQ(s->slots()[1].tokens, int64_t(r.prompt.size() + heard.tokens.size()) - 1) << "the state is that of the text";
+  r.max_tokens = 3;
+  r.prompt.insert(r.prompt.end(), {1, 2, 3});
+  EXPECT_EQ(ask(*s, r)[0].tokens.size(), 3u) << "the next one is not ended";
+  EXPECT_FALSE(s->end_slot(2).ok());
+}
+
+TEST_F(SchedulerOnAttention, AStateThatDoesNotFitIsRefused) {
+  auto s = scheduler(model_, {.parallel = 1, .context = 10});
+  auto r = request(4);
+  r.slot = 0;
+  ask(*s, r);
+  const SavedState fits = *s->copy_slot(0);
+  EXPECT_TRUE(s->put_slot(0, fits).ok());
+  SavedState none = fits, longer = fits;
+  none.sequence.reset();
+  EXPECT_EQ(s->put_slot(0, none).error().message, "the state is that of no token");
+  longer.sequence.set_position(11);
+  longer.tokens.resize(11);
+  EXPECT_EQ(s->put_slot(0, longer).error().message, "the state has 11 tokens; this server's context is 10");
+  EXPECT_EQ(s->slots()[0].tokens, 5) << "what was there stays";
+}
+
 TEST_F(SchedulerOnAttention, StoppingLetsRunningRequestsFinish) {
   auto s = scheduler(model_, {.parallel = 1});
   Listener a(1), b(1);
