@@ -48,6 +48,7 @@ class Api {
 
   void health(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void models(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  void model(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void props(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void metrics(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void completions(const HttpRequest&, const std::shared_ptr<HttpReply>&);
@@ -58,6 +59,7 @@ class Api {
   void apply_template(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void slots(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void slot_action(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  nlohmann::ordered_json model_json() const;
   Status save_slot(int id, const std::string& body, nlohmann::ordered_json& out);
   Status restore_slot(int id, const std::string& body, nlohmann::ordered_json& out);
 
