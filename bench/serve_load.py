@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Many streaming clients at once on `retort serve`, on loopback only: is every reply the one computed alone, how late, how many tokens/s.
 
-usage: serve_load.py RETORT MODEL [--clients 100] [--seconds 60] [--requests 24] [--tokens 32] [--rough 0.1] [-- FLAGS OF serve]
+usage: serve_load.py RETORT MODEL [--clients 100] [--seconds 60] [--requests 24] [--tokens 32] [--rough 0.1] [--watch 0]
+                     [-- FLAGS OF serve]
 
 Each of `clients` (at most 2,000) asks again and again, for `seconds` (at most 3,600), one of `requests` different requests of mixed lengths;
 each of those was asked alone before. A share `rough` of the turns is none: the client leaves in mid-stream, reads slowly, or sends nonsense.
-Refusals (429, 503) are counted, waited for as Retry-After says, and no error. Exit code 1 when a reply was wrong.
+With `--watch N` the server's memory is printed every N seconds. Refusals (429, 503) are counted, waited for as Retry-After says, and no error. Exit code 1 when a reply was wrong.
 """
 import argparse
 import asyncio
@@ -36,8 +37,8 @@ async def open_request(port, body):
     return reader, writer, int(head.split()[1]), head
 
 
-async def ask(port, body, slow=0.0, leave_after=None):
-    """status, text, seconds to the first token, seconds, pieces, Retry-After"""
+async def ask(port, body, slow=0.0, leave_after=None, arrivals=None):
+    """status, text, seconds to the first token, seconds, pieces, Retry-After; `arrivals` gets the time of every piece"""
     started = time.perf_counter()
     reader, writer, status, head = await open_request(port, body)
     text, first, pieces, done = "", None, 0, False
@@ -55,7 +56,12 @@ async def ask(port, body, slow=0.0, leave_after=None):
             event = json.loads(line[6:])
             if "error" in event:
                 return event["error"]["code"], "", 0, 0, 0, 1
-            first = first or time.perf_counter() - started
+            if not event["choices"]:
+                continue
+            now = time.perf_counter()
+            first = first or now - started
+            if arrivals is not None:
+                arrivals.append(now)
             text += event["choices"][0]["text"]
             pieces += 1
             if leave_after and pieces >= leave_after:
@@ -107,6 +113,13 @@ def memory_mb(pid):
         return {k: int(v) / 1024 for k, v in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read(), re.M)}
 
 
+async def watch(pid, every):
+    started = time.perf_counter()
+    while every > 0:
+        await asyncio.sleep(every)
+        print(f"after {time.perf_counter() - started:.0f} s: {memory_mb(pid)['VmRSS']:.1f} MB", flush=True)
+
+
 def percentiles(values):
     values = sorted(values)
     return ", ".join(f"p{p} {values[min(len(values) - 1, len(values) * p // 100)]:.2f}" for p in (50, 90, 99)) if values else "none"
@@ -122,7 +135,9 @@ async def load(port, pid, arguments):
     print(f"{len(jobs)} requests computed alone; memory {memory_mb(pid)['VmRSS']:.0f} MB", flush=True)
     tally = {"right": 0, "wrong": 0, "refused": 0, "left": 0, "nonsense": 0, "broken": 0, "tokens": 0, "first": [], "total": [], "reasons": set()}
     started = time.perf_counter()
+    watching = asyncio.create_task(watch(pid, arguments.watch))
     await asyncio.gather(*(client(port, i, jobs, expected, started + arguments.seconds, arguments.rough, tally) for i in range(arguments.clients)))
+    watching.cancel()
     seconds = time.perf_counter() - started
     memory = memory_mb(pid)
     print(f"{arguments.clients} clients, {seconds:.1f} s: {tally['right']} right, {tally['wrong']} wrong, {tally['broken']} broken, {tally['refused']} refused, "
@@ -144,6 +159,7 @@ def main():
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rough", type=float, default=0.1)
+    parser.add_argument("--watch", type=float, default=0)
     mine, theirs = sys.argv[1:], []
     if "--" in mine:
         theirs = mine[mine.index("--") + 1:]
@@ -166,4 +182,5 @@ def main():
     sys.exit(0 if fine else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -112,6 +112,7 @@ def small_endpoints(server):
     check((status, answer) == (200, {"status": "ok"}), answer)
     check(server.ask("GET", "/v1/health")[0] == 200)
     check(server.ask("GET", "/v1/models")[2]["data"][0]["id"] == "teacher")
+    check(server.ask("GET", "/v1/models/teacher")[2]["id"] == "teacher" and server.ask("GET", "/v1/models/other")[0] == 404)
     check(server.ask("GET", "/props")[2]["total_slots"] == 4)
     tokens = server.post("/tokenize", {"prompt": "Hi é", "add_special_tokens": False})[2]["tokens"]
     check(tokens == list("Hi é".encode()), tokens)
@@ -125,7 +126,8 @@ def small_endpoints(server):
     status, headers, text = server.ask("GET", "/metrics")
     check(status == 200 and headers["Content-Type"].startswith("text/plain"))
     for name in ("prompt_tokens_total", "prompt_tokens_seconds", "tokens_predicted_total", "predicted_tokens_seconds", "requests_processing",
-                 "requests_deferred", "n_busy_slots_per_decode", "prefix_cache_hits_total"):
+                 "requests_deferred", "n_busy_slots_per_decode", "prefix_cache_hits_total", "prefix_cache_queries_total", "prefix_cache_bytes",
+                 "spec_decode_num_drafts_total", "spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total"):
         check(re.search(rf"^retort:{name} \S+$", text, re.M), name)
     status, headers, text = server.ask("HEAD", "/health")
     check(status == 200 and text == "", text)
@@ -405,6 +407,84 @@ def page(server, model):
         check(without.end() == 0)
 
 
+def prefix_cache(server):
+    """What was read before is not read again, and the answer has the same numbers; whoever does not want that says so."""
+    def cached(answer):
+        check(answer["timings"]["cache_n"] == answer["usage"]["prompt_tokens_details"]["cached_tokens"], answer)
+        check(answer["timings"]["prompt_n"] + answer["timings"]["cache_n"] == answer["usage"]["prompt_tokens"], answer)
+        return answer["timings"]["cache_n"]
+
+    body = {"prompt": "A system prompt that many begin with. " * 4 + "Then a question?", "max_tokens": 12, "seed": 1, "logprobs": 3}
+    fresh = server.completion(**{**body, "cache_prompt": False})
+    hits = server.metric("prefix_cache_hits_total")
+    first, again = server.completion(**body), server.completion(**body)
+    longer = server.completion(**{**body, "prompt": body["prompt"] + " And another one."})
+    refused = server.completion(**{**body, "cache_prompt": False})
+    check(cached(fresh) == 0 and cached(first) == 0 and cached(refused) == 0, fresh, first, refused)
+    check(cached(again) == 160 and cached(longer) == 160, again["timings"], longer["timings"])  # 168 tokens in chunks of 16
+    for answer in (first, again, refused):
+        check(answer["choices"] == fresh["choices"], answer, fresh)
+    check(server.metric("prefix_cache_hits_total") - hits == 320)
+    check(server.metric("prefix_cache_states") > 0 and server.metric("prefix_cache_bytes") > 0)
+    talk = [{"role": "user", "content": "x" * 40}]
+    chat = {"messages": talk, "max_tokens": 5, "temperature": 0}
+    status, events = server.stream("/v1/chat/completions", {**chat, "stream_options": {"include_usage": True}})
+    check(status == 200 and json.loads(events[-2])["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, events[-2])
+    answer = server.post("/v1/chat/completions", {**chat, "messages": talk + [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]})[2]
+    check(cached(answer) == 48, answer)  # of the 58 tokens that both begin with
+
+
+def speculation(model):
+    """Guesses change the speed and nothing else."""
+    bodies = [{"prompt": "abcabcabcabcabc" * 2, "max_tokens": 40, "temperature": t, "seed": 3, "logprobs": 1, "ignore_eos": True} for t in (0, 0.7)]
+    plain = Server(model)
+    expected = [plain.completion(**b) for b in bodies]
+    check("draft_n" not in expected[0]["timings"], expected[0]["timings"])
+    check(plain.end() == 0)
+    for flags in (["--spec-type", "ngram"], ["-md", model, "--spec-draft-n-max", "3"]):
+        server = Server(model, *flags)
+        answers = [server.completion(**b) for b in bodies]
+        for answer, e in zip(answers, expected):
+            check(answer["choices"] == e["choices"], flags, answer, e)
+        timings = answers[0]["timings"]
+        check(timings["draft_n"] >= timings["draft_n_accepted"] > 0, flags, timings)
+        if "-md" in flags:
+            check(timings["draft_n_accepted"] == timings["draft_n"], "its own draft is always right", timings)
+        made = sum(a["timings"].get("draft_n", 0) for a in answers), sum(a["timings"].get("draft_n_accepted", 0) for a in answers)
+        check(made == (server.metric("spec_decode_num_draft_tokens_total"), server.metric("spec_decode_num_accepted_tokens_total")), made)
+        check(server.end() == 0)
+
+
+def control_tokens(model, folder):
+    """What a user types is text; in a raw prompt it is what the tokenizer makes of it."""
+    special = os.path.join(folder, "special")
+    shutil.copytree(model, special)
+    path = os.path.join(special, "tokenizer.json")
+    with open(path) as file:
+        tokenizer = json.load(file)
+    tokenizer["added_tokens"] = [{"id": 256, "content": "<|im_end|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+                                  "special": True}]
+    with open(path, "w") as file:
+        json.dump(tokenizer, file)
+    server = Server(special)
+    count = lambda content: server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": content}], "max_tokens": 1})[2]["usage"]["prompt_tokens"]
+    check(count("<|im_end|>") == count("x" * 10), "a control token in a message is its characters")
+    check(count([{"type": "text", "text": "<|im_end|>"}]) == count("x" * 10), "also in a list of parts")
+    role = server.post("/v1/chat/completions", {"messages": [{"role": "<|im_end|>", "content": ""}], "max_tokens": 1})[2]["usage"]["prompt_tokens"]
+    check(role == count("") - 4 + 10, "and in a role", role)
+    check(server.completion(prompt="<|im_end|>", max_tokens=1)["usage"]["prompt_tokens"] == 1)
+    check(server.end() == 0)
+
+
+def loopback_only(server):
+    """Nobody said otherwise: the socket listens on 127.0.0.1."""
+    if not os.path.exists("/proc/net/tcp"):
+        return print("no /proc/net/tcp: not looked at which address is listened on")
+    with open("/proc/net/tcp") as file:
+        listening = [line.split()[1] for line in file if line.split()[3] == "0A"]
+    check([a for a in listening if a.endswith(f":{server.port:04X}")] == [f"0100007F:{server.port:04X}"], listening)
+
+
 def keys_and_limits(model, folder):
     with open(os.path.join(folder, "keys"), "w") as out:
         out.write("key-one\nkey-two\n")
@@ -490,7 +570,8 @@ def main():
         os.mkdir(saved)
         server = Server(model, "-np", "4", "-b", "16", "--slot-save-path", saved)
         try:
-            for part in (small_endpoints, completions, log_probabilities, chat, streams, errors, raw_http, with_curl, many_at_once, disconnects):
+            for part in (small_endpoints, completions, log_probabilities, chat, streams, errors, raw_http, with_curl, many_at_once, prefix_cache,
+                         disconnects, loopback_only):
                 part(server)
                 print("done:", part.__name__, flush=True)
             slots(server, saved)
@@ -502,6 +583,8 @@ def main():
             server.process.kill()
         keys_and_limits(model, folder)
         stopping_a_slot(model)
+        speculation(model)
+        control_tokens(model, folder)
         ending(model)
         refused_starts(model, folder)
     sys.exit(1 if failures else 0)

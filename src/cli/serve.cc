@@ -11,6 +11,7 @@
 #include "base/mapped_file.h"
 #include "cli/flags.h"
 #include "cli/open_model.h"
+#include "cli/speculation_flags.h"
 #include "serve/api.h"
 
 namespace retort::cli {
@@ -41,6 +42,9 @@ class Serve : public Command {
     app.add_option("-n,--n-predict", defaults_.chat_max_tokens, "tokens per chat answer where the request does not say")
         ->check(CLI::Range(1, 1 << 30))->capture_default_str();
     add_sampling_flags(app, sampling_);
+    add_speculation_flags(app, speculation_);
+    app.add_option("--cache-ram", cache_mib_, "MiB of states kept for prompts that begin like earlier ones; 0 turns it off")
+        ->check(CLI::Range(0, 1 << 24))->capture_default_str();
     app.add_option("--api-key", keys_, "a key that clients must send; may be given several times");
     app.add_option("--api-key-file", key_file_, "file with one key a line");
     app.add_option("--slot-save-path", slot_folder_, "folder in which clients may save and restore slots");
@@ -80,6 +84,9 @@ class Serve : public Command {
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
+    RETORT_RETURN_IF_ERROR(add_speculation(opened, tokenizer));
+    scheduler_.cache_bytes = int64_t(cache_mib_) << 20;
+    scheduler_.warn = [](const std::string& text) { std::fprintf(stderr, "retort: warning: %s\n", text.c_str()); };
     serve::Scheduler scheduler(opened.model, *opened.pool, opened.engine, tokenizer, scheduler_);
     if (alias_.empty()) alias_ = std::filesystem::path(model_.path).lexically_normal().stem().string();
     serve::Api api({alias_, defaults_, keys_, slot_folder_, cors_, http_.host, double(timeout_), page_, max_state_}, scheduler, tokenizer, opened.model->identity());
@@ -95,6 +102,16 @@ class Serve : public Command {
   }
 
  private:
+  // Guesses are the likeliest tokens: a choice's own sampler has to draw them, and draws no other more often.
+  Status add_speculation(const OpenedModel& opened, const Tokenizer& tokenizer) {
+    RETORT_TRY(const auto drafts, open_drafts(speculation_, opened, tokenizer));
+    if (!drafts) return {};
+    const SamplingOptions likeliest{.temperature = 0, .top_k = 1, .top_p = 1, .min_p = 0};
+    scheduler_.new_draft = [make = drafts->make, likeliest] { return make(likeliest, 0); };
+    scheduler_.most_guesses = speculation_.most;
+    return {};
+  }
+
   Status read_keys() {
     if (!key_file_.empty()) {
       RETORT_TRY(const std::string text, read_text_file(key_file_));
@@ -113,13 +130,14 @@ class Serve : public Command {
 
   ModelFlags model_;
   SamplingFlags sampling_;
+  SpeculationFlags speculation_;
   serve::HttpOptions http_;
   serve::SchedulerOptions scheduler_;
   serve::ApiDefaults defaults_;
   std::string alias_, key_file_, slot_folder_, cors_;
   std::vector<std::string> keys_;
   std::optional<int> context_;
-  int max_body_ = 16 << 20, max_state_ = 128 << 20, timeout_ = 600;
+  int max_body_ = 16 << 20, max_state_ = 128 << 20, timeout_ = 600, cache_mib_ = 1024;
   bool page_ = true;
 };
 

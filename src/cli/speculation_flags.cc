@@ -38,18 +38,27 @@ void add_speculation_flags(CLI::App& app, SpeculationFlags& flags) {
   app.add_option("--spec-draft-n-max", flags.most, "tokens guessed in a step at most")->check(CLI::Range(1, 32))->capture_default_str();
 }
 
-Result<std::optional<OpenedSpeculation>> open_speculation(const SpeculationFlags& flags, const OpenedModel& target,
-                                                          const Tokenizer& tokenizer, const SamplingOptions& sampling, uint64_t seed) {
+Result<std::optional<OpenedDrafts>> open_drafts(const SpeculationFlags& flags, const OpenedModel& target, const Tokenizer& tokenizer) {
   RETORT_TRY(const std::string type, choose_type(flags));
-  if (type == "none") return std::optional<OpenedSpeculation>();
-  if (type == "ngram") return std::optional(OpenedSpeculation{type, flags.most, {std::make_unique<NgramDraft>(), flags.most}});
+  if (type == "none") return std::optional<OpenedDrafts>();
+  if (type == "ngram") {
+    return std::optional(OpenedDrafts{type, [](const SamplingOptions&, uint64_t) { return std::make_unique<NgramDraft>(); }});
+  }
   RETORT_TRY(const ModelFiles files, open_model(flags.draft));
   RETORT_TRY(const Tokenizer draft_tokenizer, open_tokenizer(files));
   RETORT_RETURN_IF_ERROR(check_same_tokens(flags.draft, files.config, draft_tokenizer, target.files.config, tokenizer));
   RETORT_TRY(const auto model, Model::load(files, WeightFormat::kAuto, *target.pool));
   // Its own random numbers: guesses must not depend on how they are judged.
-  auto draft = std::make_unique<ModelDraft>(model, *target.pool, target.engine, sampling, seed ^ 0x5bd1e995u);
-  return std::optional(OpenedSpeculation{type, flags.most, {std::move(draft), flags.most}});
+  return std::optional(OpenedDrafts{type, [model, &pool = *target.pool, engine = target.engine](const SamplingOptions& sampling, uint64_t seed) {
+    return std::make_unique<ModelDraft>(model, pool, engine, sampling, seed ^ 0x5bd1e995u);
+  }});
+}
+
+Result<std::optional<OpenedSpeculation>> open_speculation(const SpeculationFlags& flags, const OpenedModel& target,
+                                                          const Tokenizer& tokenizer, const SamplingOptions& sampling, uint64_t seed) {
+  RETORT_TRY(const auto drafts, open_drafts(flags, target, tokenizer));
+  if (!drafts) return std::optional<OpenedSpeculation>();
+  return std::optional(OpenedSpeculation{drafts->type, flags.most, {drafts->make(sampling, seed), flags.most}});
 }
 
 nlohmann::ordered_json speculation_json(const OpenedSpeculation& opened) {

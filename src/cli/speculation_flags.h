@@ -3,6 +3,7 @@
 // Layer: cli.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,13 +22,19 @@ struct SpeculationFlags {
 };
 void add_speculation_flags(CLI::App& app, SpeculationFlags& flags);
 
-// The draft's files and weights outlive the speculation through shared ownership.
+// Who guesses, opened once; each sequence gets a draft of its own. The draft's files and weights outlive it through shared ownership.
+struct OpenedDrafts {
+  std::string type;
+  std::function<std::unique_ptr<Draft>(const SamplingOptions& sampling, uint64_t seed)> make;
+};
+// Nothing when the flags ask for none. A draft whose tokens are not the target's is an error.
+Result<std::optional<OpenedDrafts>> open_drafts(const SpeculationFlags& flags, const OpenedModel& target, const Tokenizer& tokenizer);
+
 struct OpenedSpeculation {
   std::string type;
   int most = 0;
   Speculation speculation;
 };
-// Nothing when the flags ask for none. A draft whose tokens are not the target's is an error.
 Result<std::optional<OpenedSpeculation>> open_speculation(const SpeculationFlags& flags, const OpenedModel& target,
                                                           const Tokenizer& tokenizer, const SamplingOptions& sampling, uint64_t seed);
 

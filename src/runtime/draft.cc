@@ -46,6 +46,14 @@ Status ModelDraft::feed(std::span<const int> tokens) {
   return {};
 }
 
+Result<bool> ModelDraft::catch_up(std::span<const int> tokens, int64_t most) {
+  if (tokens.empty()) return true;
+  go_back(tokens);
+  if (int64_t(tokens.size() - fed_.size()) <= most) return true;
+  RETORT_RETURN_IF_ERROR(feed(tokens.subspan(fed_.size(), size_t(most))));
+  return false;
+}
+
 Status ModelDraft::propose(std::span<const int> tokens, int64_t count, std::vector<Guess>& guesses) {
   if (tokens.empty()) return {};
   go_back(tokens);

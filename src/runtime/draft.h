@@ -21,6 +21,8 @@ struct Guess {
 class Draft {
  public:
   virtual ~Draft() = default;
+  // For who serves others too: reads at most `most` of the tokens that it has not seen. True: propose() has no more than these to read.
+  virtual Result<bool> catch_up(std::span<const int> /*tokens*/, int64_t /*most*/) { return true; }
   // At most `count` tokens that may follow `tokens`, each given those before it; fewer, or none, when nothing suggests itself.
   virtual Status propose(std::span<const int> tokens, int64_t count, std::vector<Guess>& guesses) = 0;
 };
@@ -42,6 +44,7 @@ class ModelDraft : public Draft {
  public:
   // The guesses are drawn as the target's sampler would: the same options.
   ModelDraft(std::shared_ptr<const Model> model, ThreadPool& pool, EngineOptions options, const SamplingOptions& sampling, uint64_t seed);
+  Result<bool> catch_up(std::span<const int> tokens, int64_t most) override;
   Status propose(std::span<const int> tokens, int64_t count, std::vector<Guess>& guesses) override;
 
  private:

@@ -33,7 +33,7 @@ PrefixCache::Place PrefixCache::walk(std::span<const int> tokens, Node** deepest
   }
 }
 
-std::optional<Sequence> PrefixCache::find(std::span<const int> tokens) {
+std::optional<Sequence> PrefixCache::find(std::span<const int> tokens, int64_t longer_than, const CutTo& cut_to) {
   ++stats_.lookups;
   if (tokens.empty()) return {};
   Node* found = nullptr;
@@ -42,9 +42,11 @@ std::optional<Sequence> PrefixCache::find(std::span<const int> tokens) {
   if (place.length > length) {  // whoever goes on from here began with these tokens
     Node* beyond = place.node;
     while (!beyond->state) beyond = beyond->children.begin()->second.get();  // every leaf has a state
-    if (beyond->state->layout().fixed_numbers() == 0) found = beyond, length = place.length;
+    const bool cuts = beyond->state->layout().fixed_numbers() == 0;
+    const int64_t cut = cuts && cut_to ? cut_to(place.length) : place.length;
+    if (cuts && cut > length) found = beyond, length = cut;
   }
-  if (!found) return {};
+  if (length <= longer_than) return {};
   ++stats_.hits;
   used_.splice(used_.begin(), used_, found->used);
   std::optional<Sequence> state = found->state;

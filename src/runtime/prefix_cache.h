@@ -32,9 +32,11 @@ class PrefixCache {
   // The states that were not needed for the longest time go first.
   explicit PrefixCache(int64_t byte_budget) : budget_(byte_budget) {}
 
-  // The state after the longest known beginning of `tokens`, shorter than the whole: something must be fed to have logits. Its
-  // position() says how long.
-  std::optional<Sequence> find(std::span<const int> tokens);
+  // Where a state that can be cut may be cut to: the longest length that will do, up to the one given.
+  using CutTo = std::function<int64_t(int64_t length)>;
+  // The state after the longest known beginning of `tokens` if it is longer than `longer_than`, and shorter than the whole: something
+  // must be fed to have logits. Its position() says how long.
+  std::optional<Sequence> find(std::span<const int> tokens, int64_t longer_than = 0, const CutTo& cut_to = {});
   // `state` has consumed `tokens`. False: it is larger than the budget, and nothing changes.
   bool put(std::span<const int> tokens, const Sequence& state);
   const Stats& stats() const { return stats_; }

@@ -134,13 +134,18 @@ ordered_json Answer::usage() const {
 ordered_json Answer::timings() const {
   const GenerationStats& s = parts_[0].stats;
   const int64_t read = s.prompt_tokens - s.cached_tokens;
-  return {{"cache_n", s.cached_tokens},
-          {"prompt_n", read},
-          {"prompt_ms", 1000 * s.prompt_seconds},
-          {"prompt_per_second", per_second(read, s.prompt_seconds)},
-          {"predicted_n", s.made_tokens},
-          {"predicted_ms", 1000 * s.made_seconds},
-          {"predicted_per_second", per_second(s.made_tokens, s.made_seconds)}};
+  ordered_json out = {{"cache_n", s.cached_tokens},
+                      {"prompt_n", read},
+                      {"prompt_ms", 1000 * s.prompt_seconds},
+                      {"prompt_per_second", per_second(read, s.prompt_seconds)},
+                      {"predicted_n", s.made_tokens},
+                      {"predicted_ms", 1000 * s.made_seconds},
+                      {"predicted_per_second", per_second(s.made_tokens, s.made_seconds)}};
+  if (s.drafted > 0) {
+    out["draft_n"] = s.drafted;
+    out["draft_n_accepted"] = s.drafts_accepted;
+  }
+  return out;
 }
 
 std::string Answer::shown(int token) const {

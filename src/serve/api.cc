@@ -72,6 +72,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/health", &Api::health},
       {"GET", "/v1/health", &Api::health},
       {"GET", "/v1/models", &Api::models},
+      {"GET", "/v1/models/", &Api::model},  // what follows is its name
       {"GET", "/models", &Api::models},
       {"GET", "/props", &Api::props},
       {"GET", "/metrics", &Api::metrics},
@@ -144,15 +145,24 @@ void Api::handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
 
 void Api::health(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) { answer_json(*reply, {{"status", "ok"}}); }
 
-void Api::models(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+ordered_json Api::model_json() const {
   const ModelConfig& config = scheduler_.model().config();
-  answer_json(*reply, {{"object", "list"},
-                       {"data", ordered_json::array({{{"id", options_.model_name},
-                                                      {"object", "model"},
-                                                      {"created", 0},
-                                                      {"owned_by", "retort"},
-                                                      {"max_model_len", scheduler_.options().context},
-                                                      {"meta", {{"n_vocab", config.vocab_size}, {"n_ctx_train", config.context_length}, {"n_embd", config.width}}}}})}});
+  return {{"id", options_.model_name},
+          {"object", "model"},
+          {"created", 0},
+          {"owned_by", "retort"},
+          {"max_model_len", scheduler_.options().context},
+          {"meta", {{"n_vocab", config.vocab_size}, {"n_ctx_train", config.context_length}, {"n_embd", config.width}}}};
+}
+
+void Api::models(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+  answer_json(*reply, {{"object", "list"}, {"data", ordered_json::array({model_json()})}});
+}
+
+void Api::model(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+  const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+  if (name != options_.model_name) return answer_error(*reply, 404, cat("there is no model '", name.substr(0, 100), "'; there is: ", options_.model_name));
+  answer_json(*reply, model_json());
 }
 
 void Api::props(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
@@ -185,7 +195,15 @@ void Api::metrics(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
   add("counter", "tokens_predicted_total", "Tokens made.", c.made_tokens);
   add("counter", "tokens_predicted_seconds_total", "Seconds of passes, the made tokens' share.", c.made_seconds);
   add("counter", "n_decode_total", "Passes that made tokens.", c.passes);
+  add("counter", "prefix_cache_queries_total", "Prompt tokens of requests that might continue an earlier state.", c.looked_up_tokens);
   add("counter", "prefix_cache_hits_total", "Prompt tokens that were not computed again.", c.cached_tokens);
+  add("counter", "prefix_cache_evicted_total", "States that made room for others.", c.cache.evicted);
+  add("counter", "prefix_cache_refused_total", "States that were larger than the whole cache.", c.cache.refused);
+  add("gauge", "prefix_cache_states", "States of prompts that are kept.", c.cache.states);
+  add("gauge", "prefix_cache_bytes", "Bytes of those.", c.cache.bytes);
+  add("counter", "spec_decode_num_drafts_total", "Times that tokens were guessed.", c.drafts);
+  add("counter", "spec_decode_num_draft_tokens_total", "Guessed tokens.", c.drafted);
+  add("counter", "spec_decode_num_accepted_tokens_total", "Guessed tokens that were right.", c.drafts_accepted);
   add("counter", "requests_finished_total", "Requests answered to their end.", c.finished);
   add("counter", "requests_cancelled_total", "Requests whose client went away, or that a shutdown ended.", c.cancelled);
   add("counter", "requests_refused_total", "Requests refused because too many waited.", c.refused);
@@ -209,6 +227,7 @@ GenerationRequest Api::generation(const ApiRequest& request, std::vector<int> pr
   out.json = request.json;
   out.top_logprobs = request.top_logprobs;
   out.slot = request.slot;
+  out.cache = request.cache_prompt;
   out.deadline = Clock::now() + std::chrono::milliseconds(int64_t(1000 * options_.request_seconds));
   return out;
 }

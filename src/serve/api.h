@@ -57,6 +57,7 @@ class Api {
   void page(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void health(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void models(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  void model(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void props(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void metrics(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void completions(const HttpRequest&, const std::shared_ptr<HttpReply>&);
@@ -69,6 +70,7 @@ class Api {
   void slot_action(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void get_state(const HttpRequest&, const std::shared_ptr<HttpReply>&);
   void put_state(const HttpRequest&, const std::shared_ptr<HttpReply>&);
+  nlohmann::ordered_json model_json() const;
   Status save_slot(int id, const std::string& body, nlohmann::ordered_json& out);
   Status restore_slot(int id, const std::string& body, nlohmann::ordered_json& out);
 

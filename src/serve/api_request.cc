@@ -104,6 +104,15 @@ Status refuse_unsupported(const JsonFields& in) {
   for (const char* key : {"grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"}) {
     if (in.has(key)) return in.bad("'", key, "' is not supported: this server cannot bind the answer to a grammar");
   }
+  // llama.cpp's further samplers, which its clients send switched off.
+  struct Sampler {
+    const char* key;
+    double off;
+  };
+  for (const Sampler& sampler : {Sampler{"mirostat", 0}, {"typical_p", 1}, {"xtc_probability", 0}, {"dry_multiplier", 0}, {"dynatemp_range", 0}}) {
+    RETORT_TRY(const double value, in.number_or(sampler.key, sampler.off));
+    if (value != sampler.off) return in.bad("'", sampler.key, "' is not supported; leave it out, or say ", sampler.off, ", which is off");
+  }
   if (in.has("suffix") && in.at("suffix") != "") return in.bad("'suffix' is not supported: the models of this server only continue");
   if (in.has("best_of")) {
     RETORT_TRY(const int best_of, in.integer("best_of"));
@@ -144,8 +153,7 @@ Status read_shared(const JsonFields& in, const ApiDefaults& defaults, ApiRequest
     RETORT_TRY(out.include_usage, options.boolean_or("include_usage", false));
   }
   RETORT_RETURN_IF_ERROR(read_integer(in, "id_slot", -1, kMost, out.slot));
-  bool ignored = true;  // a named slot is what says whether a state is continued
-  return read_flag(in, "cache_prompt", ignored);
+  return read_flag(in, "cache_prompt", out.cache_prompt);
 }
 
 Result<std::vector<int>> read_tokens(const JsonFields& in, const char* key, const json& list) {

@@ -39,6 +39,7 @@ struct ApiRequest {
   int top_logprobs = -1;           // -1: none
   bool stream = false, include_usage = false;
   int slot = -1;
+  bool cache_prompt = true;
 };
 
 using Prompt = std::variant<std::string, std::vector<int>>;

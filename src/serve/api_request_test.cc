@@ -36,7 +36,7 @@ TEST(ApiRequest, FieldsThatAreReadAndFieldsThatAreNotKnown) {
   const auto r = parse_completion_request(
       R"({"model": "m", "prompt": "a", "max_tokens": 7, "temperature": 0, "top_p": 0.5, "top_k": -1, "seed": 18446744073709551615, "stop": ["x", ""],
           "n": 3, "logprobs": 2, "echo": true, "logit_bias": {"5": -100, "6": 2.5}, "presence_penalty": 1, "frequency_penalty": -2,
-          "stream": true, "stream_options": {"include_usage": true}, "user": "u", "whatever": {"a": 1}, "suffix": null, "best_of": 3,
+          "stream": true, "stream_options": {"include_usage": true}, "user": "u", "whatever": {"a": 1}, "suffix": null, "mirostat": 0, "typical_p": 1.0, "cache_prompt": false, "best_of": 3,
           "response_format": {"type": "json_object"}})",
       {});
   ASSERT_TRUE(r.ok()) << r.error().message;
@@ -49,6 +49,7 @@ TEST(ApiRequest, FieldsThatAreReadAndFieldsThatAreNotKnown) {
   EXPECT_EQ(r->stops, std::vector<std::string>{"x"});
   EXPECT_EQ(r->choices, 3);
   EXPECT_EQ(r->top_logprobs, 2);
+  EXPECT_FALSE(r->cache_prompt);
   EXPECT_TRUE(r->json && r->echo && r->stream && r->include_usage);
   EXPECT_EQ(r->sampling.logit_bias, (std::vector<std::pair<int, float>>{{5, -1e9f}, {6, 2.5f}}));
   EXPECT_EQ(r->sampling.presence_penalty, 1);
@@ -64,6 +65,7 @@ TEST(ApiRequest, AWrongFieldIsNamed) {
       {R"("echo": 1)", "echo"},                   {R"("stream": "yes")", "stream"},        {R"("stream_options": 1)", "stream_options"},
       {R"("logit_bias": [1])", "logit_bias"},     {R"("logit_bias": {"a": 1})", "logit_bias"}, {R"("logit_bias": {"1": 101})", "logit_bias"},
       {R"("frequency_penalty": 3)", "frequency_penalty"}, {R"("model": 5)", "model"},      {R"("id_slot": -5)", "id_slot"},
+      {R"("mirostat": 2)", "mirostat"},           {R"("typical_p": 0.9)", "typical_p"},    {R"("cache_prompt": 1)", "cache_prompt"},
       {R"("best_of": 2)", "best_of"},             {R"("suffix": "x")", "suffix"},          {R"("response_format": {"type": "json_schema"})", "response_format"},
       {R"("response_format": "json")", "response_format"}, {R"("grammar": "root ::= x")", "grammar"}};
   for (const auto& [field, name] : cases) {

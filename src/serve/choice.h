@@ -25,6 +25,7 @@ class Choice {
 
   int index() const { return index_; }
   int64_t made() const { return made_; }
+  int64_t left() const { return most_ - made_; }  // that may still be made
   // Prompt and what was made.
   const std::vector<int>& tokens() const { return tokens_; }
 

@@ -26,6 +26,7 @@ struct GenerationRequest {
   int top_logprobs = -1;               // -1: no log-probabilities; otherwise how many alternatives come with each token
   bool prompt_logprobs = false;        // those of the prompt's tokens too
   int slot = -1;                       // which slot's saved state may be continued, and keeps the state afterwards; -1: a fresh one
+  bool cache = true;                   // states of earlier prompts may be continued, and this prompt's kept
   std::optional<Clock::time_point> deadline;
 };
 
@@ -47,6 +48,7 @@ enum class Finish {
 
 struct GenerationStats {
   int64_t prompt_tokens = 0, cached_tokens = 0, made_tokens = 0;  // cached: of the prompt, not computed again
+  int64_t drafted = 0, drafts_accepted = 0;                       // guesses of tokens, and those that were right
   double prompt_seconds = 0, made_seconds = 0;                    // wall time from start to first token, and from there on
 };
 

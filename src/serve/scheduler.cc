@@ -4,54 +4,19 @@
 #include <limits>
 #include <new>
 
+#include "serve/scheduler_slot.h"
+
 namespace retort::serve {
 
-// A request and what its choices share.
-struct Scheduler::Group {
-  uint64_t id;
-  GenerationRequest request;
-  GenerationSink sink;
-  bool cancelled = false;            // under the scheduler's mutex
-  int left;                          // choices that are not over
-  bool forked = false;               // the prompt has been read
-  std::optional<Sequence> prompt_state;  // after the prompt, for choices 1 and up
-  std::vector<float> prompt_logits;
-  GenerationStats prompt_stats;
-};
-
-struct Scheduler::Slot {
-  int id;
-  bool busy = false;                 // under the scheduler's mutex
-  bool ends = false;                 // what runs is to end; under the mutex too
-  std::optional<Sequence> sequence;
-  std::vector<int> kept;             // idle with a state: its tokens
-  std::shared_ptr<Group> group;
-  std::optional<Choice> choice;
-  GenerationUpdate update;
-  GenerationStats stats;
-  Clock::time_point started, first_token;
-  int64_t chunk = 0;                 // rows of its prompt in this pass
-  int64_t counted = 0;               // made tokens that are in the counts
-
-  int64_t prompt_left() const { return int64_t(group->request.prompt.size()) - sequence->position(); }
-  bool reading() const { return prompt_left() > 0; }
-  bool scores_prompt() const { return group->request.prompt_logprobs && choice->index() == 0; }
-};
-
-// A row of a pass that asked for logits.
-struct Scheduler::Row {
-  Slot* slot;
-  int64_t scores = -1;  // the entry of update.prompt that these logits score, or -1
-  bool draws = false;
-};
-
 Scheduler::Scheduler(std::shared_ptr<const Model> model, ThreadPool& pool, EngineOptions engine, Tokenizer tokenizer, SchedulerOptions options)
-    : options_(options), tokenizer_(std::move(tokenizer)), model_(*model), engine_(std::move(model), pool, engine) {
-  for (int i = 0; i < options.parallel; ++i) {
+    : options_(std::move(options)), tokenizer_(std::move(tokenizer)), model_(*model), engine_(std::move(model), pool, engine),
+      cache_(options_.cache_bytes, options_.prefill_rows, tokenizer_) {
+  for (int i = 0; i < options_.parallel; ++i) {
     slots_.push_back(std::make_unique<Slot>());
     slots_.back()->id = i;
     infos_.push_back({i, false, 0, 0});
   }
+  warn_of_cache();
   thread_ = std::thread([this] { run(); });
 }
 
@@ -86,9 +51,11 @@ Scheduler::Tickets Scheduler::submit(std::vector<Job> jobs) {
     counts_.refused += int64_t(jobs.size());
     return out;
   }
+  ++last_client_;
   for (Job& job : jobs) {
     auto group = std::make_shared<Group>();
     group->id = ++last_id_;
+    group->client = last_client_;
     group->left = job.request.choices;
     group->request = std::move(job.request);
     group->sink = std::move(job.sink);
@@ -233,7 +200,41 @@ Scheduler::Slot* Scheduler::free_slot(int wanted) {
   return with_state;
 }
 
-// Choices of prompts already read first, then requests in the order of their arrival; one that waits for its own slot holds up nobody.
+// The next choice to run, under mutex_. Who has the fewest choices running comes first, so that one request of many prompts or choices does
+// not keep the others out; of equals choices of prompts already read, then the order of arrival. One that waits for its own slot holds
+// up nobody.
+bool Scheduler::take_next(std::shared_ptr<Group>& group, int& choice, Slot*& slot) {
+  std::unordered_map<uint64_t, int> running;  // by client
+  for (const auto& busy : slots_) {
+    if (busy->group) ++running[busy->group->client];
+  }
+  Slot* const any = free_slot(-1);
+  if (!any) return false;
+  int fewest = std::numeric_limits<int>::max();
+  auto fork = forks_.end();
+  auto next = queue_.end();
+  for (auto it = forks_.begin(); it != forks_.end(); ++it) {
+    if (const int n = running[it->first->client]; n < fewest) fewest = n, fork = it;
+  }
+  for (auto it = queue_.begin(); it != queue_.end() && fewest > 0; ++it) {
+    if (const int n = running[(*it)->client]; n < fewest && free_slot((*it)->request.slot)) fewest = n, next = it;
+  }
+  if (next != queue_.end()) {
+    group = *next, choice = 0, slot = free_slot(group->request.slot);
+    queue_.erase(next);
+    counts_.waiting = int(queue_.size());
+  } else if (fork != forks_.end()) {
+    std::tie(group, choice) = *fork, slot = any;
+    forks_.erase(fork);
+  } else {
+    return false;
+  }
+  slot->busy = true;
+  slot->ends = false;
+  ++counts_.running;
+  return true;
+}
+
 void Scheduler::admit() {
   for (;;) {
     std::shared_ptr<Group> group;
@@ -241,19 +242,7 @@ void Scheduler::admit() {
     Slot* slot = nullptr;
     {
       std::lock_guard lock(mutex_);
-      if (!forks_.empty() && (slot = free_slot(-1))) {
-        std::tie(group, choice) = forks_.front();
-        forks_.pop_front();
-      } else {
-        const auto next = std::find_if(queue_.begin(), queue_.end(), [&](const auto& g) { return (slot = free_slot(g->request.slot)) != nullptr; });
-        if (next == queue_.end()) return;
-        group = *next;
-        queue_.erase(next);
-        counts_.waiting = int(queue_.size());
-      }
-      slot->busy = true;
-      slot->ends = false;
-      ++counts_.running;
+      if (!take_next(group, choice, slot)) return;
     }
     start(*slot, std::move(group), choice);
   }
@@ -269,126 +258,31 @@ void Scheduler::start(Slot& slot, std::shared_ptr<Group> group, int choice) {
   if (request.json && token_bytes_.empty()) token_bytes_ = bytes_of_tokens(tokenizer_);
   slot.choice.emplace(request, choice, room(request), tokenizer_, token_bytes_);
   slot.group = std::move(group);
-  // A kept state is continued where the request says so and its tokens begin the prompt. One token at least has to be computed.
-  const bool continues = choice == 0 && request.slot >= 0 && !request.prompt_logprobs && slot.sequence &&
+  slot.trust = options_.most_guesses;
+  if (choice == 0) return start_reading(slot);
+  slot.kept.clear();
+  slot.sequence = slot.group->prompt_state;
+  slot.stats = slot.group->prompt_stats;
+  slot.choice->draw(slot.group->prompt_logits, slot.update);
+  deliver(slot);
+}
+
+// A kept state is continued where the request says so and its tokens begin the prompt. One token at least has to be computed.
+void Scheduler::start_reading(Slot& slot) {
+  const GenerationRequest& request = slot.group->request;
+  const bool continues = request.slot >= 0 && slot.group->uses_cache() && slot.sequence &&
                          slot.sequence->position() < int64_t(request.prompt.size()) &&
                          std::equal(slot.kept.begin(), slot.kept.begin() + slot.sequence->position(), request.prompt.begin());
   slot.kept.clear();
-  if (choice > 0) {
-    slot.sequence = slot.group->prompt_state;
-    slot.stats = slot.group->prompt_stats;
-    slot.choice->draw(slot.group->prompt_logits, slot.update);
-    deliver(slot);
-    return;
-  }
   if (!continues) slot.sequence.emplace(model_.new_sequence());
+  slot.exact = !continues;
+  slot.cached = 0;
+  slot.looked = -1;
   slot.stats.prompt_tokens = int64_t(request.prompt.size());
   slot.stats.cached_tokens = slot.sequence->position();
-}
-
-void Scheduler::collect_rows() {
-  rows_.clear();
-  items_.clear();
-  for (const auto& slot : slots_) {
-    slot->chunk = 0;
-    if (!slot->group || slot->reading()) continue;
-    items_.push_back({&*slot->sequence, std::span(slot->choice->tokens()).last(1), WantLogits::kLast});
-    rows_.push_back({slot.get(), -1, true});
-  }
-  int64_t left = options_.prefill_rows;
-  const size_t first = turn_;
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const size_t at = (first + i) % slots_.size();
-    Slot& slot = *slots_[at];
-    if (!slot.group || !slot.reading()) continue;
-    const int64_t begin = slot.sequence->position();
-    const int64_t count = std::min(slot.prompt_left(), options_.prefill_rows - begin % options_.prefill_rows);
-    if (count > left) break;  // its turn comes first in the next pass
-    left -= count;
-    turn_ = (at + 1) % slots_.size();
-    slot.chunk = count;
-    const auto& prompt = slot.group->request.prompt;
-    const bool last = count == slot.prompt_left();
-    const bool scores = slot.scores_prompt();
-    items_.push_back({&*slot.sequence, std::span(prompt).subspan(size_t(begin), size_t(count)),
-                      scores ? WantLogits::kAll : last ? WantLogits::kLast : WantLogits::kNone});
-    if (scores) {
-      auto& entries = slot.update.prompt;
-      if (begin == 0) entries.push_back({prompt[0], false, 0, {}});
-      for (int64_t t = begin; t < begin + count; ++t) {
-        const bool draws = t + 1 == int64_t(prompt.size());
-        rows_.push_back({&slot, draws ? -1 : int64_t(entries.size()), draws});
-        if (!draws) entries.push_back({prompt[size_t(t + 1)], false, 0, {}});
-      }
-    } else if (last) {
-      rows_.push_back({&slot, -1, true});
-    }
-  }
-}
-
-// On any thread of the pool; rows of one slot touch different entries.
-void Scheduler::take_logits(const Row& row, std::span<const float> logits) {
-  Slot& slot = *row.slot;
-  if (row.scores >= 0) {
-    ScoredToken& entry = slot.update.prompt[size_t(row.scores)];
-    entry = score(logits, entry.token, slot.group->request.top_logprobs);
-  }
-  if (!row.draws) return;
-  if (slot.chunk > 0 && slot.group->request.choices > 1) slot.group->prompt_logits.assign(logits.begin(), logits.end());
-  slot.choice->draw(logits, slot.update);
-}
-
-void Scheduler::pass() {
-  collect_rows();
-  if (items_.empty()) return;
-  const auto started = Clock::now();
-  const size_t vocabulary = size_t(model_.config().vocab_size);
-  const Status status = engine_.forward(items_, [&](const LogitsRows& logits) {
-    engine_.pool().run_chunks(logits.count, [&](int64_t r) {
-      take_logits(rows_[size_t(logits.first + r)], {logits.data + size_t(r) * vocabulary, vocabulary});
-    });
-  });
-  if (!status.ok()) return fail_everything(status.error().message);
-  after_pass(seconds_since(started));
-}
-
-void Scheduler::after_pass(double seconds) {
-  int64_t read = 0, decoded = 0;
-  for (const auto& slot : slots_) {
-    if (!slot->group) continue;
-    (slot->chunk > 0 ? read : decoded) += slot->chunk > 0 ? slot->chunk : slot->reading() ? 0 : 1;
-  }
-  std::vector<Slot*> busy;
-  for (const auto& slot : slots_) {
-    if (slot->group) busy.push_back(slot.get());
-  }
-  {
-    std::lock_guard lock(mutex_);
-    const double share = seconds / double(std::max<int64_t>(1, read + decoded));
-    counts_.prompt_tokens += read;
-    counts_.prompt_seconds += share * double(read);
-    counts_.made_seconds += share * double(decoded);
-    counts_.passes += decoded > 0;
-    counts_.decoding_rows += decoded;
-    for (const Slot* slot : busy) infos_[size_t(slot->id)] = {slot->id, true, slot->sequence->position(), slot->sequence->bytes()};
-  }
-  for (Slot* slot : busy) {
-    if (slot->chunk > 0 && !slot->reading()) fork(*slot);
-    deliver(*slot);
-  }
-}
-
-// The prompt has been read: the other choices start from here.
-void Scheduler::fork(Slot& slot) {
-  Group& group = *slot.group;
-  slot.first_token = Clock::now();
-  slot.stats.prompt_seconds = std::chrono::duration<double>(slot.first_token - slot.started).count();
-  group.forked = true;
-  if (group.request.choices == 1) return;
-  group.prompt_state = *slot.sequence;
-  group.prompt_stats = slot.stats;
+  if (!slot.group->uses_cache()) return;
   std::lock_guard lock(mutex_);
-  for (int i = 1; i < group.request.choices; ++i) forks_.emplace_back(slot.group, i);
+  counts_.looked_up_tokens += slot.stats.prompt_tokens;
 }
 
 void Scheduler::tell(const Group& group, const GenerationUpdate& update) {
@@ -418,6 +312,7 @@ void Scheduler::deliver(Slot& slot) {
       slot.sequence.reset();
     }
     slot.choice.reset();
+    slot.draft.reset();
     slot.group.reset();
     slot.busy = false;
     --counts_.running;
@@ -465,6 +360,7 @@ void Scheduler::fail_everything(const std::string& message) {
     if (slot->group) busy.push_back(slot.get());
   }
   for (Slot* slot : busy) {
+    slot->trial = {};  // of the pass that failed
     slot->update = {};
     slot->update.choice = slot->choice->index();
     end_running(*slot, Finish::kFailed, message);

@@ -4,8 +4,12 @@
 //
 // A pass has one row for every choice that is making text, and rows of prompts: whole chunks, taken in turn from the sequences that
 // are still reading theirs, at most `prefill_rows` of them together. So a long prompt delays the others by one chunk a pass, and short
-// prompts share one. A prompt's chunks end at multiples of prefill_rows whatever else is running, and a row of a pass does not
-// depend on its neighbours: a request's tokens are, to the bit, those that it gets alone.
+// prompts share one. Where a prompt's chunks end depends on its tokens alone (prompt_cache.h), and a row of a pass does not depend on its
+// neighbours: a request's tokens are, to the bit, those that it gets alone, whatever was asked before.
+//
+// With a draft, a choice may have several rows in a pass: its last token and guesses of those after it, in the form of decoding steps
+// (runtime/trial.h). A guess counts when the choice's own sampler draws the same token from the row before, so text and random numbers
+// are those of plain decoding, and how many guesses are made may depend on how busy the machine is.
 #pragma once
 
 #include <condition_variable>
@@ -15,9 +19,10 @@
 #include <thread>
 #include <unordered_map>
 
+#include "runtime/draft.h"
 #include "runtime/state_file.h"
-#include "runtime/model.h"
 #include "serve/choice.h"
+#include "serve/prompt_cache.h"
 
 namespace retort::serve {
 
@@ -26,13 +31,21 @@ struct SchedulerOptions {
   int queue = 1024;            // requests that may wait for a slot
   int64_t prefill_rows = 128;
   int64_t context = 0;         // tokens of a prompt and its continuation together; 0: no limit
+  int64_t cache_bytes = 0;     // of states of prompts; 0: none are kept
+  std::function<std::unique_ptr<Draft>()> new_draft = {};  // who guesses for one choice; null: nobody
+  int64_t most_guesses = 4;    // in a pass, per choice
+  int64_t judged_rows = 8;     // with more rows than these a pass costs more than guesses save: busy machines guess less, then nothing
+  std::function<void(const std::string&)> warn = {};       // of a cache that holds nothing; must not wait
 };
 
 // Since the start, and at this moment.
 struct SchedulerCounts {
   int64_t prompt_tokens = 0, cached_tokens = 0, made_tokens = 0;
   double prompt_seconds = 0, made_seconds = 0;  // of the engine; a pass is shared out by its rows
-  int64_t passes = 0, decoding_rows = 0;        // passes that had a decoding row, and those rows
+  int64_t passes = 0, decoding_rows = 0;        // passes that had a decoding row, and choices that decoded in them
+  int64_t looked_up_tokens = 0;                 // of prompts that might have been in the cache
+  int64_t drafts = 0, drafted = 0, drafts_accepted = 0;  // times that somebody guessed, guesses, and those that were right
+  PrefixCache::Stats cache;
   int64_t finished = 0, cancelled = 0, refused = 0;  // requests
   int running = 0, waiting = 0;                 // choices in slots, requests without one
 };
@@ -91,10 +104,19 @@ class Scheduler {
   void end_cancelled_and_late();
   void admit();
   void start(Slot& slot, std::shared_ptr<Group> group, int choice);
+  void start_reading(Slot& slot);
   void pass();
   void collect_rows();
+  void add_decoding_rows(Slot& slot, int64_t guesses);
+  void guess(Slot& slot, int64_t count);
+  void continue_from_cache(Slot& slot);
+  void add_prompt_rows(Slot& slot);
+  void take_rows(const LogitsRows& logits);
   void take_logits(const Row& row, std::span<const float> logits);
+  void count_pass(double seconds, std::span<Slot* const> busy);
   void after_pass(double seconds);
+  void after_chunk(Slot& slot);
+  void warn_of_cache();
   void fork(Slot& slot);
   void deliver(Slot& slot);
   static void tell(const Group& group, const GenerationUpdate& update);
@@ -104,6 +126,7 @@ class Scheduler {
   void fail_everything(const std::string& message);
   bool nothing_to_do() const;
   Slot* free_slot(int wanted);
+  bool take_next(std::shared_ptr<Group>& group, int& choice, Slot*& slot);
   Result<const Slot*> idle_slot(int id) const;
   int64_t room(const GenerationRequest& request) const;
 
@@ -111,10 +134,12 @@ class Scheduler {
   const Tokenizer tokenizer_;
   const Model& model_;
   Engine engine_;
+  PromptCache cache_;
 
   // The scheduler's thread alone.
   std::vector<std::string> token_bytes_;  // once somebody wants JSON
   std::vector<Row> rows_;
+  std::vector<std::pair<int64_t, int64_t>> runs_;  // of rows_: those that one thread looks at, in order
   std::vector<BatchItem> items_;
   size_t turn_ = 0;  // the slot that is first to read its prompt
 
@@ -127,7 +152,7 @@ class Scheduler {
   std::unordered_map<uint64_t, std::shared_ptr<Group>> groups_;  // accepted and not over
   std::vector<SlotInfo> infos_;
   SchedulerCounts counts_;
-  uint64_t last_id_ = 0;
+  uint64_t last_id_ = 0, last_client_ = 0;
   bool stopping_ = false, quit_ = false;
 
   std::thread thread_;

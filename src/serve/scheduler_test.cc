@@ -1,121 +1,12 @@
 // The scheduler on tiny random models: what many requests at once get is what each gets alone.
-#include "serve/scheduler.h"
-
-#include <gtest/gtest.h>
+#include "scheduler_client.h"
 
 #include <future>
 
 #include "runtime/session.h"
-#include "support/tiny_model.h"
-#include "tiny_model.h"
 
 namespace retort::serve {
 namespace {
-
-using testing_support::plans_of_every_mixer;
-using testing_support::tiny_files;
-
-ThreadPool& pool() {
-  static ThreadPool pool(2);
-  return pool;
-}
-
-// Tokens are bytes, so random ones make characters that come in pieces, or broken ones.
-Tokenizer byte_tokenizer() {
-  static const Tokenizer tokenizer = *Tokenizer::from_json(test::byte_tokenizer_json(), "");
-  return tokenizer;
-}
-
-// 260 tokens, as the byte tokenizer needs.
-ModelFiles byte_model(const std::vector<LayerPlan>& plan) {
-  ModelFiles files = tiny_files(plan);
-  files.config.vocab_size = 260;
-  files.weights = std::make_shared<testing_support::RandomStore>(files.config, 1);
-  return files;
-}
-
-std::vector<LayerPlan> plan_named(const std::string& name) {
-  for (const auto& plan : plans_of_every_mixer()) {
-    if (plan.name == name) return plan.plan;
-  }
-  ADD_FAILURE() << name;
-  return {};
-}
-
-std::shared_ptr<const Model> model_of(const std::string& plan) {
-  auto model = Model::load(byte_model(plan_named(plan)), WeightFormat::kF32, pool());
-  EXPECT_TRUE(model.ok()) << (model.ok() ? "" : model.error().message);
-  return *model;
-}
-
-// Everything that a request was told, per choice.
-struct Heard {
-  std::string text;
-  std::vector<ScoredToken> prompt, tokens;
-  std::optional<Finish> finish;
-  int finishes = 0, updates = 0;
-  bool whole_characters = true;
-  GenerationStats stats;
-};
-
-class Listener {
- public:
-  explicit Listener(int choices) : heard_(size_t(choices)) {}
-  GenerationSink sink() {
-    return [this](const GenerationUpdate& u) {
-      std::lock_guard lock(mutex_);
-      Heard& h = heard_[size_t(u.choice)];
-      h.text += u.text;
-      h.whole_characters = h.whole_characters && utf8::is_valid(u.text);
-      h.prompt.insert(h.prompt.end(), u.prompt.begin(), u.prompt.end());
-      h.tokens.insert(h.tokens.end(), u.tokens.begin(), u.tokens.end());
-      ++h.updates;
-      if (!u.finish) return;
-      h.finish = u.finish;
-      h.stats = u.stats;
-      ++h.finishes;
-      if (++over_ == int(heard_.size())) done_.notify_all();
-    };
-  }
-  const std::vector<Heard>& wait() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(done_.wait_for(lock, std::chrono::seconds(60), [&] { return over_ == int(heard_.size()); }));
-    return heard_;
-  }
-  int updates(int choice) {
-    std::lock_guard lock(mutex_);
-    return heard_[size_t(choice)].updates;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable done_;
-  std::vector<Heard> heard_;
-  int over_ = 0;
-};
-
-std::vector<int> ids(const std::vector<ScoredToken>& tokens) {
-  std::vector<int> out;
-  for (const auto& t : tokens) out.push_back(t.token);
-  return out;
-}
-
-bool same(const std::vector<ScoredToken>& a, const std::vector<ScoredToken>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const ScoredToken& x, const ScoredToken& y) {
-    return x.token == y.token && x.scored == y.scored && x.logprob == y.logprob && x.top == y.top;
-  });
-}
-
-std::unique_ptr<Scheduler> scheduler(const std::shared_ptr<const Model>& model, SchedulerOptions options) {
-  return std::make_unique<Scheduler>(model, pool(), EngineOptions{}, byte_tokenizer(), options);
-}
-
-std::vector<Heard> ask(Scheduler& scheduler, const GenerationRequest& request) {
-  Listener listener(request.choices);
-  EXPECT_TRUE(scheduler.check(request).ok());
-  EXPECT_EQ(scheduler.submit({{request, listener.sink()}}).refusal, Refusal::kNone);
-  return listener.wait();
-}
 
 GenerationRequest random_request(Random& random) {
   GenerationRequest r;
@@ -280,6 +171,43 @@ TEST_F(SchedulerOnAttention, ALongPromptDoesNotStallRunningStreams) {
   EXPECT_GE(quick.updates(0) - before, 25);  // random bytes: not every token makes a whole character at once
   s->stop(Clock::now());
   EXPECT_EQ(quick.wait()[0].finish, Finish::kCancelled);
+}
+
+// Of one request's many choices some wait while another request runs that came after them.
+TEST_F(SchedulerOnAttention, OneRequestOfManyChoicesDoesNotKeepTheOthersOut) {
+  auto s = scheduler(model_, {.parallel = 2, .queue = 100});
+  auto greedy = request(200);
+  greedy.choices = 60;
+  greedy.ignore_eos = true;
+  Listener many(60), few(1);
+  ASSERT_EQ(s->submit({{greedy, many.sink()}}).refusal, Refusal::kNone);
+  while (many.over() < 2) std::this_thread::yield();
+  ASSERT_EQ(s->submit({{request(1), few.sink()}}).refusal, Refusal::kNone);
+  few.wait();
+  EXPECT_LT(many.over(), 50);
+  many.wait();
+}
+
+// NaN is what a forged state makes of everything: of its own request, and of nobody else's.
+TEST_F(SchedulerOnAttention, APoisonedSlotHarmsNobodyElse) {
+  const auto model = model_of("gla_window");
+  auto s = scheduler(model, {.parallel = 2, .cache_bytes = 1 << 20});
+  auto r = request(20);
+  r.prompt.assign(30, 65);
+  const Heard alone = ask(*s, r)[0];
+  Sequence forged = model->new_sequence();
+  for (float& v : forged.fixed_numbers()) v = std::numeric_limits<float>::quiet_NaN();
+  forged.set_position(10);
+  ASSERT_TRUE(s->put_slot(0, SavedState{std::vector<int>(10, 65), forged}).ok());
+  auto poisoned = r;
+  poisoned.slot = 0;
+  poisoned.max_tokens = 200;
+  poisoned.top_logprobs = 2;
+  Listener bad(1);
+  ASSERT_EQ(s->submit({{poisoned, bad.sink()}}).refusal, Refusal::kNone);
+  EXPECT_EQ(ask(*s, r)[0].text, alone.text);
+  EXPECT_EQ(bad.wait()[0].stats.cached_tokens, 10);
+  EXPECT_EQ(ask(*s, r)[0].text, alone.text);
 }
 
 TEST_F(SchedulerOnAttention, AFullQueueRefusesAndCancellingMakesRoom) {
