@@ -35,13 +35,7 @@ Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& con
   return opened;
 }
 
-Result<Tokenizer> open_tokenizer(const ModelFiles& files) {
-  RETORT_TRY(Tokenizer tokenizer, files.gguf ? tokenizer_from_gguf(*files.gguf) : load_tokenizer(files.path));
-  if (int64_t(tokenizer.size()) > files.config.vocab_size) {
-    return invalid(files.path, ": the tokenizer has ", tokenizer.size(), " ids, the embedding ", files.config.vocab_size, " rows");
-  }
-  return tokenizer;
-}
+Result<Tokenizer> open_tokenizer(const ModelFiles& files) { return retort::open_tokenizer(files); }
 
 bool warn_past_context(const ModelConfig& config, int64_t tokens) {
   if (config.context_length <= 0 || tokens <= config.context_length) return false;
