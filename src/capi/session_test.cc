@@ -30,7 +30,9 @@ class CSession : public test::CModels {
       made.push_back(sampler.sample(session.logits(), session.tokens()));
       session.commit(made.back());
     }
-    if (!state.empty()) EXPECT_TRUE(session.save(state).ok());  // the last token is pending
+    if (!state.empty()) {  // the last token is pending
+      EXPECT_TRUE(session.save(state).ok());
+    }
     return made;
   }
 
@@ -168,7 +170,7 @@ TEST_F(CSession, ABadStateChangesNothing) {
   refused(damaged, "damaged");
   EXPECT_EQ(retort_session_load(s.get(), (folder_ / "absent").c_str()), RETORT_INVALID) << retort_error();
   EXPECT_EQ(retort_session_load(s.get(), folder_.str().c_str()), RETORT_INVALID) << retort_error();
-  EXPECT_EQ(retort_session_save(s.get(), (folder_ / "absent" / "state").c_str()), RETORT_IO) << retort_error();
+  EXPECT_EQ(retort_session_save(s.get(), (folder_ / "absent/state").c_str()), RETORT_IO) << retort_error();
   std::vector<char> small(good.size(), 'x');
   int64_t size = 0;
   EXPECT_EQ(retort_session_save_memory(s.get(), small.data(), int64_t(small.size()) - 1, &size), RETORT_TOO_SMALL);
