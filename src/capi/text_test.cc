@@ -92,7 +92,7 @@ TEST_F(CText, AStreamGivesWholeCharactersAndNoStops) {
     EXPECT_EQ(push('d'), "ENd");
     EXPECT_EQ(push(-1), "");
     EXPECT_EQ(push(1 << 30), "");
-    EXPECT_EQ(push('E') + push('N') + push('D') + push('x'), "");
+    for (const char c : {'E', 'N', 'D', 'x'}) EXPECT_EQ(push(c), "");
     EXPECT_EQ(retort_stream_stopped(stream.get()), 1);
     const char* text = nullptr;
     EXPECT_EQ(retort_stream_finish(stream.get(), &text, nullptr), RETORT_OK);

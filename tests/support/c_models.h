@@ -22,6 +22,7 @@ inline ModelConfig mixed_config() {
   c.plan[0].parts = {Part{"gla", {0, 1}, {5, 2}, empty}};
   c.plan[1].parts = {Part{"attention", {0}, {}, empty}, Part{"slots", {1}, {4, 1}, {{"slots", 8}}}};
   c.plan[2].parts = {Part{"gated_deltanet", {0, 1}, {}, empty}};
+  EXPECT_TRUE(validate_plan(c).ok());  // which also fills in the fields
   return c;
 }
 
