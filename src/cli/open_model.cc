@@ -6,7 +6,6 @@
 
 #include "base/cpu.h"
 #include "cli/flags.h"
-#include "io/tokenizer_files.h"
 
 namespace retort::cli {
 
@@ -34,8 +33,6 @@ Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& con
   opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return opened;
 }
-
-Result<Tokenizer> open_tokenizer(const ModelFiles& files) { return retort::open_tokenizer(files); }
 
 bool warn_past_context(const ModelConfig& config, int64_t tokens) {
   if (config.context_length <= 0 || tokens <= config.context_length) return false;
