@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RETORT = sys.argv[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 # Folders whose files a page may name; everything below must exist, unless the name has a placeholder in it.
-SOURCES = ("src/", "tests/", "docs/", "recipes/", "scripts/", "cmake/", "bench/", ".ci/", ".github/")
+SOURCES = ("src/", "include/", "examples/", "tests/", "docs/", "recipes/", "scripts/", "cmake/", "bench/", ".ci/", ".github/")
 # Made by building or running.
 MADE = ("build/", "runs/", "models/", ".venv/", ".cache/", "../")
 PLACEHOLDER = re.compile(r"[<>*{}…]|NAME|FILE|STEP|PRESET|TARGET|\.\.\.")

@@ -1,6 +1,7 @@
 #include "base/threads.h"
 
 #include <chrono>
+#include <system_error>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -63,7 +64,10 @@ int usable_processors() {
 ThreadPool::ThreadPool(int threads) {
   if (threads <= 0) threads = usable_processors();
   threads = std::min(threads, 1024);
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+  } catch (const std::system_error&) {  // the machine has no more: fewer do the same work
+  }
 }
 
 ThreadPool::~ThreadPool() {

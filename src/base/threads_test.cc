@@ -4,6 +4,8 @@
 
 #include <numeric>
 
+#include <sys/resource.h>
+
 namespace retort {
 namespace {
 
@@ -66,6 +68,21 @@ TEST(ThreadPool, SleepingWorkersWakeUpAndPoolsEndAtOnce) {
   });
   EXPECT_EQ(count.load(), 2);
 }
+
+// Stacks are address space: a limit of it is a machine that has no thousand threads. (Sanitizers need more of it than any limit.)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(ThreadPool, FewerThreadsWhereTheMachineRefusesMore) {
+  const auto limited = [] {
+    const rlimit limit{rlim_t{1} << 30, rlim_t{1} << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    ThreadPool pool(1000);
+    std::atomic<int> count{0};
+    pool.run_chunks(50, [&](int64_t) { ++count; });
+    std::_Exit(pool.size() > 1 && pool.size() < 1000 && count.load() == 50 ? 0 : 1);
+  };
+  EXPECT_EXIT(limited(), testing::ExitedWithCode(0), "");
+}
+#endif
 
 }  // namespace
 }  // namespace retort

@@ -68,7 +68,9 @@ class Generate : public Command {
       if (tokenizer.bos_id() < 0) return invalid("generate: an empty prompt, and the model has no start token: give -p or -f");
       ids->push_back(tokenizer.bos_id());
     }
-    if (ids->empty() && session.pending() == 0) return invalid(state_in_, ": the state has no pending token: give -p or -f");
+    if (ids->empty() && session.pending() == 0 && session.logits().empty()) {
+      return invalid(state_in_, ": the state has neither a pending token nor logits: give -p or -f");
+    }
     session.commit(std::vector<int>(ids->begin(), ids->end()));
     return {};
   }

@@ -6,7 +6,6 @@
 
 #include "base/cpu.h"
 #include "cli/flags.h"
-#include "io/tokenizer_files.h"
 
 namespace retort::cli {
 
@@ -33,14 +32,6 @@ Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& con
   RETORT_TRY(opened.model, Model::load(opened.files, format, *opened.pool));
   opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return opened;
-}
-
-Result<Tokenizer> open_tokenizer(const ModelFiles& files) {
-  RETORT_TRY(Tokenizer tokenizer, files.gguf ? tokenizer_from_gguf(*files.gguf) : load_tokenizer(files.path));
-  if (int64_t(tokenizer.size()) > files.config.vocab_size) {
-    return invalid(files.path, ": the tokenizer has ", tokenizer.size(), " ids, the embedding ", files.config.vocab_size, " rows");
-  }
-  return tokenizer;
 }
 
 bool warn_past_context(const ModelConfig& config, int64_t tokens) {

@@ -8,7 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/flags.h"
-#include "io/tokenizer.h"
+#include "io/tokenizer_files.h"
 #include "runtime/model.h"
 #include "runtime/sampling.h"
 
@@ -33,9 +33,6 @@ struct OpenedModel {
 // "f32" or "bf16".
 Result<EngineOptions> parse_activations(const std::string& name);
 Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context);
-
-// Fits the embedding.
-Result<Tokenizer> open_tokenizer(const ModelFiles& files);
 
 // A line on standard error when `tokens` in one context are more than the model was made for. Attention was trained up to a length; a
 // recurrence has none, but what it was distilled from had. True when it warned.

@@ -89,4 +89,12 @@ Result<Tokenizer> load_tokenizer(const std::string& path) {
   return located(Tokenizer::from_spec(std::move(spec)), json.string());
 }
 
+Result<Tokenizer> open_tokenizer(const ModelFiles& files) {
+  RETORT_TRY(Tokenizer tokenizer, files.gguf ? tokenizer_from_gguf(*files.gguf) : load_tokenizer(files.path));
+  if (int64_t(tokenizer.size()) > files.config.vocab_size) {
+    return invalid(files.path, ": the tokenizer has ", tokenizer.size(), " ids, the embedding ", files.config.vocab_size, " rows");
+  }
+  return tokenizer;
+}
+
 }  // namespace retort

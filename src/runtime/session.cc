@@ -1,7 +1,5 @@
 #include "runtime/session.h"
 
-#include "runtime/state_file.h"
-
 namespace retort {
 
 Status Session::consume(const std::function<bool(int64_t)>& progress, int64_t chunk) {
@@ -19,8 +17,8 @@ Status Session::consume(const std::function<bool(int64_t)>& progress, int64_t ch
 }
 
 Status Session::consume_on_trial(std::span<const int> guesses, Trial& trial, std::vector<float>& logits) {
-  RETORT_CHECK(pending() == 1, "guesses follow one pending token, not ", pending());
-  std::vector<int> rows{tokens_.back()};
+  RETORT_CHECK(pending() <= 1, "guesses follow at most one pending token, not ", pending());
+  std::vector<int> rows(tokens_.end() - pending(), tokens_.end());
   rows.insert(rows.end(), guesses.begin(), guesses.end());
   const BatchItem item{&sequence_, rows, WantLogits::kAll, &trial};
   logits.clear();
@@ -29,9 +27,10 @@ Status Session::consume_on_trial(std::span<const int> guesses, Trial& trial, std
   });
 }
 
-void Session::keep(Trial& trial, std::span<const int> tokens) {
+void Session::keep(Trial& trial, std::span<const int> tokens, std::span<const float> logits) {
   trial.keep(sequence_, int64_t(tokens.size()), engine_->pool());
   commit(tokens);
+  logits_.assign(logits.begin(), logits.end());
 }
 
 bool Session::cut(int64_t position) {
@@ -55,18 +54,36 @@ void Session::reset() {
 }
 
 Status Session::save(const std::string& path) const {
-  return write_state_file(path, engine_->model().identity(), tokens_, sequence_);
+  return write_state_file(path, engine_->model().identity(), tokens_, sequence_, known_logits());
+}
+
+int64_t Session::saved_bytes() const { return state_bytes(engine_->model().identity(), tokens_, sequence_, known_logits()); }
+
+Status Session::save(const StateSink& sink) const {
+  return write_state(sink, engine_->model().identity(), tokens_, sequence_, known_logits());
 }
 
 Status Session::load(const std::string& path) {
   RETORT_TRY(SavedState state, read_state_file(path, engine_->model().identity(), engine_->model().layout()));
+  return take(std::move(state), path);
+}
+
+Status Session::load(std::span<const std::byte> bytes, const std::string& name) {
+  RETORT_TRY(SavedState state, read_state(bytes, name, engine_->model().identity(), engine_->model().layout()));
+  return take(std::move(state), name);
+}
+
+Status Session::take(SavedState state, const std::string& name) {
   const int vocabulary = engine_->model().config().vocab_size;
   for (const int token : state.tokens) {
-    if (token < 0 || token >= vocabulary) return invalid(path, ": token ", token, " is outside the vocabulary of ", vocabulary);
+    if (token < 0 || token >= vocabulary) return invalid(name, ": token ", token, " is outside the vocabulary of ", vocabulary);
+  }
+  if (!state.logits.empty() && int64_t(state.logits.size()) != vocabulary) {
+    return invalid(name, ": ", state.logits.size(), " logits, the vocabulary has ", vocabulary);
   }
   tokens_ = std::move(state.tokens);
   sequence_ = std::move(state.sequence);
-  logits_.clear();
+  logits_ = std::move(state.logits);
   return {};
 }
 

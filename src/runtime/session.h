@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/model.h"
+#include "runtime/state_file.h"
 
 namespace retort {
 
@@ -33,11 +34,14 @@ class Session {
   // stops between chunks (kInterrupted), and consuming may be resumed.
   Status consume(const std::function<bool(int64_t done)>& progress = {}, int64_t chunk = kPrefillRows);
   std::span<const float> logits() const { return logits_; }
+  // The engine that further passes run on, of the same model.
+  void use(Engine& engine) { engine_ = &engine; }
 
-  // For speculation. With one token pending: runs it and `guesses` after it on trial; logits [1 + guesses, vocabulary].
+  // With at most one token pending: runs it and `guesses` after it on trial; logits [pending + guesses, vocabulary].
   Status consume_on_trial(std::span<const int> guesses, Trial& trial, std::vector<float>& logits);
-  // What follows the pending token: some of the guesses, then one token that stays pending. logits() are not this text's.
-  void keep(Trial& trial, std::span<const int> tokens);
+  // As many rows of the pass are kept as there are `tokens`. They follow the pending token: some of the guesses, then one that stays
+  // pending. With none pending: guesses only. `logits`: those after the last kept row, if somebody wants them of logits().
+  void keep(Trial& trial, std::span<const int> tokens, std::span<const float> logits = {});
 
   Session clone() const { return *this; }
   void reset();
@@ -46,12 +50,19 @@ class Session {
   // Another text, whose state is known: `state` has consumed `tokens`.
   void assume(std::span<const int> tokens, Sequence state);
 
-  // A file has the tokens and the state, bound to the model. Unconsumed tokens stay unconsumed.
+  // A file has the tokens and the state, bound to the model, and with nothing pending the logits. Unconsumed tokens stay unconsumed.
   Status save(const std::string& path) const;
   // What it held is lost only when loading succeeds. A file of another model, another version, cut or damaged: one error.
   Status load(const std::string& path);
+  // The same in memory: saved_bytes() of them.
+  int64_t saved_bytes() const;
+  Status save(const StateSink& sink) const;
+  Status load(std::span<const std::byte> bytes, const std::string& name);
 
  private:
+  std::span<const float> known_logits() const { return pending() == 0 ? logits() : std::span<const float>(); }
+  Status take(SavedState state, const std::string& name);
+
   Engine* engine_;
   Sequence sequence_;
   std::vector<int> tokens_;

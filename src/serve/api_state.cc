@@ -22,7 +22,7 @@ void Api::get_state(const HttpRequest& http, const std::shared_ptr<HttpReply>& r
   const auto state = scheduler_.copy_slot(*slot);
   if (!state.ok()) return answer_error(*reply, 400, state.error().message);
   reply->add_header("Cache-Control", "no-store");
-  reply->send(200, "application/octet-stream", state_bytes(identity_, state->tokens, state->sequence));
+  reply->send(200, "application/octet-stream", state_content(identity_, state->tokens, state->sequence));
 }
 
 void Api::put_state(const HttpRequest& http, const std::shared_ptr<HttpReply>& reply) {
