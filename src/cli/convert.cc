@@ -91,6 +91,7 @@ class Convert : public Command {
     const auto values = [&](const std::string& name) -> Result<std::vector<float>> {
       if (interrupted()) return interrupted_error();
       RETORT_TRY(const auto view, files.weights->tensor(name));
+      if (const Status finite = check_finite(view); !finite.ok()) return invalid(model_, ": ", finite.error().message);
       if (done.insert(name).second) parameters += view.count();
       progress.update(int64_t(done.size()), name);
       return read_f32(view);

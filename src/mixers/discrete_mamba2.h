@@ -47,7 +47,7 @@ struct DiscreteMamba2 {
         {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
          {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, HeadAxis::kRowsOfBlocks},
         // Behind an identity it is the teacher's bias.
-        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kFeature,
+        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kProjection,
          {B::teacher_bias(kValue, g).of_kv_heads(), B::teacher_bias(kKey, g).of_kv_heads(), B::teacher_bias(kQuery, e, unscaled)},
          HeadAxis::kRowsOfBlocks},
         {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, TrainGroup::kGate, {B::constant(1)}, HeadAxis::kQueryRows},

@@ -22,12 +22,15 @@ struct Hgrn2 {
   struct Config {
     double lower_bound = 0.0;  // c
     int forget_bias = 1;       // 0: none, as published; the decay then starts halfway between c and 1
-    double retention = 0.99;   // decay at the start, if above c and with a bias
+    double retention = 0.99;   // decay at the start, above c; with a bias
     template <class V>
     void visit(V&& v) {
       v("lower_bound", lower_bound, 0.0, 0.999);
       v("forget_bias", forget_bias, 0, 1);
       v("retention", retention, 1e-6, 1.0 - 1e-6);
+    }
+    Status check() const {
+      return !forget_bias || retention > lower_bound ? Status() : invalid("'retention' is ", retention, ", not above 'lower_bound', ", lower_bound);
     }
   };
   enum Weight : int { kOutput = qkv::kO, kForget = qkv::kCount, kForgetBias, kNorm, kWeightCount };

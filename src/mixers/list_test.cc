@@ -101,13 +101,22 @@ TEST(MixerList, BadPlansSayWhatIsWrong) {
   EXPECT_NE(validate_plan(c).error().message.find("mixers[1]: kv head 1 is owned by no part"), std::string::npos);
 }
 
+TEST(MixerList, FieldsThatDoNotGoTogetherAreRefused) {
+  const auto message = [](const auto& parsed) { return parsed.ok() ? std::string() : parsed.error().message; };
+  EXPECT_NE(message(parse_config<Hgrn2>({{"lower_bound", 0.995}})).find("'retention' is 0.99, not above 'lower_bound', 0.995"), std::string::npos);
+  EXPECT_NE(message(parse_config<Mamba>({{"a_last", 0.5}})).find("'a_last' is 0.5; expected 0, or 1 and more"), std::string::npos);
+  EXPECT_EQ(message(parse_config<Mamba>({{"a_last", 1}})), "");
+}
+
 TEST(MixerList, AWindowIsWithinTheContext) {
   ModelConfig c = small();
   c.context_length = 64;
-  c.plan[0].parts[0] = Part{"gla", {0, 1}, {64, 4}, nlohmann::json::object()};
+  c.plan[0].parts[0] = Part{"gla", {0, 1}, {60, 4}, nlohmann::json::object()};
   EXPECT_TRUE(validate_plan(c).ok());
-  c.plan[0].parts[0].window.size = 65;
-  EXPECT_NE(validate_plan(c).error().message.find("a window of 65 is longer than the model's context of 64"), std::string::npos);
+  c.plan[0].parts[0].window.size = 61;
+  EXPECT_NE(validate_plan(c).error().message.find("a window of 61 with 4 sinks is longer than the model's context of 64"), std::string::npos);
+  c.plan[0].parts[0].window = {0, 4};
+  EXPECT_NE(validate_plan(c).error().message.find("4 sinks without a window"), std::string::npos);
 }
 
 TEST(MixerList, FingerprintFollowsThePlan) {

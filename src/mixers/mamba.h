@@ -36,7 +36,11 @@ struct Mamba {
       v("a_last", a_last, 0.0, 1e4);
       v("rope", rope, 0, 1);
     }
-    Status check() const { return dt_min <= dt_max ? Status() : invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max); }
+    Status check() const {
+      if (dt_min > dt_max) return invalid("'dt_min' is ", dt_min, ", more than 'dt_max', ", dt_max);
+      if (a_last != 0 && a_last < 1) return invalid("'a_last' is ", a_last, "; expected 0, or 1 and more: the first cell is the slowest");
+      return {};
+    }
   };
   enum Weight : int {
     kX, kB, kC, kZ, kStepDown, kStepUp, kStepBias, kConv, kConvBias, kRate, kSkip, kOutput, kXBias, kBBias, kCBias, kQueryNorm, kKeyNorm,

@@ -52,7 +52,7 @@ struct Mamba2 {
         {"conv1d.weight", {2 * g + e, c.conv_size}, Precision::kF32, TrainGroup::kFeature,
          {B::identity_conv(g).of_kv_heads(), B::identity_conv(g).of_kv_heads(), B::identity_conv(e)}, kBlocksByHead},
         // Behind an identity it is the teacher's bias.
-        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kFeature,
+        {"conv1d.bias", {2 * g + e}, Precision::kF32, TrainGroup::kProjection,
          {B::teacher_bias(kValue, g).of_kv_heads(), B::teacher_bias(kKey, g).of_kv_heads(), B::teacher_bias(kQuery, e, unscaled)}, kBlocksByHead},
         {"dt_bias", {h}, Precision::kF32, kGates, {B::constant(std::log(std::expm1(c.step)))}, kByHead},
         {"A_log", {h}, Precision::kF32, kGates, {B::linspace(slowest, slowest + std::log(16.0))}, kByHead},

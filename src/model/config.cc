@@ -65,9 +65,12 @@ Status validate_sizes(const ModelConfig& c) {
         return invalid("config: mixers[", l, "]: window ", part.window.size, " with ", part.window.sinks,
                        " sinks; expected 0 to 1048576 with 0 to 4096");
       }
-      if (c.context_length > 0 && part.window.size > c.context_length) {
-        return invalid("config: mixers[", l, "]: a window of ", part.window.size, " is longer than the model's context of ", c.context_length,
-                       ", which mixer 'attention' covers; it must be within it");
+      if (part.window.size + part.window.sinks > c.context_length) {
+        return invalid("config: mixers[", l, "]: a window of ", part.window.size, " with ", part.window.sinks,
+                       " sinks is longer than the model's context of ", c.context_length, ", which mixer 'attention' covers; it must be within it");
+      }
+      if (part.window.size == 0 && part.window.sinks > 0) {
+        return invalid("config: mixers[", l, "]: ", part.window.sinks, " sinks without a window; sinks are the first tokens, which a window keeps");
       }
       int before = -1;
       for (int g : part.kv_heads) {

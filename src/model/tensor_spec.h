@@ -56,8 +56,8 @@ struct InitBlock {
   static InitBlock teacher_bias(TeacherSource source, int64_t rows = 0, double scale = 1.0) {
     return {Kind::kTeacher, rows, source, true, 0, 0, scale};
   }
-  static InitBlock constant(double value, int64_t rows = 0) { return {Kind::kConstant, rows, TeacherSource::kNone, false, value}; }
-  static InitBlock normal(double stddev, int64_t rows = 0) { return {Kind::kNormal, rows, TeacherSource::kNone, false, stddev}; }
+  static InitBlock constant(double value) { return {Kind::kConstant, 0, TeacherSource::kNone, false, value}; }
+  static InitBlock normal(double stddev) { return {Kind::kNormal, 0, TeacherSource::kNone, false, stddev}; }
   static InitBlock head_rms(double value) { return {Kind::kConstant, 0, TeacherSource::kNone, false, value, 0, 1, Measure::kHeadRms}; }
   static InitBlock gate_of_head_rms(double value) {
     return {Kind::kConstant, 0, TeacherSource::kNone, false, value, 0, 1, Measure::kGateOfHeadRms};

@@ -118,7 +118,7 @@ void for_each_world(Fn&& fn, std::vector<double> loudnesses = {1, 20}, bool corn
       CornerVisitor<Mixer> visitor{window};
       typename Mixer::Config usual;
       usual.visit(visitor);
-      for (const auto& fields : visitor.corners) run({window, false, 1, fields});
+      for (const auto& fields : visitor.corners) run({window, window.size > 0, 1, fields});
     }
   });
 }
