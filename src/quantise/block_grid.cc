@@ -17,12 +17,14 @@ constexpr float kShares[] = {1.0f, 0.96f, 0.92f, 0.88f, 0.84f, 0.80f, 0.75f, 0.7
 float rounded(float x) { return f16_to_float(float_to_f16(x)); }
 
 double error_of(const BlockGrid& grid, const float* w, const float* weight) {
-  double sum = 0;
+  const float inverse = grid.step == 0 ? 0 : 1 / grid.step;  // a product instead of a quotient: near ties, either level is as good
+  float sum = 0;
   for (int i = 0; i < kGridBlock; ++i) {
-    const double e = double(w[i]) - double(grid.value(grid.level(w[i])));
-    sum += double(weight[i]) * e * e;
+    const float q = std::clamp((w[i] - grid.offset) * inverse, float(grid.least), float(grid.most));
+    const float e = w[i] - grid.value(int(std::lrint(q)));
+    sum += weight[i] * e * e;
   }
-  return sum;
+  return double(sum);
 }
 
 // Step and offset of the least squares for the levels that `grid` gives.
@@ -84,8 +86,7 @@ void consider_shifted(Best& best) {
 
 int BlockGrid::level(float w) const {
   if (step == 0) return std::clamp(0, least, most);
-  const float q = std::nearbyint((w - offset) / step);
-  return int(std::clamp(q, float(least), float(most)));
+  return int(std::lrint(std::clamp((w - offset) / step, float(least), float(most))));
 }
 
 bool has_grid(TensorType type) { return type == TensorType::kQ8_0 || type == TensorType::kQ4_0 || type == TensorType::kQ4_1; }
