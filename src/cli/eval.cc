@@ -1,18 +1,19 @@
 // retort eval MODEL --tasks NAMES: benchmarks as lm-evaluation-harness runs them, from local data files (docs/evaluation.md).
 #include <chrono>
 #include <cstdio>
-#include <ctime>
-#include <filesystem>
 
 #include "base/atomic_file.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "cli/flags.h"
+#include "cli/judge/judge.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
+#include "cli/report/comparison_page.h"
 #include "eval/tasks/comparison.h"
 #include "eval/tasks/results.h"
+#include "eval/tasks/results_files.h"
 
 namespace retort::cli {
 namespace {
@@ -22,24 +23,6 @@ using harness::TaskRun;
 using Clock = std::chrono::system_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Local time as the harness names its files: 2026-01-31T12-00-00.000000.
-std::string file_date(Clock::time_point when) {
-  const std::time_t seconds = Clock::to_time_t(when);
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(when.time_since_epoch()).count() % 1000000;
-  std::tm local{};
-  localtime_r(&seconds, &local);
-  char date[64], out[96];
-  std::strftime(date, sizeof date, "%Y-%m-%dT%H-%M-%S", &local);
-  std::snprintf(out, sizeof out, "%s.%06lld", date, static_cast<long long>(micros));
-  return out;
-}
-
-std::string with_error(const harness::Estimate& e) {
-  return format_fixed(e.value, 4) + (e.error ? " ± " + format_fixed(*e.error, 4) : "");
-}
-
-Json estimate_json(const harness::Estimate& e) { return {{"value", e.value}, {"stderr", e.error ? Json(*e.error) : Json("N/A")}}; }
 
 // One model's answers to all tasks.
 struct ModelRun {
@@ -68,12 +51,21 @@ class Eval : public Command {
     app.add_option("--compare", teacher_, "a second model, the teacher: both, and their ratio");
     app.add_option("--out", out_, "write results_DATE.json into a folder of the model's name in this one");
     app.add_flag("--log-samples", log_samples_, "with --out: every document's prompts and scores too");
+    app.add_option("--html", html_, "with --compare: also write a page with bars");
+    add_judge_flags(app, judge_);
   }
 
   Status run(const Context& context) override {
     if (tasks_ == std::vector<std::string>{"list"}) return list(context);
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     if (tasks_.empty()) return invalid("eval: --tasks is missing; `retort eval --tasks list` prints what there is");
+    RETORT_TRY(const auto judges, judge_tasks_among(tasks_));
+    if (!judges.empty()) {
+      if (!teacher_.empty()) return invalid("eval: --compare has nothing to compare: ", judges.front().name, " writes answers, not scores");
+      judge_.data = data_, judge_.out = out_, judge_.limit = options_.limit;
+      return run_judge_tasks(judges, model_, judge_, context);
+    }
+    if (!html_.empty() && teacher_.empty()) return invalid("eval: --html draws two models beside each other: --compare is missing");
     if (log_samples_ && out_.empty()) return invalid("eval: --log-samples writes into the folder of --out, which is missing");
     RETORT_TRY(const std::vector<TaskRun> prepared, prepare());
     catch_interrupts();
@@ -88,6 +80,10 @@ class Eval : public Command {
     Json names = Json::array();
     Table table({"task", "metrics; data on the Hugging Face hub"});
     for (const auto& task : harness::task_names()) {
+      names.push_back(task.name);
+      table.row({task.name, task.summary});
+    }
+    for (const auto& task : judge_tasks()) {
       names.push_back(task.name);
       table.row({task.name, task.summary});
     }
@@ -131,7 +127,7 @@ class Eval : public Command {
     facts.started = std::chrono::duration<double>(started.time_since_epoch()).count();
     facts.seconds = seconds_since(started);
     out.results = harness::results_json(out.tasks, facts, tokenizer);
-    if (!out_.empty()) RETORT_RETURN_IF_ERROR(write(out));
+    if (!out_.empty()) RETORT_RETURN_IF_ERROR(harness::write_results(out_, out.results, out.tasks, log_samples_));
     return out;
   }
 
@@ -157,24 +153,6 @@ class Eval : public Command {
     return {};
   }
 
-  Status write(const ModelRun& run) const {
-    const auto folder = std::filesystem::path(out_) / run.results["model_name_sanitized"].get<std::string>();
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) return io_error(folder.string(), ": ", error.message());
-    const std::string date = file_date(Clock::now());
-    RETORT_RETURN_IF_ERROR(write_text_file((folder / cat("results_", date, ".json")).string(), run.results.dump(2)));
-    if (!log_samples_) return {};
-    for (const TaskRun& task : run.tasks) {
-      RETORT_TRY(AtomicFile file, AtomicFile::create((folder / cat("samples_", task.task.name, "_", date, ".jsonl")).string()));
-      for (size_t d = 0; d < task.documents.size(); ++d) {
-        RETORT_RETURN_IF_ERROR(file.write(harness::sample_json(task, d).dump() + "\n"));
-      }
-      RETORT_RETURN_IF_ERROR(file.commit());
-    }
-    return {};
-  }
-
   std::string settings(const std::string& model) const {
     return cat("retort (", model, "), limit: ", options_.limit > 0 ? cat(options_.limit) : "None",
                ", num_fewshot: ", options_.examples, ", add_bos: ", add_bos_, ", weights: ", model_.weights);
@@ -195,32 +173,26 @@ class Eval : public Command {
 
   Status report_comparison(const ModelRun& student, const ModelRun& teacher, const Context& context) const {
     const auto rows = harness::compare(student.tasks, teacher.tasks);
+    if (!html_.empty()) {
+      const auto names = short_names({model_.path, teacher_});
+      RETORT_RETURN_IF_ERROR(write_text_file(html_, comparison_page(names[0], names[1], settings(model_.path), rows)));
+    }
     if (context.json) {
-      Json comparison = Json::array();
-      for (const auto& row : rows) {
-        comparison.push_back({{"task", row.task}, {"metric", row.metric}, {"higher_is_better", row.higher_is_better},
-                              {"student", estimate_json(row.student)}, {"teacher", estimate_json(row.teacher)},
-                              {"ratio", estimate_json(row.ratio)}});
-      }
-      print_json({{"student", student.results}, {"teacher", teacher.results}, {"comparison", comparison}});
+      print_json({{"student", student.results}, {"teacher", teacher.results}, {"comparison", comparison_json(rows)}});
       return {};
     }
-    std::printf("%s\nteacher: %s\n\n", settings(model_.path).c_str(), teacher_.c_str());
-    Table table({"task", "metric", "", "student", "teacher", "ratio"});
-    for (const auto& row : rows) {
-      table.row({row.task, row.metric, row.higher_is_better ? "↑" : "↓", with_error(row.student), with_error(row.teacher),
-                 with_error(row.ratio)});
-    }
-    table.print();
+    std::printf("%s\nteacher: %s\n\n%s", settings(model_.path).c_str(), teacher_.c_str(), table_text(comparison_table(rows)).c_str());
+    if (!html_.empty()) std::printf("\npage: %s\n", html_.c_str());
     return {};
   }
 
   ModelFlags model_;
   std::vector<std::string> tasks_;
-  std::string data_ = "data/eval", add_bos_ = "auto", teacher_, out_;
+  std::string data_ = "data/eval", add_bos_ = "auto", teacher_, out_, html_;
   harness::EvaluationOptions options_;
   int64_t max_length_ = 0;
   bool log_samples_ = false;
+  JudgeOptions judge_;
 };
 
 }  // namespace

@@ -44,11 +44,15 @@ TEST_F(EvalCommand, ResultsAreInTheHarnessesSchema) {
 }
 
 TEST_F(EvalCommand, AModelIsAsGoodAsItself) {
-  const auto outcome = eval({"--tasks", "piqa", "--compare", model_, "--json"});
+  const auto outcome = eval({"--tasks", "piqa", "--compare", model_, "--json", "--html", folder_ / "a.html"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const auto rows = outcome.json()["comparison"];
   ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["ratio"]["stderr"], 0.0) << "the same documents: nothing is left to chance";
   EXPECT_EQ(rows[0]["student"], rows[0]["teacher"]);
+  const std::string page = test::read_file(folder_ / "a.html");
+  EXPECT_NE(page.find("<svg"), std::string::npos);
+  for (const char* word : {"<script", "src=", "href=", "url(", "@import"}) EXPECT_EQ(page.find(word), std::string::npos) << word;
 }
 
 TEST_F(EvalCommand, TheTableHasARowPerMetric) {
@@ -70,6 +74,8 @@ TEST_F(EvalCommand, BadInputIsOneLineAndExitCodeTwo) {
            {"--tasks", "piqa", "--limit", "-1"},
            {"--tasks", "piqa", "--add-bos", "maybe"},
            {"--tasks", "piqa", "--log-samples"},
+           {"--tasks", "piqa", "--html", folder_ / "a.html"},
+           {"--tasks", "piqa,mt_bench"},
            {"--tasks", "piqa", "--max-length", "1"},
            {"--tasks", "piqa", "--compare", folder_ / "absent"}}) {
     const auto outcome = eval(more);
@@ -91,7 +97,7 @@ TEST_F(EvalCommand, AnEmptyContextNeedsABeginning) {
 TEST_F(EvalCommand, ListNamesEveryTask) {
   const auto outcome = run({"eval", "--tasks", "list", "--json"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(outcome.json()["tasks"].size(), 14u);
+  EXPECT_EQ(outcome.json()["tasks"].size(), 16u);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_perplexity();
+std::unique_ptr<Command> make_probe();
 std::unique_ptr<Command> make_quantize();
 std::unique_ptr<Command> make_report();
 std::unique_ptr<Command> make_serve();
@@ -25,6 +26,7 @@ const std::vector<CommandEntry>& command_list() {
       {"serve", "answer over HTTP, as OpenAI's clients and llama.cpp's expect", make_serve},
       {"perplexity", "perplexity of a text, in windows", make_perplexity},
       {"eval", "benchmarks, as lm-evaluation-harness runs them", make_eval},
+      {"probe", "what a model recalls of its context: needles, copying, perplexity by position", make_probe},
       {"bench", "speed, state and memory at several context lengths", make_bench},
       {"tokenize", "token ids of a text, or the text of ids", make_tokenize},
       {"convert", "write a model for Retort or another library: Hugging Face folders, GGUF", make_convert},

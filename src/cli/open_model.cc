@@ -1,10 +1,13 @@
 #include "cli/open_model.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <random>
 
 #include "base/cpu.h"
+#include "base/path.h"
 #include "cli/flags.h"
 
 namespace retort::cli {
@@ -32,6 +35,19 @@ Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& con
   RETORT_TRY(opened.model, Model::load(opened.files, format, *opened.pool));
   opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return opened;
+}
+
+std::vector<std::string> short_names(const std::vector<std::string>& paths) {
+  std::vector<std::string> out;
+  for (const auto& path : paths) {
+    const auto whole = std::filesystem::path(without_trailing_slashes(path)).lexically_normal();
+    const auto last = whole.extension() == ".gguf" ? whole.stem() : whole.filename();
+    out.push_back((last == "student" && whole.has_parent_path() ? whole.parent_path().filename() : last).string());
+  }
+  for (const auto& name : out) {
+    if (name.empty() || std::count(out.begin(), out.end(), name) > 1) return paths;
+  }
+  return out;
 }
 
 bool warn_past_context(const ModelConfig& config, int64_t tokens) {

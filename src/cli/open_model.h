@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/flags.h"
@@ -33,6 +34,10 @@ struct OpenedModel {
 // "f32" or "bf16".
 Result<EngineOptions> parse_activations(const std::string& name);
 Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context);
+
+// What tables and files call models: the last part of each path, or the one before it where that is "student"; whole paths where that
+// does not tell them apart.
+std::vector<std::string> short_names(const std::vector<std::string>& paths);
 
 // A line on standard error when `tokens` in one context are more than the model was made for. Attention was trained up to a length; a
 // recurrence has none, but what it was distilled from had. True when it warned.

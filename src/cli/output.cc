@@ -19,6 +19,12 @@ void print_json(const nlohmann::ordered_json& document) {
   std::fputc('\n', stdout);
 }
 
+std::string table_text(const std::vector<std::vector<std::string>>& rows) {
+  Table table(rows[0]);
+  for (size_t r = 1; r < rows.size(); ++r) table.row(rows[r]);
+  return table.text();
+}
+
 size_t display_width(std::string_view text) {
   return size_t(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }

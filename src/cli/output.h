@@ -27,6 +27,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// A table of its rows, the first one the head.
+std::string table_text(const std::vector<std::vector<std::string>>& rows);
+
 // How many columns a terminal uses for UTF-8 text without wide characters: code points.
 size_t display_width(std::string_view text);
 

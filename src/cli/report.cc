@@ -24,12 +24,6 @@ int columns_of_terminal() {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 1000;
 }
 
-std::string table_text(const Cells& rows) {
-  Table table(rows[0]);
-  for (size_t r = 1; r < rows.size(); ++r) table.row(rows[r]);
-  return table.text();
-}
-
 std::string markdown(const Cells& rows) {
   std::string out;
   for (size_t r = 0; r < rows.size(); ++r) {

@@ -207,6 +207,7 @@ class TreeWalk {
       for (const Target& target : visit.targets) {
         out[target.continuation].log_likelihood += target.log_probability;
         out[target.continuation].greedy &= target.greedy;
+        out[target.continuation].greedy_ids += target.greedy;
       }
     }
     return out;

@@ -22,6 +22,7 @@ struct Continuation {
 struct ContinuationScore {
   double log_likelihood = 0;  // sum of ln p(id | all before it)
   bool greedy = true;         // every id was the most likely one; of equal ones the first
+  int64_t greedy_ids = 0;     // how many were
 };
 
 struct ContinuationOptions {

@@ -31,6 +31,7 @@ ContinuationScore plain(Engine& engine, const Continuation& c) {
       }
       out.log_likelihood += rows.data[all[t + 1]] - std::log(sum);
       out.greedy = out.greedy && best == all[t + 1];
+      out.greedy_ids += best == all[t + 1];
     }).ok());
   }
   return out;
@@ -89,6 +90,7 @@ TEST(ContinuationScores, AreThoseOfEveryContinuationAlone) {
           // fp32 sums in other orders, over up to 40 ids.
           EXPECT_NEAR((*scores)[i].log_likelihood, expected[i].log_likelihood, 1e-2) << named.name << " " << i << ", rows " << rows;
           EXPECT_EQ((*scores)[i].greedy, expected[i].greedy) << named.name << " " << i;
+          EXPECT_EQ((*scores)[i].greedy_ids, expected[i].greedy_ids) << named.name << " " << i;
         }
         EXPECT_LT(work.rows_read, work.rows_asked / 3) << "shared beginnings are read once";
       }

@@ -4,8 +4,8 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
+#include "cli/report/page.h"
 #include "cli/report/run_results.h"
 
 namespace retort::cli {
@@ -13,7 +13,6 @@ namespace retort::cli {
 std::string report_html(const RunResults& run);
 
 // The tables that the page, the terminal and the README show: first row the head, first column the model.
-using Cells = std::vector<std::vector<std::string>>;
 Cells quality_table(const RunResults& run);
 Cells speed_table(const RunResults& run);
 Cells summary_table(const RunResults& run);  // both, side by side

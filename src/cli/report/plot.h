@@ -18,12 +18,14 @@ struct Series {
   std::vector<std::pair<double, double>> points;
   bool dashed = false;
   bool markers = true;
+  std::vector<double> errors;  // of the points, standard errors; empty: none is drawn
 };
 
 struct LinePlot {
   std::string title, x_label, y_label;
   bool log_x = false, log_y = false;
   bool y_from_zero = false;      // linear y only
+  std::optional<double> y_to;    // the axis goes to here at least
   std::vector<Series> series;
 };
 
@@ -31,6 +33,7 @@ struct BarGroup {
   std::string label;
   int colour = 0;
   std::optional<double> before, after;  // before is drawn pale
+  double before_error = 0, after_error = 0;  // standard errors; 0: none is drawn
 };
 
 struct BarPlot {

@@ -52,7 +52,7 @@ std::vector<ComparisonRow> compare(std::span<const TaskRun> student, std::span<c
     for (size_t m = 0; m < student[t].task.metrics.size(); ++m) {
       const Metric& metric = student[t].task.metrics[m];
       out.push_back({student[t].task.name, metric.name, metric.higher_is_better, student[t].estimates[m], teacher[t].estimates[m],
-                     paired_ratio(metric.mean, samples_of(student[t], m), samples_of(teacher[t], m))});
+                     paired_ratio(metric.mean, samples_of(student[t], m), samples_of(teacher[t], m)), !student[t].task.group.empty()});
     }
   }
   std::vector<Task> tasks;

@@ -16,6 +16,7 @@ struct ComparisonRow {
   bool higher_is_better = true;
   Estimate student, teacher;
   Estimate ratio;  // student to teacher
+  bool is_part = false;  // of a group that has its own row
 };
 
 // The ratio's error is that of paired documents (delta method): what is hard for both does not count.
