@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/interrupt.h"
+#include "base/mapped_file.h"
 #include "base/path.h"
 #include "cli/command.h"
 #include "cli/distill/child.h"
@@ -26,6 +27,7 @@ class Distill : public Command {
     app.add_flag("--overwrite", options_.overwrite, "remove the run in --out first");
     app.add_flag("--dry-run", dry_run_, "say what would run");
     for (auto& [name, value] : student_) app.add_option(name, value, cat("student.", name.substr(2)));
+    app.add_option("--layout", layout_, "keep the attention that a file of `retort layout` names");
     app.add_option("--set", set_, "stage.key=value, student.key=value, key=value")->expected(1, -1);
     app.add_option("--minutes", minutes_, "scale the minutes of the stages to this sum");
   }
@@ -34,6 +36,7 @@ class Distill : public Command {
     if (recipe_.empty()) return invalid("distill: no recipe given, such as recipes/align.yaml");
     options_.out = without_trailing_slashes(options_.out);
     options_.teacher = without_trailing_slashes(options_.teacher);
+    if (!layout_.empty()) RETORT_RETURN_IF_ERROR(read_layout());
     if (!is_plan(recipe_)) return hand_over(context);
     RETORT_TRY(auto plan, load_plan(recipe_));
     RETORT_RETURN_IF_ERROR(plan_flags());
@@ -52,6 +55,25 @@ class Distill : public Command {
   }
 
  private:
+  // Becomes --keep.
+  Status read_layout() {
+    RETORT_TRY(const std::string text, read_text_file(layout_));
+    const auto document = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const auto keep = document.is_object() && document.contains("keep") ? document["keep"] : nlohmann::json();
+    std::string units;
+    for (const auto& unit : keep.is_array() ? keep : nlohmann::json::array()) {
+      if (!unit.is_string()) return invalid(layout_, ": 'keep' must be a list of texts such as \"7\" or \"18.2\"");
+      units += (units.empty() ? "" : ",") + unit.get<std::string>();
+    }
+    if (units.empty()) return invalid(layout_, ": no layout: a JSON object with a list 'keep' is expected, as `retort layout --out` writes it");
+    for (auto& [name, value] : student_) {
+      if (name != "--keep") continue;
+      if (value) return invalid("--layout and --keep exclude each other");
+      value = "list:" + units;
+    }
+    return {};
+  }
+
   // One document, or one command line a run.
   static void print_description(const nlohmann::ordered_json& description, const Context& context) {
     if (context.json) return print_json(description);
@@ -112,7 +134,7 @@ class Distill : public Command {
     return {};
   }
 
-  std::string recipe_;
+  std::string recipe_, layout_;
   PlanOptions options_;
   std::vector<std::string> eval_data_, set_;
   std::vector<std::pair<std::string, std::optional<std::string>>> student_ = {

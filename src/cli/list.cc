@@ -10,6 +10,7 @@ std::unique_ptr<Command> make_distill();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_layout();
 std::unique_ptr<Command> make_perplexity();
 std::unique_ptr<Command> make_probe();
 std::unique_ptr<Command> make_quantize();
@@ -21,6 +22,7 @@ const std::vector<CommandEntry>& command_list() {
   static const std::vector<CommandEntry> list = {
       {"inspect", "layers, mixers, sizes, bytes of state per sequence and per token", make_inspect},
       {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
+      {"layout", "which attention a hybrid should keep, measured", make_layout},
       {"generate", "continue a text", make_generate},
       {"chat", "talk with a model", make_chat},
       {"serve", "answer over HTTP, as OpenAI's clients and llama.cpp's expect", make_serve},

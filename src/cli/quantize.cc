@@ -11,8 +11,8 @@
 #include "cli/flags.h"
 #include "cli/open_model.h"
 #include "cli/output.h"
+#include "cli/text_input.h"
 #include "eval/divergence.h"
-#include "io/corpus.h"
 #include "quantise/quantise.h"
 
 namespace retort::cli {
@@ -24,23 +24,6 @@ struct QuantType {
   TensorType type;
 };
 constexpr QuantType kTypes[] = {{"q4_1", 4, TensorType::kQ4_1}, {"q4_0", 4, TensorType::kQ4_0}, {"q8_0", 8, TensorType::kQ8_0}};
-
-// The first `most` tokens of the documents; the start token, if the tokenizer has one, begins each.
-Result<std::vector<int>> tokens_of(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int64_t most) {
-  std::vector<int> out;
-  for (const std::string& path : paths) {
-    RETORT_TRY(CorpusReader reader, CorpusReader::open(path));
-    while (int64_t(out.size()) < most) {
-      RETORT_TRY(const auto document, reader.next());
-      if (!document) break;
-      auto ids = tokenizer.encode(document->text, {.add_special = true, .parse_special = false});
-      if (!ids.ok()) return invalid(document->where, ": ", ids.error().message);
-      out.insert(out.end(), ids->begin(), ids->end());
-    }
-  }
-  if (int64_t(out.size()) > most) out.resize(size_t(most));
-  return out;
-}
 
 class Quantize : public Command {
  public:
@@ -95,9 +78,7 @@ class Quantize : public Command {
 
   static Result<std::vector<int>> read_text(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int64_t most, const char* flag) {
     if (paths.empty() || paths.front().empty()) return std::vector<int>();
-    RETORT_TRY(auto tokens, tokens_of(paths, tokenizer, most));
-    if (tokens.size() < 2) return invalid(flag, " ", paths.front(), ": ", tokens.size(), " tokens; at least 2 are needed");
-    return tokens;
+    return corpus_tokens(paths, tokenizer, most, flag);
   }
 
   Result<MomentsByTensor> calibrate(Engine& engine, const std::vector<int>& tokens) {

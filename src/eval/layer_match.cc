@@ -7,20 +7,6 @@ namespace {
 
 using Tensor = ReferenceOps::Tensor;
 
-Status comparable(const ModelConfig& teacher, const ModelConfig& student) {
-  for (const LayerPlan& layer : teacher.plan) {
-    if (layer.parts.size() != 1 || layer.parts[0].mixer != "attention") {
-      return invalid("the teacher is not attention in every layer (", layout_string(teacher), ")");
-    }
-  }
-  const auto sizes = [](const ModelConfig& c) {
-    return cat(c.layers, " layers, width ", c.width, ", ", c.heads, " heads of ", c.head_dim, ", ", c.kv_heads, " kv heads, vocabulary ",
-               c.vocab_size);
-  };
-  if (sizes(teacher) != sizes(student)) return invalid("the sizes differ: teacher ", sizes(teacher), "; student ", sizes(student));
-  return {};
-}
-
 // The teacher's hidden states before every layer. [layers] of [T, D]
 Result<std::vector<Tensor>> hidden_states(const ModelFiles& teacher, std::span<const int> tokens, ThreadPool& pool) {
   RETORT_TRY(const auto model, Model::load(teacher, WeightFormat::kAuto, pool));
@@ -108,22 +94,42 @@ LayerMatch compare(int layer, const Mixed& teacher, const Mixed& student) {
   return match;
 }
 
-Result<LayerMatch> match_layer(const ModelFiles& teacher, const ModelFiles& student, int layer, const Tensor& hidden) {
-  RETORT_TRY(const Mixed theirs, mix(teacher, layer, hidden));
-  RETORT_TRY(const Mixed own, mix(student, layer, hidden));
+}  // namespace
+
+Status check_comparable(const ModelConfig& teacher, const ModelConfig& student) {
+  for (const LayerPlan& layer : teacher.plan) {
+    if (layer.parts.size() != 1 || layer.parts[0].mixer != "attention") {
+      return invalid("the teacher is not attention in every layer (", layout_string(teacher), ")");
+    }
+  }
+  const auto sizes = [](const ModelConfig& c) {
+    return cat(c.layers, " layers, width ", c.width, ", ", c.heads, " heads of ", c.head_dim, ", ", c.kv_heads, " kv heads, vocabulary ",
+               c.vocab_size);
+  };
+  if (sizes(teacher) != sizes(student)) return invalid("the sizes differ: teacher ", sizes(teacher), "; student ", sizes(student));
+  return {};
+}
+
+Result<LayerMatcher> LayerMatcher::make(const ModelFiles& teacher, std::span<const int> tokens, ThreadPool& pool) {
+  RETORT_RETURN_IF_ERROR(check_comparable(teacher.config, teacher.config));
+  LayerMatcher out(teacher);
+  RETORT_TRY(out.hidden_, hidden_states(teacher, tokens, pool));
+  return out;
+}
+
+Result<LayerMatch> LayerMatcher::match(const ModelFiles& student, int layer) const {
+  RETORT_RETURN_IF_ERROR(check_comparable(teacher_->config, student.config));
+  RETORT_TRY(const Mixed theirs, mix(*teacher_, layer, hidden_[size_t(layer)]));
+  RETORT_TRY(const Mixed own, mix(student, layer, hidden_[size_t(layer)]));
   return compare(layer, theirs, own);
 }
 
-}  // namespace
-
 Result<std::vector<LayerMatch>> match_layers(const ModelFiles& teacher, const ModelFiles& student, std::span<const int> tokens,
                                              ThreadPool& pool) {
-  RETORT_RETURN_IF_ERROR(comparable(teacher.config, student.config));
-  RETORT_TRY(const std::vector<Tensor> hidden, hidden_states(teacher, tokens, pool));
-  std::vector<Result<LayerMatch>> matches(hidden.size(), LayerMatch());
-  pool.run_chunks(int64_t(hidden.size()), [&](int64_t l) {
-    matches[size_t(l)] = match_layer(teacher, student, int(l), hidden[size_t(l)]);
-  });
+  RETORT_RETURN_IF_ERROR(check_comparable(teacher.config, student.config));
+  RETORT_TRY(const LayerMatcher matcher, LayerMatcher::make(teacher, tokens, pool));
+  std::vector<Result<LayerMatch>> matches(size_t(teacher.config.layers), LayerMatch());
+  pool.run_chunks(int64_t(matches.size()), [&](int64_t l) { matches[size_t(l)] = matcher.match(student, int(l)); });
   std::vector<LayerMatch> out;
   for (auto& match : matches) {
     RETORT_TRY(out.emplace_back(), std::move(match));

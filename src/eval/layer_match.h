@@ -25,7 +25,22 @@ struct LayerMatch {
   double matrix_norm = 0;  // |A| averaged over heads: what matrix_distance is to be compared with
 };
 
-// The teacher is attention in every layer, the student has its sizes; anything else is an error.
+// An error where a teacher and a student cannot be compared layer by layer: the teacher is attention in every layer, the sizes are the same.
+Status check_comparable(const ModelConfig& teacher, const ModelConfig& student);
+
+class LayerMatcher {
+ public:
+  // Reads the text once; the files live as long as the matcher.
+  static Result<LayerMatcher> make(const ModelFiles& teacher, std::span<const int> tokens, ThreadPool& pool);
+  // Thread-safe.
+  Result<LayerMatch> match(const ModelFiles& student, int layer) const;
+
+ private:
+  explicit LayerMatcher(const ModelFiles& teacher) : teacher_(&teacher) {}
+  const ModelFiles* teacher_;
+  std::vector<ReferenceOps::Tensor> hidden_;  // [layers] of [T, D]: the teacher's states before each layer
+};
+// Every layer.
 Result<std::vector<LayerMatch>> match_layers(const ModelFiles& teacher, const ModelFiles& student, std::span<const int> tokens,
                                              ThreadPool& pool);
 

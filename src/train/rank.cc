@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/layout.h"
 #include "train/start_tasks.h"
 
 namespace retort::train {
@@ -63,14 +64,6 @@ Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector
     }
   }));
   return errors;
-}
-
-std::vector<int> interleaved_layers(double fraction, int layers) {
-  std::vector<int> kept;
-  for (int l = 0; l < layers; ++l) {
-    if (std::floor((l + 1) * fraction + 1e-9) > std::floor(l * fraction + 1e-9)) kept.push_back(l);
-  }
-  return kept;
 }
 
 std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors) {

@@ -20,7 +20,4 @@ Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector
 // What to keep, best first: (layer, kv head), kv head -1 for a whole layer. `config` is the student's; what is attention there is not ranked.
 std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors);
 
-// The layers that a kept fraction f = 1/p names: those with i mod p = p - 1.
-std::vector<int> interleaved_layers(double fraction, int layers);
-
 }  // namespace retort::train
