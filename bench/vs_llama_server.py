@@ -112,7 +112,7 @@ def main():
     arguments = parser.parse_args()
     context = 2048
     ours = ["-np", str(arguments.slots), "-t", str(arguments.threads), "-c", str(context)]
-    theirs = [arguments.llama_server, "-m", arguments.model, "-np", str(arguments.slots), "-t", str(arguments.threads), "-tb", str(arguments.threads), "-c",
+    theirs = [*([sys.executable] if arguments.llama_server.endswith(".py") else []), arguments.llama_server, "-m", arguments.model, "-np", str(arguments.slots), "-t", str(arguments.threads), "-tb", str(arguments.threads), "-c",
               str(context * arguments.slots), "-fa", "on", "--no-webui"]
     servers = {"llama-server": theirs, "Retort": [arguments.retort, "serve", arguments.model, *ours]}
     if arguments.student:

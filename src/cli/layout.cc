@@ -28,7 +28,7 @@ class Layout : public Command {
     app.add_option("--unit", unit_, "layers, or heads (kv heads)")->check(CLI::IsMember({"layers", "heads"}))->capture_default_str();
     app.add_option("--keep", keep_, "how many the layout keeps")->check(CLI::Range(1, 1 << 20));
     app.add_option("--text,-f,--file", text_, "text to measure on: .txt or .jsonl, packed or not; of the kind that the student is for");
-    app.add_option("--limit-tokens", limit_, "tokens of it; --rank error takes at most 256")->check(CLI::Range(16, 1 << 24))->capture_default_str();
+    app.add_option("--limit-tokens", limit_, "tokens of it; --rank error takes at most 128")->check(CLI::Range(16, 1 << 24))->capture_default_str();
     app.add_option("-c,--ctx-size", window_, "tokens of a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     app.add_option("-o,--out", out_, "write the layout, which `retort distill --layout` takes");
   }
@@ -58,7 +58,7 @@ class Layout : public Command {
   }
 
  private:
-  static constexpr int64_t kErrorTokens = 256;
+  static constexpr int64_t kErrorTokens = 128;
 
   Status rank(const ModelFiles& teacher, const ModelFiles& student, const std::vector<AttentionUnit>& units, const Context& context) {
     RETORT_TRY(const double start, kl(student));
@@ -112,8 +112,8 @@ class Layout : public Command {
   Result<std::vector<RankedUnit>> by_error(const ModelFiles& teacher, const ModelFiles& student, const std::vector<AttentionUnit>& units) {
     RETORT_TRY(const LayerMatcher matcher, LayerMatcher::make(teacher, tokens_, *pool_));
     const RankMeasure measure = [&](const ModelFiles& model, int layer) -> Result<double> {
-      RETORT_TRY(const LayerMatch match, matcher.match(model, layer));
-      return match.output_error * match.output_error;
+      RETORT_TRY(const double error, matcher.output_error(model, layer));
+      return error * error;
     };
     std::vector<double> before;
     for (int l = 0; l < student.config.layers; ++l) {

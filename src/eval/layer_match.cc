@@ -34,7 +34,7 @@ struct Mixed {
   std::vector<MixingMatrix> matrices;
 };
 
-Status add_part(const ModelFiles& files, int layer, int index, const Tensor& x, Mixed& mixed) {
+Status add_part(const ModelFiles& files, int layer, int index, const Tensor& x, bool matrices, Mixed& mixed) {
   const ModelConfig& c = files.config;
   const Part& part = c.plan[size_t(layer)].parts[size_t(index)];
   const PartShape shape = part_shape(c, part);
@@ -52,20 +52,21 @@ Status add_part(const ModelFiles& files, int layer, int index, const Tensor& x, 
     ops.begin({{&state, x.rows}});
     const Tensor y = part_forward<Mixer>(ops, config, shape, weights.data(), x);
     mixed.output = mixed.output ? ops.add(mixed.output, y) : y;
-    auto matrices = mixing_matrices<Mixer>(config, shape, weights, x);
+    if (!matrices) return;
+    auto own = mixing_matrices<Mixer>(config, shape, weights, x);
     for (int h = 0; h < shape.heads; ++h) {
-      mixed.matrices[size_t(part.kv_heads[size_t(h / shape.group())] * shape.group() + h % shape.group())] = std::move(matrices[size_t(h)]);
+      mixed.matrices[size_t(part.kv_heads[size_t(h / shape.group())] * shape.group() + h % shape.group())] = std::move(own[size_t(h)]);
     }
   });
   return {};
 }
 
-Result<Mixed> mix(const ModelFiles& files, int layer, const Tensor& hidden) {
+Result<Mixed> mix(const ModelFiles& files, int layer, const Tensor& hidden, bool matrices) {
   const ModelConfig& c = files.config;
   RETORT_TRY(const auto norm, read_weight(*files.weights, cat("model.layers.", layer, ".input_layernorm.weight")));
   const Tensor x = ReferenceOps(PartShape()).rms_norm_heads(hidden, norm, 1, c.norm_eps);
   Mixed mixed{{}, std::vector<MixingMatrix>(size_t(c.heads))};
-  for (size_t p = 0; p < c.plan[size_t(layer)].parts.size(); ++p) RETORT_RETURN_IF_ERROR(add_part(files, layer, int(p), x, mixed));
+  for (size_t p = 0; p < c.plan[size_t(layer)].parts.size(); ++p) RETORT_RETURN_IF_ERROR(add_part(files, layer, int(p), x, matrices, mixed));
   return mixed;
 }
 
@@ -78,14 +79,18 @@ double norm_of_difference(const MixingMatrix& a, const MixingMatrix* b) {
   return std::sqrt(squares);
 }
 
+double relative_error(const Tensor& teacher, const Tensor& student) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < teacher.values.size(); ++i) {
+    error += std::pow(student.values[i] - teacher.values[i], 2);
+    size += std::pow(teacher.values[i], 2);
+  }
+  return size > 0 ? std::sqrt(error / size) : 0;
+}
+
 LayerMatch compare(int layer, const Mixed& teacher, const Mixed& student) {
   LayerMatch match{layer};
-  double error = 0, size = 0;
-  for (size_t i = 0; i < teacher.output.values.size(); ++i) {
-    error += std::pow(student.output.values[i] - teacher.output.values[i], 2);
-    size += std::pow(teacher.output.values[i], 2);
-  }
-  match.output_error = size > 0 ? std::sqrt(error / size) : 0;
+  match.output_error = relative_error(teacher.output, student.output);
   const size_t heads = teacher.matrices.size();
   for (size_t h = 0; h < heads; ++h) {
     match.matrix_distance += norm_of_difference(teacher.matrices[h], &student.matrices[h]) / double(heads);
@@ -119,9 +124,16 @@ Result<LayerMatcher> LayerMatcher::make(const ModelFiles& teacher, std::span<con
 
 Result<LayerMatch> LayerMatcher::match(const ModelFiles& student, int layer) const {
   RETORT_RETURN_IF_ERROR(check_comparable(teacher_->config, student.config));
-  RETORT_TRY(const Mixed theirs, mix(*teacher_, layer, hidden_[size_t(layer)]));
-  RETORT_TRY(const Mixed own, mix(student, layer, hidden_[size_t(layer)]));
+  RETORT_TRY(const Mixed theirs, mix(*teacher_, layer, hidden_[size_t(layer)], true));
+  RETORT_TRY(const Mixed own, mix(student, layer, hidden_[size_t(layer)], true));
   return compare(layer, theirs, own);
+}
+
+Result<double> LayerMatcher::output_error(const ModelFiles& student, int layer) const {
+  RETORT_RETURN_IF_ERROR(check_comparable(teacher_->config, student.config));
+  RETORT_TRY(const Mixed theirs, mix(*teacher_, layer, hidden_[size_t(layer)], false));
+  RETORT_TRY(const Mixed own, mix(student, layer, hidden_[size_t(layer)], false));
+  return relative_error(theirs.output, own.output);
 }
 
 Result<std::vector<LayerMatch>> match_layers(const ModelFiles& teacher, const ModelFiles& student, std::span<const int> tokens,

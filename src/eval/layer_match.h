@@ -34,6 +34,7 @@ class LayerMatcher {
   static Result<LayerMatcher> make(const ModelFiles& teacher, std::span<const int> tokens, ThreadPool& pool);
   // Thread-safe.
   Result<LayerMatch> match(const ModelFiles& student, int layer) const;
+  Result<double> output_error(const ModelFiles& student, int layer) const;  // alone, and sooner
 
  private:
   explicit LayerMatcher(const ModelFiles& teacher) : teacher_(&teacher) {}

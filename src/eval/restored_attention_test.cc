@@ -140,8 +140,7 @@ TEST(KeepRanking, TheLayerThatIsWrongIsTheFirst) {
     const auto matcher = LayerMatcher::make(teacher, tokens, pool);
     ASSERT_TRUE(matcher.ok());
     const auto error = [&](const ModelFiles& model, int layer) -> Result<double> {
-      RETORT_TRY(const LayerMatch match, matcher->match(model, layer));
-      return match.output_error;
+      return matcher->output_error(model, layer);
     };
     for (const bool heads : {false, true}) {
       const auto ranking = rank_units(teacher, student, replaced_units(student.config, heads), [&](int layer) { return *error(student, layer); }, error);
