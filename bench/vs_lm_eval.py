@@ -3,8 +3,8 @@
 
     bench/vs_lm_eval.py --model FOLDER [--gguf FILE] --data FOLDER [--tasks A,B] [--limit N] [--shots N] [--batch-sizes 1,8] [--rounds N]
 
-FOLDER is a Hugging Face folder (`retort convert MODEL --to hf --out FOLDER`). Retort runs it as it is, and the GGUF that it came from if that is
-named. Of the harness's batch sizes the fastest counts. Starting programs and loading models counts on neither side: the harness's time is that
+FOLDER is a Hugging Face folder (`retort convert MODEL --to hf --out FOLDER`). Retort runs it in f32, as the harness does here, and in bf16, and the
+GGUF that it came from if that is named. Of the harness's batch sizes the fastest counts. Starting programs and loading models counts on neither side: the harness's time is that
 of simple_evaluate() with a loaded model, Retort's the difference to a run of one document. Wall time, and processor time, which a busy
 machine disturbs less.
 """
@@ -46,8 +46,9 @@ def processor_seconds():
 
 def ours(model, data, task, limit, options):
     """Wall and processor seconds, and the accuracy."""
-    command = [RETORT, "eval", model, "--data", data, "--tasks", task, "--limit", str(limit), "--num-fewshot", str(options.shots),
-               "-t", str(options.threads), "--json"]
+    path, *weights = model
+    command = [RETORT, "eval", path, "--data", data, "--tasks", task, "--limit", str(limit), "--num-fewshot", str(options.shots),
+               "-t", str(options.threads), "--json", *weights]
     started, before = time.perf_counter(), processor_seconds()
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - started, processor_seconds() - before
@@ -66,7 +67,8 @@ def main():
     with tempfile.TemporaryDirectory() as data:
         parity.serve_to_harness(parity.write_data(data, options.data, None))
         backends = {n: parity.HFLM(pretrained=options.model, dtype="float32", device="cpu", batch_size=n) for n in batch_sizes}
-        models = {"folder": options.model} | ({"gguf": options.gguf} if options.gguf else {})
+        models = {"folder, f32": (options.model, "--weights", "f32"), "folder, bf16": (options.model, "--weights", "bf16")}
+        models |= {"gguf": (options.gguf,)} if options.gguf else {}
         for task in options.tasks.split(","):
             seconds, accuracy = {}, {}
             for _ in range(options.rounds):

@@ -1,6 +1,7 @@
 // retort eval MODEL --tasks NAMES: benchmarks as lm-evaluation-harness runs them, from local data files (docs/evaluation.md).
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/atomic_file.h"
 #include "base/format.h"
@@ -62,12 +63,16 @@ class Eval : public Command {
     RETORT_TRY(const auto judges, judge_tasks_among(tasks_));
     if (!judges.empty()) {
       if (!teacher_.empty()) return invalid("eval: --compare has nothing to compare: ", judges.front().name, " writes answers, not scores");
+      if (!html_.empty() || log_samples_ || options_.examples > 0) {
+        return invalid("eval: ", judges.front().name, " writes answers: ", !html_.empty() ? "--html" : log_samples_ ? "--log-samples" : "--num-fewshot", " does not go with it");
+      }
       judge_.data = data_, judge_.out = out_, judge_.limit = options_.limit;
       return run_judge_tasks(judges, model_, judge_, context);
     }
     if (!html_.empty() && teacher_.empty()) return invalid("eval: --html draws two models beside each other: --compare is missing");
     if (log_samples_ && out_.empty()) return invalid("eval: --log-samples writes into the folder of --out, which is missing");
     RETORT_TRY(const std::vector<TaskRun> prepared, prepare());
+    RETORT_RETURN_IF_ERROR(check_before(prepared, context));
     catch_interrupts();
     RETORT_TRY(const ModelRun student, run_model(model_.path, prepared, context));
     if (teacher_.empty()) return report(student, context);
@@ -103,15 +108,38 @@ class Eval : public Command {
     return out;
   }
 
+  // What would be wrong after the scoring is found before it: files to write, both models' tokenizers, documents that have no ids.
+  Status check_before(const std::vector<TaskRun>& prepared, const Context& context) const {
+    if (!html_.empty()) {
+      if (auto probe = AtomicFile::create(html_); !probe.ok()) return probe.error();
+    }
+    if (!out_.empty()) {
+      std::error_code error;
+      std::filesystem::create_directories(out_, error);
+      if (error) return io_error("--out ", out_, ": ", error.message());
+    }
+    ThreadPool pool(context.threads);
+    for (const std::string& path : {model_.path, teacher_}) {
+      if (path.empty()) continue;
+      RETORT_TRY(const ModelFiles files, open_model(path));
+      RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(files));
+      const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(files.config)});
+      for (const TaskRun& run : prepared) RETORT_RETURN_IF_ERROR(harness::check_encoding(run, encoder, pool));
+    }
+    return {};
+  }
+
+  int64_t max_length(const ModelConfig& config) const {
+    return max_length_ > 0 ? max_length_ : config.context_length > 0 ? config.context_length : 2048;
+  }
+
   Result<ModelRun> run_model(const std::string& path, const std::vector<TaskRun>& prepared, const Context& context) const {
     const auto started = Clock::now();
     ModelFlags flags = model_;
     flags.path = path;
     RETORT_TRY(OpenedModel opened, open_for_running(flags, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
-    const int64_t made_for = opened.files.config.context_length > 0 ? opened.files.config.context_length : 2048;
-    const int64_t max_length = max_length_ > 0 ? max_length_ : made_for;
-    const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length});
+    const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(opened.files.config)});
     Engine engine(opened.model, *opened.pool, opened.engine);
     ModelRun out;
     out.tasks = prepared;
@@ -123,7 +151,7 @@ class Eval : public Command {
     facts.device = context.device;
     facts.limit = options_.limit;
     facts.batch_rows = options_.scoring.pass_rows;
-    facts.max_length = max_length;
+    facts.max_length = max_length(opened.files.config);
     facts.started = std::chrono::duration<double>(started.time_since_epoch()).count();
     facts.seconds = seconds_since(started);
     out.results = harness::results_json(out.tasks, facts, tokenizer);

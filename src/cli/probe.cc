@@ -105,25 +105,36 @@ class Probe : public Command {
     if (!text_.empty()) {
       RETORT_TRY(text, read_text(text_));
     }
-    RETORT_TRY(const auto source, probes::Source::make(*tokenizer, text, seed));
+    auto made = probes::Source::make(*tokenizer, text, seed);
+    if (!made.ok()) return invalid(text_, ": ", made.error().message);
+    const auto& source = *made;
+    drop_repeats(lengths_);
+    drop_repeats(pairs_);
     for (size_t t = 0; t < tasks_.size(); ++t) {
       const std::string& name = tasks_[t];
       if (std::find(tasks_.begin(), tasks_.begin() + ptrdiff_t(t), name) != tasks_.begin() + ptrdiff_t(t)) continue;  // once
       RETORT_TRY(const probes::Task* task, probes::find_task(name));
       RETORT_RETURN_IF_ERROR(add_task(source, *task));
     }
+    if (results_.cells.empty() && !left_out_.empty()) return left_out_.back();  // of the greatest length
+    for (const Error& error : left_out_) std::fprintf(stderr, "retort: warning: %s; left out\n", error.message.c_str());
     return text.empty() || windows_ == 0 ? Status() : cut_windows(*tokenizer, text);
   }
 
-  // A grid has cells that cannot be: sixteen needles take more than 256 tokens. Those are left out aloud; a task of no other cells is an error.
-  Status add_task(const probes::Source& source, const probes::Task& task) {
-    const auto cells = probes::cells_of(task, lengths_, pairs_);
-    std::vector<Error> left_out;
-    for (const auto& cell : cells) {
-      if (const Status added = add_cell(source, cell); !added.ok()) left_out.push_back(added.error());
+  // The same cell twice would be the same numbers twice.
+  static void drop_repeats(std::vector<int64_t>& values) {
+    std::vector<int64_t> kept;
+    for (const int64_t value : values) {
+      if (std::find(kept.begin(), kept.end(), value) == kept.end()) kept.push_back(value);
     }
-    if (left_out.size() == cells.size()) return left_out.front();
-    for (const Error& error : left_out) std::fprintf(stderr, "retort: warning: %s; left out\n", error.message.c_str());
+    values = std::move(kept);
+  }
+
+  // A grid has cells that cannot be: sixteen needles take more than 256 tokens. Those are left out aloud; no other cell at all is an error.
+  Status add_task(const probes::Source& source, const probes::Task& task) {
+    for (const auto& cell : probes::cells_of(task, lengths_, pairs_)) {
+      if (const Status added = add_cell(source, cell); !added.ok()) left_out_.push_back(added.error());
+    }
     return {};
   }
 
@@ -145,6 +156,8 @@ class Probe : public Command {
     if (whole < 1) return invalid(text_, ": ", ids->size(), " tokens; a window of perplexity by position takes ", length, " (--windows 0: none)");
     position_tokens_.assign(ids->begin(), ids->begin() + whole * length);
     position_length_ = length;
+    results_.windows = whole;
+    if (whole < windows_) std::fprintf(stderr, "retort: warning: %s has text for %lld of %lld windows\n", text_.c_str(), static_cast<long long>(whole), static_cast<long long>(windows_));
     return {};
   }
 
@@ -177,13 +190,13 @@ class Probe : public Command {
 
   void print() const {
     if (!results_.cells.empty()) {
-      std::printf("accuracy: answers that greedy decoding writes exactly, %lld contexts each\n", static_cast<long long>(examples_));
+      std::printf("accuracy: answers that greedy decoding writes exactly, %lld context%s each\n", static_cast<long long>(examples_), examples_ == 1 ? "" : "s");
       std::fputs(table_text(probe_table(results_)).c_str(), stdout);
       std::printf("\nlog-likelihood of the answer, per token\n");
       std::fputs(table_text(probe_likelihood_table(results_)).c_str(), stdout);
     }
     if (!results_.positions.empty()) {
-      std::printf("\nperplexity by position\n");
+      std::printf("\nperplexity by position, %lld windows of %lld tokens\n", static_cast<long long>(results_.windows), static_cast<long long>(position_length_));
       std::fputs(table_text(position_table(results_)).c_str(), stdout);
     }
     std::printf("\n%s tokens read; %s, had every question been read by itself\n", format_count(read_).c_str(), format_count(asked_).c_str());
@@ -197,6 +210,7 @@ class Probe : public Command {
   std::string text_, html_;
   ContinuationOptions scoring_;
   ProbeResults results_;
+  std::vector<Error> left_out_;
   std::vector<std::vector<probes::Example>> prepared_;  // one list a cell
   std::vector<int> position_tokens_;
   int64_t position_length_ = 0, read_ = 0, asked_ = 0;

@@ -60,6 +60,13 @@ TEST_F(ProbeCommand, CellsThatCannotBeAreLeftOutAloud) {
   EXPECT_NE(outcome.err.find("mqar with 8 pairs takes at least"), std::string::npos) << outcome.err;
 }
 
+TEST_F(ProbeCommand, ATaskThatDoesNotFitLeavesTheOthers) {
+  const auto outcome = probe({"--tasks", "mqar,needle", "--lengths", "64,64", "--pairs", "4,4", "--examples", "1", "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["probes"].size(), 1u) << "once";
+  EXPECT_NE(outcome.err.find("needle with 4 pairs takes at least"), std::string::npos) << outcome.err;
+}
+
 TEST_F(ProbeCommand, BadInputIsOneLineAndExitCodeTwo) {
   for (const auto& more : std::vector<std::vector<std::string>>{{"--tasks", "nedle"},
                                                                 {"--tasks", "passkey", "--lengths", "32"},

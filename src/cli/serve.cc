@@ -63,6 +63,11 @@ class Serve : public Command {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     RETORT_TRY(defaults_.sampling, sampling_options(sampling_));
     RETORT_RETURN_IF_ERROR(read_keys());
+    if (!cors_.empty() && cors_ != "*") {
+      const size_t name = cors_.find("://");
+      const bool origin = (cors_.starts_with("http://") || cors_.starts_with("https://")) && name + 3 < cors_.size() && cors_.find('/', name + 3) == std::string::npos;
+      if (!origin) return invalid("--cors-origin ", cors_, ": expected an origin such as https://example.org, without a path, or *");
+    }
     if (!slot_folder_.empty() && !std::filesystem::is_directory(slot_folder_)) {
       return invalid("--slot-save-path ", slot_folder_, ": not a folder");
     }
@@ -80,7 +85,10 @@ class Serve : public Command {
                                 if (serve::Api* api = ready) api->handle(request, reply);
                                 else serve::Api::handle_loading(request, *reply, page_);
                               },
-                              serve::error_body));
+                              serve::error_body, [&](const serve::HttpRequest& head) {
+                                const serve::Api* api = ready;
+                                return api != nullptr && api->wants_body(head);
+                              }));
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
@@ -120,10 +128,11 @@ class Serve : public Command {
         if (end > at) keys_.push_back(text.substr(at, end - at));
         at = end + 1;
       }
-      if (keys_.empty()) return invalid(key_file_, ": no key; one a line is expected");
+      if (keys_.empty()) return invalid("--api-key-file ", key_file_, ": no key; one a line is expected");
     }
     for (const auto& key : keys_) {
-      if (key.empty()) return invalid("--api-key: an empty key");
+      const bool sendable = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 127; });
+      if (!sendable) return invalid(key_file_.empty() ? "--api-key" : "--api-key-file " + key_file_, ": a key that is empty or has a space or a control character");
     }
     return {};
   }

@@ -204,7 +204,16 @@ TEST(HfConfig, AStudentHasAFingerprint) {
 
 TEST(HfConfig, DeepJsonIsRefused) {
   EXPECT_FALSE(parse_json_object("x", "{\"a\":" + std::string(1000000, '[')).ok());
-  EXPECT_FALSE(parse_json_object("x", R"({"a": 1, "a": 2})").ok());
+  EXPECT_EQ(parse_json_object("x", R"({"a": 1, "a": 2})").error().message, "x: 'a' appears twice");
+  EXPECT_EQ(parse_json_object("x", R"({"b": [{"a": 1, "a": 2}]})").error().message, "x: 'a' appears twice");
+  EXPECT_TRUE(parse_json_object("x", R"({"b": [{"a": 1}, {"a": 2}]})").ok());
+  EXPECT_EQ(parse_json_object("x", R"({"a": 1,})").error().message, "x: not valid JSON at byte 9");
+  EXPECT_NE(parse_json_object("x", R"({"a": 1e400})").error().message.find("beyond what 64 bits hold"), std::string::npos);
+  EXPECT_EQ(parse_json_object("x", "[1]").error().message, "x: expected a JSON object, found array");
+  EXPECT_FALSE(parse_json_object("x", "").ok());
+  EXPECT_FALSE(parse_json_object("x", "3").ok());
+  EXPECT_NE(parse_json_object("x", R"({"a": [1, 2, 3]})", {.values = 4}).error().message.find("more than 4 values"), std::string::npos);
+  EXPECT_NE(parse_json_object("x", R"({"a": 1, "b": 2, "c": 3})", {.key_work = 5}).error().message.find("too many keys"), std::string::npos);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // Layer: io. Values only; the object must outlive the reader.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -12,9 +13,15 @@
 
 namespace retort {
 
-// Parses `text` as a JSON object without repeated top-level keys. Nesting is bounded: copying and printing values
-// recurse.
-Result<nlohmann::json> parse_json_object(const std::string& where, std::string_view text);
+struct JsonLimits {
+  size_t values = size_t(1) << 22;  // some 16 bytes of memory each
+  // The sum over all keys of the keys before them in their objects: what an ordered_json, which looks through them, would compare.
+  size_t key_work = SIZE_MAX;
+};
+
+// Parses `text` as a JSON object. Repeated keys in one object are an error: two readers could understand them in two ways. Nesting is
+// bounded, since copying and printing values recurse. Time and memory are linear in the text.
+Result<nlohmann::json> parse_json_object(const std::string& where, std::string_view text, const JsonLimits& limits = {});
 
 class JsonFields {
  public:

@@ -108,10 +108,31 @@ void Api::page(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
 bool Api::authorised(const HttpRequest& request) const {
   if (options_.keys.empty() || request.path == "/" || request.path == "/health" || request.path == "/v1/health") return true;
   std::string_view given = request.header("authorization");
-  constexpr std::string_view kBearer = "Bearer ";
-  if (given.substr(0, kBearer.size()) == kBearer) given.remove_prefix(kBearer.size());
+  constexpr std::string_view kBearer = "bearer ";
+  const bool bearer = given.size() >= kBearer.size() && std::equal(kBearer.begin(), kBearer.end(), given.begin(), [](char want, char has) {
+    return want == (has >= 'A' && has <= 'Z' ? char(has - 'A' + 'a') : has);  // the scheme's name, RFC 9110
+  });
+  if (bearer) given.remove_prefix(kBearer.size());
   else given = request.header("x-api-key");
   return is_key(options_.keys, given);
+}
+
+const Api::Route* Api::find_route(const HttpRequest& request, std::string& others) {
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  for (const Route& route : routes()) {
+    const std::string_view path = route.path;
+    const bool matches = path.size() > 1 && path.back() == '/' ? request.path.compare(0, path.size(), path) == 0 : request.path == path;
+    if (!matches) continue;
+    if (method == route.method) return &route;
+    others += (others.empty() ? "" : ", ") + std::string(route.method);
+  }
+  return nullptr;
+}
+
+bool Api::wants_body(const HttpRequest& head) const {
+  const std::string_view origin = head.header("origin");
+  std::string others;
+  return (origin.empty() || is_allowed_origin(options_, origin, head.header("host"))) && authorised(head) && find_route(head, others) != nullptr;
 }
 
 void Api::handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
@@ -129,15 +150,8 @@ void Api::handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& r
     }
   }
   if (!authorised(request)) return answer_error(*reply, 401, "a wrong key, or none: this server wants 'Authorization: Bearer KEY'");
-  const std::string method = request.method == "HEAD" ? "GET" : request.method;
   std::string other;
-  for (const Route& route : routes()) {
-    const std::string_view path = route.path;
-    const bool matches = path.size() > 1 && path.back() == '/' ? request.path.compare(0, path.size(), path) == 0 : request.path == path;
-    if (!matches) continue;
-    if (method == route.method) return (this->*route.handle)(request, reply);
-    other += (other.empty() ? "" : ", ") + std::string(route.method);
-  }
+  if (const Route* route = find_route(request, other)) return (this->*route->handle)(request, reply);
   if (other.empty()) return answer_error(*reply, 404, cat("there is nothing at ", request.path.substr(0, 100)));
   reply->add_header("Allow", other);
   answer_error(*reply, 405, cat(request.path.substr(0, 100), " is asked with ", other));
@@ -160,7 +174,7 @@ void Api::models(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
 }
 
 void Api::model(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
-  const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+  const std::string name = percent_decoded(request.path.substr(std::string_view("/v1/models/").size()));
   if (name != options_.model_name) return answer_error(*reply, 404, cat("there is no model '", name.substr(0, 100), "'; there is: ", options_.model_name));
   answer_json(*reply, model_json());
 }
@@ -189,11 +203,16 @@ void Api::metrics(const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
   const auto add = [&](const char* type, const char* name, const char* help, auto value) {
     out += cat("# HELP retort:", name, " ", help, "\n# TYPE retort:", name, " ", type, "\nretort:", name, " ", value, "\n");
   };
+  const auto exact = [](double value) {  // a counter of many hours must still move
+    char text[40];
+    std::snprintf(text, sizeof text, "%.15g", value);
+    return std::string(text);
+  };
   const auto rate = [](int64_t count, double seconds) { return seconds > 0 ? double(count) / seconds : 0; };
   add("counter", "prompt_tokens_total", "Prompt tokens computed.", c.prompt_tokens);
-  add("counter", "prompt_seconds_total", "Seconds of passes, the prompts' share.", c.prompt_seconds);
+  add("counter", "prompt_seconds_total", "Seconds of passes, the prompts' share.", exact(c.prompt_seconds));
   add("counter", "tokens_predicted_total", "Tokens made.", c.made_tokens);
-  add("counter", "tokens_predicted_seconds_total", "Seconds of passes, the made tokens' share.", c.made_seconds);
+  add("counter", "tokens_predicted_seconds_total", "Seconds of passes, the made tokens' share.", exact(c.made_seconds));
   add("counter", "n_decode_total", "Passes that made tokens.", c.passes);
   add("counter", "prefix_cache_queries_total", "Prompt tokens of requests that might continue an earlier state.", c.looked_up_tokens);
   add("counter", "prefix_cache_hits_total", "Prompt tokens that were not computed again.", c.cached_tokens);

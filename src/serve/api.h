@@ -46,12 +46,16 @@ class Api {
 
   // For an HttpServer's workers.
   void handle(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply);
+  // Whether handle() would look at a body after this head: the key, the origin and the path are right.
+  bool wants_body(const HttpRequest& head) const;
   // While there is no Api yet: the page, which waits, or 503 "Loading model".
   static void handle_loading(const HttpRequest& request, HttpReply& reply, bool page);
 
  private:
   struct Route;
   static const std::vector<Route>& routes();
+  // Null where there is none; `others`: the methods that the path is asked with.
+  static const Route* find_route(const HttpRequest& request, std::string& others);
   bool authorised(const HttpRequest& request) const;
 
   void page(const HttpRequest&, const std::shared_ptr<HttpReply>&);

@@ -14,7 +14,10 @@ using nlohmann::ordered_json;
 constexpr size_t kMostStops = 32, kLongestStop = 1024, kMostBiases = 1 << 16;
 constexpr int kMostLogprobs = 20;
 
-Result<json> parse_body(std::string_view body) { return parse_json_object("the request", body); }
+// Chat requests are read once more as ordered_json, whose objects look through all their keys for each.
+constexpr JsonLimits kBodyLimits = {.values = size_t(1) << 22, .key_work = size_t(1) << 27};
+
+Result<json> parse_body(std::string_view body) { return parse_json_object("the request", body, kBodyLimits); }
 
 // An optional field within bounds.
 Status read_number(const JsonFields& in, const char* key, double least, double most, double& out) {
@@ -161,7 +164,7 @@ Result<std::vector<int>> read_tokens(const JsonFields& in, const char* key, cons
   out.reserve(list.size());
   for (const json& id : list) {
     if (!id.is_number_integer() || (id.is_number_unsigned() ? id.get<uint64_t>() > uint64_t(std::numeric_limits<int>::max()) : id.get<int64_t>() < 0)) {
-      return in.bad("'", key, "' has an entry that is no token id");
+      return in.bad("'", key, "[", out.size(), "]' is ", id.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 40), ", which is no token id");
     }
     out.push_back(id.get<int>());
   }
@@ -199,8 +202,12 @@ Status read_prompts(const JsonFields& in, const ApiDefaults& defaults, std::vect
 // A content of parts becomes their text; what is no text is refused.
 Status flatten_content(const JsonFields& in, size_t index, ordered_json& message) {
   auto& content = message["content"];
-  if (content.is_null() || content.is_string()) return {};
+  if (content.is_string()) return {};
   const auto where = cat("'messages[", index, "].content'");
+  if (content.is_null()) {  // an assistant's calls may stand alone
+    if (message["role"] == "assistant" && message.contains("tool_calls")) return {};
+    return in.bad(where, " is missing; text is expected");
+  }
   if (!content.is_array()) return in.bad(where, " is neither text nor a list of parts");
   std::string text;
   for (const ordered_json& part : content) {

@@ -28,7 +28,7 @@ TEST(ApiRequest, PromptsInEveryForm) {
   EXPECT_EQ(count("[[1, 2], [3]]"), 2u);
   EXPECT_EQ(count(R"(["a", [1], "b"])"), 3u);
   for (const char* wrong : {"{}", "[]", "1", "[true]", "[[1.5]]", "[[-1]]", "[1, \"a\"]", "[[99999999999]]", "[[[1]]]"}) {
-    EXPECT_NE(refused(std::string(R"({"prompt": )") + wrong + "}").find("'prompt'"), std::string::npos) << wrong;
+    EXPECT_NE(refused(std::string(R"({"prompt": )") + wrong + "}").find("'prompt"), std::string::npos) << wrong;
   }
 }
 
@@ -72,9 +72,10 @@ TEST(ApiRequest, AWrongFieldIsNamed) {
     EXPECT_NE(refused(R"({"prompt": "a", )" + field + "}").find("'" + name + "'"), std::string::npos) << field << ": " << refused(R"({"prompt": "a", )" + field + "}");
   }
   EXPECT_EQ(refused("[]"), "the request: expected a JSON object, found array");
-  EXPECT_EQ(refused("{"), "the request: not valid JSON");
+  EXPECT_EQ(refused("{"), "the request: not valid JSON at byte 2");
+  EXPECT_EQ(refused(R"({"prompt": [3, -1]})"), "the request: 'prompt[1]' is -1, which is no token id");
   EXPECT_EQ(refused("{}"), "the request: 'prompt' is missing");
-  EXPECT_NE(refused(std::string(1000, '[')).find("nested deeper"), std::string::npos);
+  EXPECT_NE(refused("{\"a\":" + std::string(1000, '[')).find("nested deeper"), std::string::npos);
 }
 
 TEST(ApiRequest, ChatMessages) {

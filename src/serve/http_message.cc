@@ -81,56 +81,68 @@ HttpParser::State HttpParser::bad(int status, std::string message) {
 }
 
 HttpParser::State HttpParser::feed(std::string& input) {
-  for (;;) {
+  std::string_view rest = input;
+  begun_ = begun_ || !rest.empty();
+  while (state_ != State::kDone && state_ != State::kBad) {
     const State before = state_;
-    const size_t bytes_before = input.size();
-    begun_ = begun_ || !input.empty();
-    switch (state_) {
-      case State::kHead: read_head(input); break;
-      case State::kBody:
-      case State::kChunk: {
-        const size_t count = std::min(left_, input.size());
-        request_.body.append(input, 0, count);
-        input.erase(0, count);
-        left_ -= count;
-        if (left_ == 0) state_ = state_ == State::kBody ? State::kDone : State::kChunkEnd;
-        break;
-      }
-      case State::kChunkSize: read_chunk_size(input); break;
-      case State::kChunkEnd:
-        if (input.size() < 2) break;
-        if (input.compare(0, 2, "\r\n") != 0) return bad(400, "a chunk of the body is longer than it says");
-        input.erase(0, 2);
-        state_ = State::kChunkSize;
-        break;
-      case State::kTrailer: {
-        const size_t end = input.find("\r\n");
-        if (end == std::string::npos ? input.size() > limits_.head_bytes : (trailer_bytes_ += end + 2) > limits_.head_bytes) {
-          return bad(431, "the trailer of the body is too long");
-        }
-        if (end == std::string::npos) break;
-        input.erase(0, end + 2);
-        if (end == 0) state_ = State::kDone;  // trailer fields are read over
-        break;
-      }
-      case State::kDone:
-      case State::kBad: return state_;
+    const size_t bytes_before = rest.size();
+    step(rest);
+    if (state_ == before && rest.size() == bytes_before) break;
+  }
+  input.erase(0, input.size() - rest.size());  // once: a body may come in chunks of a byte
+  return state_;
+}
+
+// Takes what the state is about from the front of `input`; nothing where more must come first.
+void HttpParser::step(std::string_view& input) {
+  switch (state_) {
+    case State::kHead: read_head(input); break;
+    case State::kBody:
+    case State::kChunk: {
+      const size_t count = std::min(left_, input.size());
+      request_.body.append(input.substr(0, count));
+      input.remove_prefix(count);
+      left_ -= count;
+      if (left_ == 0) state_ = state_ == State::kBody ? State::kDone : State::kChunkEnd;
+      break;
     }
-    if (state_ == before && input.size() == bytes_before) return state_;
+    case State::kChunkSize: read_chunk_size(input); break;
+    case State::kChunkEnd:
+      if (input.size() < 2) break;
+      if (input.substr(0, 2) != "\r\n") {
+        bad(400, "a chunk of the body is longer than it says");
+        break;
+      }
+      input.remove_prefix(2);
+      state_ = State::kChunkSize;
+      break;
+    case State::kTrailer: {
+      const size_t end = input.find("\r\n");
+      if (end == std::string_view::npos ? input.size() > limits_.head_bytes : (trailer_bytes_ += end + 2) > limits_.head_bytes) {
+        bad(431, "the trailer of the body is too long");
+        break;
+      }
+      if (end == std::string_view::npos) break;
+      input.remove_prefix(end + 2);
+      if (end == 0) state_ = State::kDone;  // trailer fields are read over
+      break;
+    }
+    case State::kDone:
+    case State::kBad: break;
   }
 }
 
-HttpParser::State HttpParser::read_head(std::string& input) {
+HttpParser::State HttpParser::read_head(std::string_view& input) {
   // Empty lines before a request are passed over.
-  const size_t first = std::min(input.find_first_not_of("\r\n"), input.size());
-  input.erase(0, first);
+  input.remove_prefix(std::min(input.find_first_not_of("\r\n"), input.size()));
   const size_t end = input.find("\r\n\r\n");
-  if (end == std::string::npos ? input.size() > limits_.head_bytes : end > limits_.head_bytes) {
+  if (end == std::string_view::npos ? input.size() > limits_.head_bytes : end > limits_.head_bytes) {
     return bad(431, cat("the request's head is longer than ", limits_.head_bytes, " bytes"));
   }
-  if (end == std::string::npos) return state_;
-  const std::string head = input.substr(0, end);
-  input.erase(0, end + 4);
+  if (end == std::string_view::npos) return state_;
+  const std::string_view head = input.substr(0, end);
+  input.remove_prefix(end + 4);
+  head_read_ = true;
   return parse_head(head);
 }
 
@@ -150,10 +162,10 @@ HttpParser::State HttpParser::parse_head(std::string_view head) {
 
 HttpParser::State HttpParser::parse_request_line(std::string_view line) {
   const size_t a = line.find(' '), b = line.rfind(' ');
-  if (a == std::string_view::npos || a == b) return bad(400, "no HTTP request line");
+  if (a == std::string_view::npos || a == b) return bad(400, "the first line is no 'METHOD /path HTTP/1.1'");
   const std::string_view target = line.substr(a + 1, b - a - 1), version = line.substr(b + 1);
   request_.method = line.substr(0, a);
-  if (!is_token(request_.method)) return bad(400, "no HTTP request line");
+  if (!is_token(request_.method)) return bad(400, "the first line is no 'METHOD /path HTTP/1.1'");
   if (version != "HTTP/1.1" && version != "HTTP/1.0") return bad(version.substr(0, 5) == "HTTP/" ? 505 : 400, "only HTTP/1.1 is spoken here");
   if (target.empty() || target[0] != '/' || std::any_of(target.begin(), target.end(), [](char c) { return uint8_t(c) <= ' ' || c == 127; })) {
     return bad(400, "the request's target is no path");
@@ -167,13 +179,15 @@ HttpParser::State HttpParser::parse_request_line(std::string_view line) {
 
 HttpParser::State HttpParser::parse_header(std::string_view line) {
   const size_t colon = line.find(':');
-  if (colon == std::string_view::npos || !is_token(line.substr(0, colon))) return bad(400, "a header that is none");  // folded ones too
+  if (colon == std::string_view::npos || !is_token(line.substr(0, colon))) return bad(400, "a header line that is no 'Name: value'");  // folded ones too
   if (request_.headers.size() == limits_.headers) return bad(431, cat("more than ", limits_.headers, " headers"));
   request_.headers.emplace_back(lower(line.substr(0, colon)), trimmed(line.substr(colon + 1)));
   return state_;
 }
 
 HttpParser::State HttpParser::choose_body() {
+  const auto hosts = std::count_if(request_.headers.begin(), request_.headers.end(), [](const auto& h) { return h.first == "host"; });
+  if (hosts > 1) return bad(400, "two Host headers");  // RFC 9112, 3.2
   const std::string_view connection = request_.header("connection");
   request_.keep_alive = request_.http10 ? lists(connection, "keep-alive") : !lists(connection, "close");
   std::string_view length;
@@ -198,15 +212,29 @@ HttpParser::State HttpParser::choose_body() {
   return state_ = left_ > 0 ? State::kBody : State::kDone;
 }
 
-HttpParser::State HttpParser::read_chunk_size(std::string& input) {
+HttpParser::State HttpParser::read_chunk_size(std::string_view& input) {
   const size_t end = input.find("\r\n");
-  if (end == std::string::npos) return input.size() > 256 ? bad(400, "a chunk without its size") : state_;
-  const std::string_view line = std::string_view(input).substr(0, end);
+  if (end == std::string_view::npos) return input.size() > 256 ? bad(400, "a chunk without its size") : state_;
+  const std::string_view line = input.substr(0, end);
   const std::string_view digits = line.substr(0, line.find(';'));
   if (end > 256 || line.find('\n') != std::string_view::npos || !read_number(digits, 16, left_)) return bad(400, "a chunk without its size");
-  input.erase(0, end + 2);
+  input.remove_prefix(end + 2);
   if (left_ > most_body_bytes() - request_.body.size()) return bad(413, cat("at most ", most_body_bytes(), " bytes of body are taken"));
   return state_ = left_ > 0 ? State::kChunk : State::kTrailer;
+}
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    size_t code;
+    if (text[i] == '%' && i + 2 < text.size() && read_number(text.substr(i + 1, 2), 16, code)) {
+      out += char(code);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
 }
 
 const char* http_reason(int status) {

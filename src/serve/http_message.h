@@ -41,6 +41,8 @@ class HttpParser {
   State state() const { return state_; }
   // The client waits for "100 Continue" before it sends the body. True once.
   bool take_expects_continue() { return std::exchange(expects_continue_, false); }
+  // The head is there and a body is still to come. True once.
+  bool take_head() { return std::exchange(head_read_, false) && state_ != State::kDone && state_ != State::kBad; }
   // Nothing of a request has arrived.
   bool untouched() const { return state_ == State::kHead && !begun_; }
 
@@ -51,24 +53,28 @@ class HttpParser {
   void reset();
 
  private:
+  void step(std::string_view& input);
   State bad(int status, std::string message);
-  State read_head(std::string& input);
+  State read_head(std::string_view& input);
   State parse_head(std::string_view head);
   State parse_request_line(std::string_view line);
   State parse_header(std::string_view line);
   State choose_body();
   size_t most_body_bytes() const { return request_.method == "PUT" ? limits_.put_bytes : limits_.body_bytes; }
-  State read_chunk_size(std::string& input);
+  State read_chunk_size(std::string_view& input);
 
   HttpLimits limits_;
   HttpRequest request_;
   State state_ = State::kHead;
   size_t left_ = 0;          // of the body, or of the chunk
   size_t trailer_bytes_ = 0;
-  bool expects_continue_ = false, begun_ = false;
+  bool expects_continue_ = false, begun_ = false, head_read_ = false;
   int error_status_ = 0;
   std::string error_;
 };
+
+// %41 is A; what is no escape stays.
+std::string percent_decoded(std::string_view text);
 
 // Of the statuses that this server answers with.
 const char* http_reason(int status);

@@ -218,6 +218,7 @@ struct HttpServer::Impl {
   HttpOptions options;
   Handler handler;
   ErrorBody error_body;
+  Admission admission;
   Descriptor listener, poll;
   std::shared_ptr<Waker> waker = std::make_shared<Waker>();
   int port = 0;
@@ -244,7 +245,7 @@ struct HttpServer::Impl {
   void accept_all();
   void read(const std::shared_ptr<HttpConnection>& c);
   void take_requests(const std::shared_ptr<HttpConnection>& c);
-  void dispatch(const std::shared_ptr<HttpConnection>& c);
+  void dispatch(const std::shared_ptr<HttpConnection>& c, bool whole = true);
   void answer_error(const std::shared_ptr<HttpConnection>& c, int status, const std::string& message);
   void send_some(const std::shared_ptr<HttpConnection>& c);
   void answered(const std::shared_ptr<HttpConnection>& c, bool close_after);
@@ -392,11 +393,18 @@ void HttpServer::Impl::take_requests(const std::shared_ptr<HttpConnection>& c) {
   if (waker->buffered > options.buffered_bytes) return answer_error(c, 503, "too many bytes of requests are in memory");
   if (state == HttpParser::State::kBad) return answer_error(c, c->parser.error_status(), c->parser.error());
   if (state == HttpParser::State::kDone) return dispatch(c);
+  if (c->parser.take_head() && admission && !admission(c->parser.request())) {
+    c->in.clear();
+    c->charge.set(0);
+    return dispatch(c, false);
+  }
   if (c->parser.take_expects_continue()) put(c, "HTTP/1.1 100 Continue\r\n\r\n", false, false);
 }
 
-void HttpServer::Impl::dispatch(const std::shared_ptr<HttpConnection>& c) {
+// Not whole: the body is not waited for, and the connection ends with the answer.
+void HttpServer::Impl::dispatch(const std::shared_ptr<HttpConnection>& c, bool whole) {
   HttpRequest request = std::move(c->parser.request());
+  if (!whole) request.body.clear(), request.keep_alive = false;
   {
     std::lock_guard lock(c->mutex);
     c->keep_alive = request.keep_alive && accepting;
@@ -563,11 +571,12 @@ void HttpServer::Impl::work_loop() {
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpOptions options, Handler handler, ErrorBody error_body) {
+Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpOptions options, Handler handler, ErrorBody error_body, Admission admission) {
   auto impl = std::make_unique<Impl>();
   impl->options = std::move(options);
   impl->handler = std::move(handler);
   impl->error_body = std::move(error_body);
+  impl->admission = std::move(admission);
   RETORT_RETURN_IF_ERROR(impl->listen());
   Impl* raw = impl.get();
   impl->loop_thread = std::thread([raw] { raw->run(); });

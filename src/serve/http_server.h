@@ -66,13 +66,15 @@ class HttpReply {
 
 class HttpServer {
  public:
+  // By its head alone, on the connections' thread: is the request's body wanted? If not, the handler answers without it.
+  using Admission = std::function<bool(const HttpRequest& head)>;
   // Called by a worker. May answer later, from elsewhere.
   using Handler = std::function<void(const HttpRequest&, std::shared_ptr<HttpReply>)>;
   // The body of an error that the server itself answers with.
   using ErrorBody = std::function<std::string(int status, const std::string& message)>;
 
   // Listens, and serves from then on.
-  static Result<std::unique_ptr<HttpServer>> start(HttpOptions options, Handler handler, ErrorBody error_body);
+  static Result<std::unique_ptr<HttpServer>> start(HttpOptions options, Handler handler, ErrorBody error_body, Admission admission = {});
   ~HttpServer();
 
   int port() const;

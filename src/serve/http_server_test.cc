@@ -78,6 +78,24 @@ TEST(HttpServer, AnswersOneAfterTheOtherOnOneConnection) {
   EXPECT_EQ(head.substr(head.size() - 4), "\r\n\r\n");
 }
 
+// Who may not ask is told so by the head, and nothing of the body is kept.
+TEST(HttpServer, ABodyThatNobodyWantsIsNotWaitedFor) {
+  auto server = HttpServer::start({.port = 0}, echo, [](int, const std::string&) { return std::string(); },
+                                  [](const HttpRequest& head) { return head.header("key") == "right"; });
+  ASSERT_TRUE(server.ok());
+  for (const char* framing : {"Content-Length: 1000000", "Transfer-Encoding: chunked"}) {
+    Client client((*server)->port());
+    client.say(cat("PUT /a HTTP/1.1\r\n", framing, "\r\n\r\n5\r\nabcde"));
+    const std::string heard = client.hear();  // to the connection's end
+    EXPECT_NE(heard.find("Connection: close"), std::string::npos);
+    EXPECT_TRUE(heard.ends_with("PUT/a")) << heard;
+  }
+  Client client((*server)->port());
+  client.say("PUT /a HTTP/1.1\r\nKey: right\r\nContent-Length: 2\r\n\r\n");
+  client.say("hi");
+  EXPECT_NE(client.hear("PUT/ahi").find("200 OK"), std::string::npos);
+}
+
 TEST(HttpServer, AnAnswerThatNobodyMakesIsAnError) {
   const auto server = serve({}, [](const HttpRequest&, const std::shared_ptr<HttpReply>&) {});
   Client client(server->port());

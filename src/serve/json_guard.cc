@@ -109,11 +109,8 @@ bool JsonGuard::close(bool object) {
 }
 
 bool JsonGuard::in_string(char c) {
-  if (state_ == State::kHex) {
-    const bool hex = is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-    if (--hex_left_ == 0) state_ = State::kString;
-    return hex;
-  }
+  if (state_ == State::kHex) return in_hex(c);
+  if (low_due_ && (state_ == State::kEscape ? c != 'u' : c != '\\')) return false;
   if (state_ == State::kEscape) {
     state_ = c == 'u' ? State::kHex : State::kString;
     hex_left_ = 4;
@@ -126,6 +123,23 @@ bool JsonGuard::in_string(char c) {
     else value_over();
   }
   return uint8_t(c) >= 0x20;
+}
+
+// Surrogates come in pairs, \ud800-\udbff before \udc00-\udfff: half of one is no text, and parsers refuse it.
+bool JsonGuard::in_hex(char c) {
+  const char l = c >= 'A' && c <= 'F' ? char(c - 'A' + 'a') : c;
+  if (!is_digit(l) && !(l >= 'a' && l <= 'f')) return false;
+  if (hex_left_ == 4) {
+    hex_d_ = l == 'd';
+    if (low_due_ && !hex_d_) return false;
+  }
+  if (hex_left_ == 3 && hex_d_) {
+    const bool low = l >= 'c';
+    if (low != low_due_) return false;
+    low_due_ = !low && l >= '8';
+  }
+  if (--hex_left_ == 0) state_ = State::kString;
+  return true;
 }
 
 bool JsonGuard::in_number(char c) {

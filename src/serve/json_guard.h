@@ -27,6 +27,7 @@ class JsonGuard {
   bool between(char c);
   bool begin_value(char c);
   bool in_string(char c);
+  bool in_hex(char c);
   bool in_number(char c);
   bool open(bool object);
   bool close(bool object);
@@ -37,6 +38,8 @@ class JsonGuard {
   bool key_ = false;        // the string is a key
   uint8_t depth_ = 0;
   uint8_t hex_left_ = 0, spaces_ = 0;
+  bool hex_d_ = false;      // the first digit of \uXXXX was d: a surrogate if 8 or more follows
+  bool low_due_ = false;    // the string's last \uXXXX was the first half of a pair
   uint64_t objects_ = 0;    // a bit per level: object or list
   const char* literal_ = "";  // what is left of true, false or null
 };

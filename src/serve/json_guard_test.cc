@@ -44,9 +44,20 @@ TEST(JsonGuard, RefusesWhatIsNone) {
   EXPECT_FALSE(spaces.accept(" "));
 }
 
+TEST(JsonGuard, SurrogatesComeInPairs) {
+  for (const std::string text : {R"({"a":"\ud83d\ude00"})", R"({"\uDBFF\uDFFF":"\ud7ff\ue000"})"}) {
+    EXPECT_TRUE(nlohmann::json::accept(text)) << text;
+    EXPECT_TRUE(whole(text)) << text;
+  }
+  for (const std::string text : {R"({"a":"\ud83d")", R"({"a":"\ud83dx)", R"({"a":"\ud83d\n)", R"({"a":"\ud83d\ud83d)", R"({"a":"\ud83d\u0041)", R"({"a":"\ude00)"}) {
+    JsonGuard guard;
+    EXPECT_FALSE(guard.accept(text)) << text;
+  }
+}
+
 // Random walks: whatever the guard takes and calls whole is JSON, and every beginning that it takes can be ended.
 TEST(JsonGuard, RandomTextsAgreeWithAParser) {
-  const std::string alphabet = "{}[]\":,01.e-+ \\untrlfas";
+  const std::string alphabet = "{}[]\":,01.e-+ \\untrlfasdd88cc";
   Random random(5);
   int wholes = 0;
   for (int walk = 0; walk < 1000; ++walk) {

@@ -36,6 +36,9 @@ Status Scheduler::check(const GenerationRequest& request) const {
   if (options_.context > 0 && int64_t(request.prompt.size()) > options_.context) {
     return invalid("the prompt has ", request.prompt.size(), " tokens; this server's context is ", options_.context);
   }
+  for (const auto& [token, bias] : request.sampling.logit_bias) {
+    if (token >= vocabulary) return invalid("'logit_bias' names token ", token, "; the vocabulary has ", vocabulary);
+  }
   if (request.slot >= options_.parallel) return invalid("slot ", request.slot, " does not exist; there are 0 to ", options_.parallel - 1);
   return validate(request.sampling);
 }

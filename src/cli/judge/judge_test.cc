@@ -107,6 +107,8 @@ TEST_F(JudgeCommand, BadInputIsOneLineAndExitCodeTwo) {
                                                                 {"--tasks", "mt_bench", "--data", folder_ / "absent"},
                                                                 {"--tasks", "mt_bench", "--temp", "-1"},
                                                                 {"--tasks", "mt_bench", "--compare", model_},
+                                                                {"--tasks", "mt_bench", "--html", folder_ / "a.html"},
+                                                                {"--tasks", "mt_bench", "--num-fewshot", "2"},
                                                                 {"--tasks", "mt_bench", "--out", ""}}) {
     const auto outcome = eval(more);
     EXPECT_EQ(outcome.code, 2) << more.back() << outcome.err;

@@ -20,7 +20,7 @@ th,td{padding:6px 14px 6px 0;text-align:right;white-space:nowrap;border-bottom:1
 th{color:var(--muted);font-weight:500;vertical-align:bottom}th:first-child,td:first-child{text-align:left;font-weight:600}
 td.words,th.words{text-align:left}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:22px}
-.wide{grid-column:1/-1}.plot{display:block;width:100%;height:auto}
+.wide{grid-column:1/-1;overflow-x:auto}.wide .plot{min-width:640px}.plot{display:block;width:100%;height:auto}
 .sample{border-left:3px solid var(--grid);padding:2px 0 2px 14px;margin:8px 0 16px;white-space:pre-wrap;overflow-wrap:anywhere;max-width:80ch}
 pre{overflow-x:auto;font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;background:color-mix(in srgb,var(--grid) 45%,transparent);padding:12px 14px;border-radius:6px}
 code{font:0.92em ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
@@ -40,10 +40,12 @@ std::string page(const std::string& title, const std::string& body) {
 std::string html_table(const Cells& rows) {
   if (rows.empty()) return "";
   std::string out = "<div class=\"scroll\"><table>\n";
+  const auto is_number = [](const std::string& text) {
+    const size_t first = text[0] == '-' && text.size() > 1;
+    return text == "-" || (text[first] >= '0' && text[first] <= '9');
+  };
   const auto is_words = [&](size_t column) {
-    return std::any_of(rows.begin() + 1, rows.end(), [&](const auto& row) {
-      return column < row.size() && !row[column].empty() && row[column] != "-" && (row[column][0] < '0' || row[column][0] > '9');
-    });
+    return std::any_of(rows.begin() + 1, rows.end(), [&](const auto& row) { return column < row.size() && !row[column].empty() && !is_number(row[column]); });
   };
   for (size_t r = 0; r < rows.size(); ++r) {
     const char* cell = r == 0 ? "th" : "td";

@@ -39,8 +39,10 @@ std::string draw(const BarPlot& plot, Size size) {
   std::string out = open(size, plot.title);
   std::vector<LegendItem> items;
   if (!plot.before_name.empty()) {
-    items.push_back({plot.before_name, "stroke=\"var(--muted)\" stroke-width=\"9\" opacity=\"0.4\""});
-    items.push_back({plot.after_name, "stroke=\"var(--muted)\" stroke-width=\"9\""});
+    const bool one = std::all_of(plot.groups.begin(), plot.groups.end(), [&](const auto& g) { return g.colour == plot.groups[0].colour; });
+    const std::string stroke = cat("stroke=\"", one ? colour(plot.groups[0].colour) : "var(--muted)", "\" stroke-width=\"9\"");
+    items.push_back({plot.before_name, stroke + " opacity=\"0.4\""});
+    items.push_back({plot.after_name, stroke});
   }
   if (plot.line) items.push_back({cat(plot.line_name, " ", format_significant(*plot.line, 4)), "stroke=\"var(--c0)\" stroke-width=\"2\" stroke-dasharray=\"5 4\""});
   const int rows = legend(out, items, size);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -37,12 +38,15 @@ std::string draw(const LinePlot& plot, Size size) {
   std::vector<LegendItem> items;
   for (const auto& s : plot.series) {
     bool any = false;
-    for (const auto& [px, py] : s.points) {
+    for (size_t i = 0; i < s.points.size(); ++i) {
+      const auto& [px, py] = s.points[i];
       if (!drawable(px, plot.log_x) || !drawable(py, plot.log_y)) continue;
       any = true;
       places.push_back(px);
+      const double error = i < s.errors.size() && std::isfinite(s.errors[i]) ? s.errors[i] : 0;
+      const double low = drawable(py - error, plot.log_y) ? py - error : py;
       least[0] = std::min(least[0], px), most[0] = std::max(most[0], px);
-      least[1] = std::min(least[1], py), most[1] = std::max(most[1], py);
+      least[1] = std::min(least[1], low), most[1] = std::max(most[1], py + error);
     }
     if (any) items.push_back({s.name, cat("stroke=\"", colour(s.colour), "\" stroke-width=\"2.5\"", s.dashed ? " stroke-dasharray=\"5 4\"" : "")});
   }

@@ -47,15 +47,17 @@ std::string colour(int index) { return cat("var(--c", index < 1 ? 0 : (index - 1
 int legend(std::string& out, const std::vector<LegendItem>& items, Size size) {
   double x = kLeft, y = kTitle + 12;
   int rows = items.empty() ? 0 : 1;
+  const size_t most = size_t((size.width - kLeft - 26) / kLetter);
   for (const auto& item : items) {
-    const double width = 26 + kLetter * double(item.name.size()) + 10;
+    const std::string name = item.name.size() > most ? item.name.substr(0, most - 1) + "…" : item.name;
+    const double width = 26 + kLetter * double(std::min(item.name.size(), most)) + 10;
     if (x > kLeft && x + width > size.width) {
       x = kLeft;
       y += kLegendRow;
       ++rows;
     }
     out += cat("<line x1=\"", number(x), "\" x2=\"", number(x + 18), "\" y1=\"", number(y - 4), "\" y2=\"", number(y - 4), "\" ", item.css, "/>\n");
-    out += text_at(x + 23, y, "start", "s", item.name);
+    out += text_at(x + 23, y, "start", "s", name);
     x += width;
   }
   return rows;

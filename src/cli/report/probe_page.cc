@@ -134,6 +134,7 @@ Json probe_json(const ProbeResults& results) {
     }
     out["probes"].push_back(std::move(cell));
   }
+  out["windows"] = results.windows;
   out["positions"] = Json::array();
   for (size_t m = 0; m < results.positions.size(); ++m) {
     Json bins = Json::array();
@@ -158,7 +159,8 @@ std::string probe_page(const ProbeResults& results) {
   out += section("Does it recall what it has read?", "Share of answers that greedy decoding writes exactly. Lines at a point: one standard error.",
                  charts(drawings));
   if (!results.positions.empty()) {
-    out += section("What does a longer past bring?", "Perplexity of the tokens that have so many before them, on the same windows of text.",
+    out += section("What does a longer past bring?",
+                   cat("Perplexity of the tokens that have so many before them, on the same ", results.windows, " windows of text."),
                    charts({position_drawing(results)}) + html_table(position_table(results)));
   }
   if (!results.cells.empty()) {

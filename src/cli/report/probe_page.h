@@ -25,6 +25,7 @@ struct ProbeResults {
   std::vector<std::string> models;
   std::vector<ProbeCellResult> cells;
   std::vector<std::vector<PositionBin>> positions;  // one list a model; empty: not measured
+  int64_t windows = 0;                              // that they are means over
   nlohmann::ordered_json settings;
 };
 

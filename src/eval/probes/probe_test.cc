@@ -44,6 +44,15 @@ TEST(Probes, FillTheLengthAndNoMore) {
   }
 }
 
+// Every example is fitted by itself: words of other lengths make none much shorter than it could be.
+TEST(Probes, NoExampleIsShortenedByAnother) {
+  std::string text;
+  for (int i = 0; i < 4000; ++i) text += std::string(size_t(1 + i % 17), 'w') + " ";
+  const auto made = make_examples(source(1, text), {"copy", 400, 0}, 12);
+  ASSERT_TRUE(made.ok());
+  for (const auto& example : *made) EXPECT_GE(example.tokens(), 400 - 3 * 18);
+}
+
 TEST(Probes, TheSeedDecidesAndNothingElse) {
   for (const Cell& cell : small_cells()) {
     const auto three = examples(cell, 3), two = examples(cell, 2), other = examples(cell, 2, 2);
@@ -119,6 +128,7 @@ TEST(Probes, TheHaystackIsTheTextThatIsGiven) {
 }
 
 TEST(Probes, WhatCannotBeMadeIsAnError) {
+  EXPECT_FALSE(make_examples(source(1, "word"), {"copy", 64, 0}, 1).ok());
   for (const Cell& cell : std::vector<Cell>{{"mqar", 15, 4}, {"mqar", 4000, 200}, {"needle", 100, 1}, {"needle", 100000, 5000},
                                             {"passkey", 60, 0}, {"copy", 8, 0}, {"phonebook", 90, 0}, {"nedle", 900, 1}}) {
     EXPECT_FALSE(make_examples(source(), cell, 1).ok()) << cell.task << " " << cell.length;

@@ -46,6 +46,7 @@ Result<std::vector<Example>> make_phonebook(const Source& source, const Cell& ce
 
 Result<std::vector<Example>> make_copy(const Source& source, const Cell& cell, int64_t count) {
   const auto& words = source.words();
+  if (words.size() < 2) return invalid("probe: copy takes a text of at least 2 words; the text has ", words.size());
   return fit(source, cell, count, 2, int64_t(words.size()), [&](int64_t units, int64_t index) {
     Random random = random_of(source, cell, index);
     const int64_t first = int64_t(random.uniform() * double(int64_t(words.size()) - units + 1));

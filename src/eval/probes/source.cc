@@ -94,22 +94,23 @@ Result<std::vector<Example>> fit(const Source& source, const Cell& cell, int64_t
     return invalid("probe: ", cell.task, cell.pairs ? cat(" with ", cell.pairs, " pairs") : "", " takes at least ", least.tokens(),
                    " tokens; the length is ", cell.length);
   }
-  // low fits, high does not: a unit is at least a token.
-  int64_t low = least_units, high = std::max(low, std::min(most_units, cell.length)) + 1;
-  while (low + 1 < high) {
-    const int64_t middle = low + (high - low) / 2;
-    RETORT_TRY(const Example tried, example(middle, 0));
-    (tried.tokens() <= cell.length ? low : high) = middle;
-  }
   std::vector<Example> out;
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t units = low;; --units) {
-      RETORT_TRY(Example made, example(units, i));
-      if (made.tokens() > cell.length && units > least_units) continue;
-      if (made.tokens() > cell.length) return invalid("probe: ", cell.task, " does not fit into ", cell.length, " tokens");
-      out.push_back(std::move(made));
-      break;
+    RETORT_TRY(Example longest, example(least_units, i));
+    if (longest.tokens() > cell.length) return invalid("probe: ", cell.task, " does not fit into ", cell.length, " tokens");
+    // low fits, high does not: a unit is at least a token.
+    int64_t low = least_units, high = std::max(low, std::min(most_units, cell.length)) + 1;
+    while (low + 1 < high) {
+      const int64_t middle = low + (high - low) / 2;
+      RETORT_TRY(Example tried, example(middle, i));
+      if (tried.tokens() > cell.length) {
+        high = middle;
+      } else {
+        low = middle;
+        longest = std::move(tried);
+      }
     }
+    out.push_back(std::move(longest));
   }
   return out;
 }

@@ -21,7 +21,7 @@ struct Draft {
 // The example `index` of a cell with this many units of whatever makes it long: sentences, entries, words. Same arguments, same draft.
 using Writer = std::function<Draft(int64_t units, int64_t index)>;
 
-// Drafts as long as the cell allows: the units of the first example, fewer where another one would be too long.
+// Drafts as long as the cell allows, each by itself.
 Result<std::vector<Example>> fit(const Source& source, const Cell& cell, int64_t count, int64_t least_units, int64_t most_units,
                                  const Writer& write);
 

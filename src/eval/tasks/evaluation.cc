@@ -102,6 +102,14 @@ Result<TaskRun> prepare_task(const Task& task, DataFolder& data, const Evaluatio
   return out;
 }
 
+Status check_encoding(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool) {
+  for (size_t first = 0; first < run.documents.size(); first += kWindowDocuments) {
+    const size_t count = std::min(kWindowDocuments, run.documents.size() - first);
+    RETORT_TRY(const EncodedWindow window, encode_window(encoder, run.task, std::span(run.documents).subspan(first, count), first, pool));
+  }
+  return {};
+}
+
 Status score_task(TaskRun& run, Engine& engine, const RequestEncoder& encoder, const EvaluationOptions& options,
                   const EvaluationProgress& progress) {
   for (size_t first = 0; first < run.documents.size(); first += kWindowDocuments) {

@@ -41,6 +41,9 @@ struct TaskRun {
 // Reads files and draws examples: everything that can be wrong with the data is found before a model runs.
 Result<TaskRun> prepare_task(const Task& task, DataFolder& data, const EvaluationOptions& options);
 
+// An error where a document has no ids, as a rolling one with a tokenizer that has neither BOS nor EOS: found before a model runs.
+Status check_encoding(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool);
+
 // Documents done.
 using EvaluationProgress = std::function<void(int64_t done)>;
 Status score_task(TaskRun& run, Engine& engine, const RequestEncoder& encoder, const EvaluationOptions& options,

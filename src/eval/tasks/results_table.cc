@@ -70,6 +70,24 @@ std::string markdown(const Cells& head, const std::vector<Cells>& rows, const st
   return out;
 }
 
+// The harness's table writer drops zeros that no number of the column needs: 0.5250 and 0.4750 become 0.525 and 0.475. Beside "N/A" whole
+// numbers lose their point by themselves.
+void drop_zeros(std::vector<Cells>& rows, size_t column, bool numbers_only) {
+  const auto decimals = [](const std::string& cell) {
+    const size_t point = cell.find('.'), last = cell.find_last_not_of('0');
+    return point == std::string::npos ? size_t(0) : last - point;
+  };
+  size_t most = 0;
+  for (const Cells& row : rows) most = std::max(most, decimals(row[column]));
+  for (Cells& row : rows) {
+    std::string& cell = row[column];
+    const size_t point = cell.find('.');
+    if (point == std::string::npos) continue;
+    const size_t kept = !numbers_only && decimals(cell) == 0 ? 0 : most;
+    cell.resize(kept > 0 ? point + 1 + kept : point);
+  }
+}
+
 }  // namespace
 
 std::string results_table(const Json& results, const std::string& column) {
@@ -93,6 +111,8 @@ std::string results_table(const Json& results, const std::string& column) {
       version.clear();
     }
   }
+  drop_zeros(rows, 6, true);
+  drop_zeros(rows, 8, every_error);
   return markdown(head, rows, {false, true, false, true, false, false, true, false, every_error});
 }
 
