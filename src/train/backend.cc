@@ -5,7 +5,6 @@
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
-#include "io/tokenizer_files.h"
 #include "mixers/list.h"
 #include "train/rank.h"
 #include "train/stages.h"
@@ -134,7 +133,7 @@ class TorchBackend : public Backend {
     folder.config.provenance = provenance;
     folder.matrices = TensorType::kBF16;
     folder.values = [&](const TensorSpec& spec) { return student_values(spec); };
-    RETORT_TRY(folder.extra_files, tokenizer_files());
+    RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
     return write_hf_folder(path, folder);
   }
 
@@ -307,13 +306,6 @@ class TorchBackend : public Backend {
     }
     RETORT_TRY(auto view, files_.weights->tensor(spec.name));
     return read_f32(view);
-  }
-
-  Result<std::map<std::string, std::string>> tokenizer_files() const {
-    if (files_.kind == ModelFiles::Kind::kHuggingFace) return read_tokenizer_files(files_.path);
-    RETORT_TRY(auto tokenizer, load_tokenizer(files_.path));
-    const TokenizerFiles texts = tokenizer.to_json();
-    return std::map<std::string, std::string>{{"tokenizer.json", texts.tokenizer_json}, {"tokenizer_config.json", texts.tokenizer_config_json}};
   }
 
   Recipe recipe_;
