@@ -158,8 +158,12 @@ TEST_F(ShrinkCommand, WhatIsWrittenDrafts) {
 }
 
 TEST_F(ShrinkCommand, QuantisedBlocksBecomeBf16) {
-  const std::string gguf = folder_ / "m.gguf";
-  ASSERT_EQ(run({"convert", teacher_, "--to", "gguf", "--dtype", "q8_0", "--out", gguf}).code, 0);
+  const std::string wide = folder_ / "wide", gguf = folder_ / "m.gguf";
+  ModelConfig whole_blocks = test::tiny_config();
+  whole_blocks.layers = 5, whole_blocks.mlp_width = 64;
+  whole_blocks.plan = attention_plan(whole_blocks);
+  ASSERT_TRUE(test::write_random_model(wide, whole_blocks).ok());
+  ASSERT_EQ(run({"convert", wide, "--to", "gguf", "--dtype", "q8_0", "--out", gguf}).code, 0);
   const auto outcome = shrink(gguf, {"--layers", "2", "--pick", "last", "--out", out_, "--json"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.json()["dtype"], "bfloat16");

@@ -158,7 +158,7 @@ TEST_F(SynthesizeCommand, BadInputIsOneLineAndExitCodeTwo) {
       {{"--prompts", folder_ / "role.jsonl"}, "role.jsonl:2"},
       {{"--prompts", ""}, "--prompts"},
       {{"--shard", "3/3"}, "--shard"},
-      {{"--temperature", "-1"}, "--temperature"},
+      {{"--temperature", "-1"}, "--temp"},
       {{"--top-p", "2"}, "--top-p"},
       {{"-n", "0"}, "-n"},
       {{"--parallel", "0"}, "--parallel"},
