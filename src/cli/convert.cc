@@ -45,17 +45,6 @@ std::string target_names() {
   return out;
 }
 
-// A folder keeps its tokenizer's files; what a GGUF embeds becomes the same two files.
-Result<std::map<std::string, std::string>> tokenizer_files(const ModelFiles& files) {
-  if (files.kind == ModelFiles::Kind::kHuggingFace) return read_tokenizer_files(files.path);
-  RETORT_TRY(const auto kind, files.gguf->text_or("tokenizer.ggml.model", "none"));
-  if (kind == "none") return std::map<std::string, std::string>{};
-  RETORT_TRY(const auto tokenizer, tokenizer_from_gguf(*files.gguf));
-  auto json = tokenizer.to_json();
-  return std::map<std::string, std::string>{{"tokenizer.json", std::move(json.tokenizer_json)},
-                                            {"tokenizer_config.json", std::move(json.tokenizer_config_json)}};
-}
-
 class Convert : public Command {
  public:
   void add_flags(CLI::App& app) override {
@@ -79,7 +68,7 @@ class Convert : public Command {
     if (path_exists(out_) && std::filesystem::equivalent(out_, model_, failed)) {
       return invalid("--out ", out_, " is the model itself; name another");
     }
-    RETORT_TRY(auto extra_files, tokenizer_files(files));
+    RETORT_TRY(auto extra_files, read_tokenizer_files(files));
     std::optional<Tokenizer> tokenizer;
     if (extra_files.count("tokenizer.json")) {
       RETORT_TRY(tokenizer, open_tokenizer(files));  // what is written must run

@@ -16,6 +16,8 @@ std::unique_ptr<Command> make_probe();
 std::unique_ptr<Command> make_quantize();
 std::unique_ptr<Command> make_report();
 std::unique_ptr<Command> make_serve();
+std::unique_ptr<Command> make_shrink();
+std::unique_ptr<Command> make_synthesize();
 std::unique_ptr<Command> make_tokenize();
 
 const std::vector<CommandEntry>& command_list() {
@@ -23,6 +25,8 @@ const std::vector<CommandEntry>& command_list() {
       {"inspect", "layers, mixers, sizes, bytes of state per sequence and per token", make_inspect},
       {"distill", "turn a teacher into a recurrent student, by a recipe", make_distill},
       {"layout", "which attention a hybrid should keep, measured", make_layout},
+      {"synthesize", "a model's answers to prompts, as chat data to train on", make_synthesize},
+      {"shrink", "a small model of some of a model's layers, such as a draft", make_shrink},
       {"generate", "continue a text", make_generate},
       {"chat", "talk with a model", make_chat},
       {"serve", "answer over HTTP, as OpenAI's clients and llama.cpp's expect", make_serve},

@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "base/path.h"
 #include "io/hf_config.h"
+#include "io/tokenizer_files.h"
 #include "mixers/list.h"
 
 namespace retort {
@@ -64,10 +65,19 @@ Status write_hf_folder(const std::string& path, const HfFolder& folder) {
   return write_model_folder(path, out);
 }
 
-Result<std::map<std::string, std::string>> read_tokenizer_files(const std::string& folder) {
+Result<std::map<std::string, std::string>> read_tokenizer_files(const ModelFiles& files) {
   std::map<std::string, std::string> out;
+  if (files.kind == ModelFiles::Kind::kGguf) {
+    RETORT_TRY(const auto kind, files.gguf->text_or("tokenizer.ggml.model", "none"));
+    if (kind == "none") return out;
+    RETORT_TRY(const auto tokenizer, tokenizer_from_gguf(*files.gguf));
+    TokenizerFiles texts = tokenizer.to_json();
+    out["tokenizer.json"] = std::move(texts.tokenizer_json);
+    out["tokenizer_config.json"] = std::move(texts.tokenizer_config_json);
+    return out;
+  }
   for (const char* name : kTokenizerFiles) {
-    const std::string path = folder + "/" + name;
+    const std::string path = files.path + "/" + name;
     if (!path_exists(path)) continue;
     RETORT_TRY(out[name], read_text_file(path));
   }

@@ -37,7 +37,7 @@ Status write_model_folder(const std::string& path, const ModelFolder& folder);
 // As config.json calls it: "bfloat16".
 const char* dtype_name(TensorType type);
 
-// The tokenizer's and template's files of a Hugging Face model folder, for extra_files.
-Result<std::map<std::string, std::string>> read_tokenizer_files(const std::string& folder);
+// A model's tokenizer and template, for extra_files: a folder's files as they are, what a GGUF embeds as two such files; empty where it has none.
+Result<std::map<std::string, std::string>> read_tokenizer_files(const ModelFiles& files);
 
 }  // namespace retort

@@ -5,7 +5,6 @@
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
-#include "io/tokenizer_files.h"
 #include "mixers/list.h"
 #include "train/rank.h"
 #include "train/stages.h"
@@ -59,10 +58,10 @@ class TorchBackend : public Backend {
     StartReport report;
     RETORT_TRY(ModelConfig pure, pure_student(teacher_.config, spec));
     auto parts = empty_parts(pure);
-    RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
-    const double started = seconds_since(begin);
     student_ = teacher_;
     student_.config = pure;
+    RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
+    const double started = seconds_since(begin);
     if (spec.keep.kind == KeepSpec::Kind::kNone) {
       student_.layers = std::move(parts);
     } else {
@@ -76,11 +75,16 @@ class TorchBackend : public Backend {
   }
 
   Status restore(const StudentSpec& spec, const std::vector<LayerPlan>& plan) override {
-    (void)spec;
     student_ = teacher_;
+    RETORT_TRY(student_.config, student_sizes(teacher_.config, spec));
     student_.config.plan = plan;
     RETORT_RETURN_IF_ERROR(validate_plan(student_.config));
     student_.layers = empty_parts(student_.config);
+    if (is_draft()) {
+      RETORT_RETURN_IF_ERROR(values_from_folder(spec.start, student_.config, student_.layers));
+      own_trained();
+      return {};
+    }
     for (int l = 0; l < student_.config.layers; ++l) {
       for (PartWeights& part : student_.layers[l]) {
         if (part.part.mixer == Attention::kName) {
@@ -134,11 +138,14 @@ class TorchBackend : public Backend {
     folder.config.provenance = provenance;
     folder.matrices = TensorType::kBF16;
     folder.values = [&](const TensorSpec& spec) { return student_values(spec); };
-    RETORT_TRY(folder.extra_files, tokenizer_files());
+    RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
     return write_hf_folder(path, folder);
   }
 
  private:
+  // Nothing of a draft is the teacher's: all of it is in leaves_, and so in checkpoints and in what is written.
+  bool is_draft() const { return student_.config.layers != teacher_.config.layers; }
+
   Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                       std::vector<std::vector<PartWeights>>& parts) {
     if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
@@ -156,10 +163,11 @@ class TorchBackend : public Backend {
   Status values_from_folder(const std::string& path, const ModelConfig& config, std::vector<std::vector<PartWeights>>& parts) {
     RETORT_TRY(auto files, open_model(path));
     if (files.config.layers != config.layers || files.config.width != config.width) {
-      return invalid(path, ": ", files.config.layers, " layers of width ", files.config.width, "; the teacher has ", config.layers, " of width ",
+      return invalid(path, ": ", files.config.layers, " layers of width ", files.config.width, "; expected ", config.layers, " of width ",
                      config.width);
     }
     RETORT_TRY(auto source, load_model(files, Numeric::kExact));
+    if (is_draft()) student_.body = source.body;
     for (int l = 0; l < config.layers; ++l) {
       for (size_t p = 0; p < parts[l].size(); ++p) {
         PartWeights& to = parts[l][p];
@@ -246,14 +254,14 @@ class TorchBackend : public Backend {
     return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reaches(stage, s.name); });
   }
 
-  // Gives the student tensors of its own wherever a stage may change them, and lists them.
+  // Gives the student tensors of its own wherever a stage may change them, a draft all, and lists them.
   void own_trained() {
     leaves_.clear();
     const auto any_trains = [&](const std::string& name) {
       return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
     };
     const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
-      if (std::none_of(names.begin(), names.end(), any_trains)) return;
+      if (!is_draft() && std::none_of(names.begin(), names.end(), any_trains)) return;
       tensor = tensor.to(at::kFloat, false, true).contiguous();
       Leaf leaf{tensor, {}, layer, false, {}};
       const int64_t count = tensor.numel() / int64_t(names.size());
@@ -278,7 +286,7 @@ class TorchBackend : public Backend {
 
   void own_part(int layer, PartWeights& part) {
     const bool attention = part.part.mixer == Attention::kName;
-    if (attention && !attention_trains()) return;
+    if (attention && !attention_trains() && !is_draft()) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (!part.values[i].defined()) continue;
       const TensorSpec& spec = part.table[i];
@@ -307,13 +315,6 @@ class TorchBackend : public Backend {
     }
     RETORT_TRY(auto view, files_.weights->tensor(spec.name));
     return read_f32(view);
-  }
-
-  Result<std::map<std::string, std::string>> tokenizer_files() const {
-    if (files_.kind == ModelFiles::Kind::kHuggingFace) return read_tokenizer_files(files_.path);
-    RETORT_TRY(auto tokenizer, load_tokenizer(files_.path));
-    const TokenizerFiles texts = tokenizer.to_json();
-    return std::map<std::string, std::string>{{"tokenizer.json", texts.tokenizer_json}, {"tokenizer_config.json", texts.tokenizer_config_json}};
   }
 
   Recipe recipe_;

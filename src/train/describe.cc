@@ -43,6 +43,7 @@ Json describe_stage(const StageSpec& stage, const std::vector<TensorSpec>& tenso
 Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher) {
   RETORT_TRY(const auto files, open_model(teacher));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
+  RETORT_RETURN_IF_ERROR(check_depth(recipe, files.config, student));
   if (recipe.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe, student));
   const auto tensors = model_tensors(student);
   int64_t parameters = 0, teacher_parameters = 0;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "base/number_list.h"
 #include "io/yaml_fields.h"
 #include "train/recipe.h"
 
@@ -147,21 +148,11 @@ std::string numbers_text(const std::vector<int>& numbers) {
 
 Result<std::vector<int>> parse_numbers(const std::string& text) {
   const auto bad = [&] { return invalid("'", text, "'; expected numbers and rising ranges such as 0-3,7, every number once"); };
-  const auto number = [](const std::string& digits) {
-    const bool good = !digits.empty() && digits.size() < 6 && digits.find_first_not_of("0123456789") == std::string::npos;
-    return good ? std::stoi(digits) : -1;
-  };
-  std::vector<int> out;
-  std::stringstream split(text);
-  for (std::string item; std::getline(split, item, ',');) {
-    item.erase(std::remove(item.begin(), item.end(), ' '), item.end());
-    const auto dash = item.find('-');
-    const int first = number(item.substr(0, dash)), last = dash == std::string::npos ? first : number(item.substr(dash + 1));
-    if (first < 0 || last < first) return bad();
-    for (int n = first; n <= last; ++n) out.push_back(n);
-  }
+  auto listed = parse_number_list(text);
+  if (!listed) return bad();
+  std::vector<int> out = std::move(*listed);
   std::sort(out.begin(), out.end());
-  if (out.empty() || std::adjacent_find(out.begin(), out.end()) != out.end()) return bad();
+  if (std::adjacent_find(out.begin(), out.end()) != out.end()) return bad();
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 #include <numeric>
 
+#include "io/model_files.h"
 #include "mixers/list.h"
 
 namespace retort::train {
@@ -24,15 +25,15 @@ Part part_of(const MixerSpec& spec, const std::vector<int>& kv_heads) {
   return {spec.mixer, kv_heads, spec.mixer == Attention::kName ? WindowConfig() : spec.window, spec.config};
 }
 
-// The layers and kv heads that the recipe names are the teacher's.
-Status check_layers(const ModelConfig& teacher, const StudentSpec& student) {
+// The layers and kv heads that the recipe names are the student's.
+Status check_layers(const ModelConfig& sizes, const StudentSpec& student) {
   for (size_t i = 0; i < student.layers.size(); ++i) {
     const LayerSpec& spec = student.layers[i];
-    if (spec.layers.back() >= teacher.layers) {
-      return invalid("recipe: student.layers[", i, "] names layer ", spec.layers.back(), "; the model has layers 0 to ", teacher.layers - 1);
+    if (spec.layers.back() >= sizes.layers) {
+      return invalid("recipe: student.layers[", i, "] names layer ", spec.layers.back(), "; the model has layers 0 to ", sizes.layers - 1);
     }
-    if (!spec.heads.empty() && spec.heads.back() >= teacher.kv_heads) {
-      return invalid("recipe: student.layers[", i, "] names kv head ", spec.heads.back(), "; the model has kv heads 0 to ", teacher.kv_heads - 1);
+    if (!spec.heads.empty() && spec.heads.back() >= sizes.kv_heads) {
+      return invalid("recipe: student.layers[", i, "] names kv head ", spec.heads.back(), "; the model has kv heads 0 to ", sizes.kv_heads - 1);
     }
   }
   return {};
@@ -40,9 +41,22 @@ Status check_layers(const ModelConfig& teacher, const StudentSpec& student) {
 
 }  // namespace
 
+Result<ModelConfig> student_sizes(const ModelConfig& teacher, const StudentSpec& student) {
+  if (student.start == "teacher") return teacher;
+  RETORT_TRY(const ModelFiles files, open_model(student.start));
+  const ModelConfig& draft = files.config;
+  if (draft.layers == teacher.layers) return teacher;
+  const auto sizes = [](const ModelConfig& c) {
+    return cat("width ", c.width, ", ", c.heads, " heads, ", c.kv_heads, " kv heads of ", c.head_dim, ", MLPs of ", c.mlp_width, " and ", c.vocab_size, " tokens");
+  };
+  const bool same = sizes(draft) == sizes(teacher) && draft.qkv_bias == teacher.qkv_bias && draft.qk_norm == teacher.qk_norm;
+  if (!same) return invalid("student.start: ", student.start, " has ", sizes(draft), "; the teacher has ", sizes(teacher), ": only the number of layers may differ");
+  return draft;
+}
+
 Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student) {
-  RETORT_RETURN_IF_ERROR(check_layers(teacher, student));
-  ModelConfig config = teacher;
+  RETORT_TRY(ModelConfig config, student_sizes(teacher, student));
+  RETORT_RETURN_IF_ERROR(check_layers(config, student));
   for (int l = 0; l < config.layers; ++l) {
     std::vector<int> rest(size_t(config.kv_heads));
     std::iota(rest.begin(), rest.end(), 0);
@@ -83,6 +97,19 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
       return trains(stage, spec.name, spec.group) && reaches(stage, spec.name);
     });
     if (!any) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
+  }
+  return {};
+}
+
+Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student) {
+  if (student.layers == teacher.layers) return {};
+  const std::string depths = cat(recipe.student.start, " has ", student.layers, " layers, the teacher ", teacher.layers);
+  for (const auto& stage : recipe.stages) {
+    if (!stage.layer_wise()) continue;
+    return invalid("recipe: stage '", stage.name, "' compares layer by layer, and ", depths, ": train it end to end, with logits or ce");
+  }
+  if (recipe.student.keep.kind != KeepSpec::Kind::kNone) {
+    return invalid("recipe: student.keep is ", keep_text(recipe.student.keep), ", and ", depths, ": name its attention with mixer: attention");
   }
   return {};
 }

@@ -1,6 +1,6 @@
 // What a recipe's student is made of before there are any weights: its plan, its tensors, and which of them the stages train.
 //
-// Layer: train, torch-free. Pure functions.
+// Layer: train, torch-free. Nothing is changed; a draft's sizes are read from its folder.
 #pragma once
 
 #include <string>
@@ -10,6 +10,11 @@
 #include "train/recipe.h"
 
 namespace retort::train {
+
+// A student that starts from a folder of another depth than the teacher's is a draft: whole layers of a model (retort shrink), whose body is
+// its own too. Only end-to-end losses can train it. Of a draft what its folder says, of other students the teacher: the sizes that the
+// recipe's mixers are put into. Everything but the depth must be the teacher's.
+Result<ModelConfig> student_sizes(const ModelConfig& teacher, const StudentSpec& student);
 
 // The student with the recipe's mixers in every layer, before any attention is kept: the default's part first, then one for every entry of
 // student.layers that names heads of the layer. Which heads stay attention is only known after measuring.
@@ -21,5 +26,8 @@ bool reaches(const StageSpec& stage, const std::string& tensor);
 
 // Every stage trains something of this student, and every glob of every stage is the name of something.
 Status check_trained(const Recipe& recipe, const ModelConfig& student);
+
+// A draft has no layers that stand beside the teacher's: layer-wise stages and measured attention are refused.
+Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student);
 
 }  // namespace retort::train

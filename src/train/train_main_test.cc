@@ -42,12 +42,14 @@ class TrainMainTest : public ::testing::Test {
 
   // In a child process: signals, limits and torch's threads stay out of the test program. `prepare` runs in the child.
   int run(std::vector<std::string> more, const std::function<void()>& prepare = {}) {
+    const bool named = !more.empty() && more.front().find(".yaml") != std::string::npos;
+    if (!named) more.insert(more.begin(), folder_ / "tiny.yaml");
     std::fflush(nullptr);
     const pid_t child = fork();
     if (child == 0) {
       if (!std::freopen((folder_ / "out.txt").c_str(), "w", stdout) || !std::freopen((folder_ / "err.txt").c_str(), "w", stderr)) _exit(99);
       if (prepare) prepare();
-      std::vector<std::string> words = {"retort-train", "distill", folder_ / "tiny.yaml"};
+      std::vector<std::string> words = {"retort-train", "distill"};
       words.insert(words.end(), more.begin(), more.end());
       const std::pair<std::string, std::string> defaults[] = {{"--teacher", folder_ / "teacher"}, {"--data", folder_ / "corpus.jsonl"}, {"--threads", "2"}};
       for (const auto& [flag, value] : defaults) {
@@ -129,6 +131,78 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   EXPECT_EQ(kept, 2);
   const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / "h/train.json"));
   EXPECT_EQ(train["kept"].size(), 2u);
+}
+
+// Layers of a model of its own, trained end to end against a teacher of another depth.
+TEST_F(TrainMainTest, ADraftHasItsOwnDepthAndStartsFromItsFolder) {
+  ModelConfig config = retort::test::tiny_config();
+  config.layers = 2;
+  config.plan = attention_plan(config);
+  ASSERT_TRUE(retort::test::write_random_model(folder_ / "draft", config, 9).ok());  // not the teacher's values, in the body either
+  retort::test::write_file(folder_ / "draft.yaml", R"(name: draft
+save_init: true
+student: {mixer: attention, start: here}
+data: {held_out: 0.1}
+stages:
+- {name: kd, loss: {logits: {form: kl}}, train: [all], seq: 48, batch: 2, steps: 16, lr: 2e-3, clip: 1, schedule: cosine}
+)");
+  const auto arguments = [&](const std::string& out, std::vector<std::string> more = {}) {
+    std::vector<std::string> words = {folder_ / "draft.yaml", "--out", folder_ / out, "--start", folder_ / "draft"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  ASSERT_EQ(run(arguments("d")), 0) << err();
+  const auto student = open_model(folder_ / "d/student");
+  ASSERT_TRUE(student.ok()) << student.error().message;
+  EXPECT_EQ(student->config.layers, 2);
+  EXPECT_TRUE(is_plain_transformer(student->config));
+  EXPECT_EQ(student->config.provenance["recipe"]["name"], "draft");
+  const auto start = open_model(folder_ / "draft");
+  for (const auto& spec : model_tensors(config)) {
+    const auto given = read_f32(*start->weights->tensor(spec.name)), began = read_f32(*open_model(folder_ / "d/student-init")->weights->tensor(spec.name));
+    ASSERT_EQ(given->size(), began->size());
+    for (size_t i = 0; i < given->size(); ++i) ASSERT_NEAR((*began)[i], (*given)[i], std::abs((*given)[i]) / 256) << spec.name << ", in bf16";
+    EXPECT_NE(tensor_of("d/student", spec.name), tensor_of("d/student-init", spec.name)) << spec.name << " trains";
+  }
+  const auto losses = losses_of("d");
+  ASSERT_EQ(losses.size(), 16u);
+  EXPECT_LT(losses[14] + losses[15], 0.9 * (losses[0] + losses[1]));
+
+  const auto in_pieces = arguments("b", {"--set", "checkpoint_minutes=1e-9"});
+  auto go_on = in_pieces;
+  go_on.push_back("--resume");
+  run_until(in_pieces, SIGKILL, 5);
+  ASSERT_EQ(run(go_on), 0) << err();
+  EXPECT_EQ(weights("b"), weights("d"));
+
+  // What is frozen stays what the folder says, not what the teacher has.
+  ASSERT_EQ(run(arguments("f", {"--set", "kd.train=[mlp]", "--set", "kd.steps=3"})), 0) << err();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight", "model.norm.weight"}) {
+    EXPECT_EQ(tensor_of("f/student", name), tensor_of("d/student-init", name)) << name;
+  }
+  EXPECT_NE(tensor_of("f/student", "model.layers.1.mlp.up_proj.weight"), tensor_of("d/student-init", "model.layers.1.mlp.up_proj.weight"));
+
+  config.mlp_width = 40;
+  ASSERT_TRUE(retort::test::write_random_model(folder_ / "narrow", config).ok());
+  const std::pair<std::vector<std::string>, const char*> wrong[] = {
+      {{"--set", "kd.loss=attn_out"}, "stage 'kd' compares layer by layer"},
+      {{"--keep", "heads:1"}, "student.keep is heads:1"},
+      {{"--start", folder_ / "narrow"}, "only the number of layers may differ"},
+      {{"--set", "student.layers=[{layers: 2, mixer: gla}]"}, "names layer 2; the model has layers 0 to 1"},
+      {{"--mixer", "gla"}, "layer 0 is not mixer 'gla'"}};
+  for (const auto& [flags, what] : wrong) {
+    auto words = arguments("never");
+    if (flags[0] == "--start") words.resize(3);
+    words.insert(words.end(), flags.begin(), flags.end());
+    for (const bool dry : {false, true}) {
+      if (dry) words.push_back("--dry-run");
+      if (dry && std::string(what).find("is not mixer") != std::string::npos) continue;  // the folder's weights are not looked at
+      EXPECT_EQ(run(words), 2) << what;
+      const auto lines = err();
+      EXPECT_NE(lines.find(what), std::string::npos) << lines;
+      EXPECT_FALSE(std::filesystem::exists(folder_ / "never")) << what;
+    }
+  }
 }
 
 TEST_F(TrainMainTest, InterruptedAndKilledAndResumedBitForBit) {

@@ -9,8 +9,8 @@
 #include "base/mapped_file.h"
 #include "base/progress.h"
 #include "base/sha256.h"
-#include "cli/judge/answering.h"
-#include "cli/judge/progress_file.h"
+#include "cli/answering/answering.h"
+#include "cli/answering/progress_file.h"
 #include "cli/output.h"
 
 namespace retort::cli {
@@ -51,7 +51,12 @@ Result<Json> answer(const Prepared& prepared, const OpenedModel& opened, const T
   answering.parallel = options.parallel;
   answering.max_tokens = options.max_tokens > 0 ? options.max_tokens : task.default_max_tokens;
   answering.seed = seed;
-  answering.temperature = [&](size_t q) { return options.temperature.value_or(temperature_of(task, prepared.questions[q])); };
+  answering.strip = true;
+  answering.sampling = [&](size_t q) {
+    return SamplingOptions{options.temperature.value_or(temperature_of(task, prepared.questions[q])), 50, 1.0, 0.0};
+  };
+  std::vector<Conversation> conversations;
+  for (const JudgeQuestion& question : prepared.questions) conversations.push_back(conversation(question));
   const std::string path = answer_path(task, options.out, options.model_id);
   RETORT_RETURN_IF_ERROR(make_folder(path));
   const Json settings = {{"model_id", options.model_id}, {"identity", opened.model->identity()}, {"weights", model.weights},
@@ -66,7 +71,7 @@ Result<Json> answer(const Prepared& prepared, const OpenedModel& opened, const T
   Progress progress(task.name, int64_t(todo.size()));
   AnsweringWork work;
   int64_t done = 0;
-  RETORT_RETURN_IF_ERROR(answer_questions(opened, tokenizer, prepared.questions, todo, answering, work, [&](size_t q, const JudgeAnswer& made) {
+  RETORT_RETURN_IF_ERROR(answer_all(opened, tokenizer, conversations, todo, answering, work, [&](size_t q, const Answer& made) {
     progress.update(++done, cat(work.made_tokens, " tokens made"));
     return partial.add(q, answer_json(task, prepared.questions[q], made, options.model_id));
   }));

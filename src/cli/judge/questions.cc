@@ -81,7 +81,13 @@ double temperature_of(const JudgeTask& task, const JudgeQuestion& question) {
   return is_one_of({"stem", "humanities"}) ? 0.1 : 0.7;  // what FastChat does not know is 0.7 there too
 }
 
-Json answer_json(const JudgeTask& task, const JudgeQuestion& question, const JudgeAnswer& answer, const std::string& model) {
+Conversation conversation(const JudgeQuestion& question) {
+  Conversation out;
+  for (const std::string& turn : question.turns) out.push_back({{"user", turn}});
+  return out;
+}
+
+Json answer_json(const JudgeTask& task, const JudgeQuestion& question, const Answer& answer, const std::string& model) {
   if (task.benchmark == JudgeBenchmark::kAlpacaEval) {
     Json out = {{"instruction", question.turns[0]}, {"output", answer.turns[0]}, {"generator", model}};
     if (!question.dataset.empty()) out["dataset"] = question.dataset;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/answering/answering.h"
 #include "eval/tasks/task.h"
 
 namespace retort::cli {
@@ -35,12 +36,11 @@ Result<std::vector<JudgeQuestion>> read_questions(const JudgeTask& task, const s
 // FastChat's temperatures: 0.7 for writing and roleplay, 0.1 for stem and humanities, 0 where there is one right answer.
 double temperature_of(const JudgeTask& task, const JudgeQuestion& question);
 
-struct JudgeAnswer {
-  std::vector<std::string> turns;
-  double time = 0;  // seconds since 1970
-};
+// The question as it is asked.
+Conversation conversation(const JudgeQuestion& question);
+
 // One answer as the file has it. The same question, model and answer give the same answer_id.
-harness::Json answer_json(const JudgeTask& task, const JudgeQuestion& question, const JudgeAnswer& answer, const std::string& model);
+harness::Json answer_json(const JudgeTask& task, const JudgeQuestion& question, const Answer& answer, const std::string& model);
 // The whole file: a line each, or a list.
 std::string answer_file(const JudgeTask& task, const std::vector<harness::Json>& answers);
 // Where the benchmark's own scripts look for it: mt_bench/model_answer/MODEL.jsonl, MODEL/model_outputs.json.

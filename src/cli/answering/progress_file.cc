@@ -1,4 +1,4 @@
-#include "cli/judge/progress_file.h"
+#include "cli/answering/progress_file.h"
 
 #include <filesystem>
 
