@@ -111,10 +111,11 @@ class TorchBackend : public Backend {
   }
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
-    StageContext context{teacher_, student_, pool_, {}};
+    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config)};
     for (Leaf& leaf : leaves_) {
-      const bool trained = trains_leaf(stage, leaf);
+      const bool trained = trains_leaf(stage, context.reached, leaf);
       leaf.value.set_requires_grad(trained);
+      if (leaf.gradient.defined()) leaf.gradient.zero_();
       if (trained) context.leaves.push_back(&leaf);
     }
     if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
@@ -250,8 +251,8 @@ class TorchBackend : public Backend {
     return validate_plan(config);
   }
 
-  bool trains_leaf(const StageSpec& stage, const Leaf& leaf) const {
-    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reaches(stage, s.name); });
+  static bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) {
+    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reached.contains(s.name); });
   }
 
   // Gives the student tensors of its own wherever a stage may change them, a draft all, and lists them.

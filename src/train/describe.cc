@@ -4,6 +4,7 @@
 #include "base/format.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
+#include "train/reach.h"
 #include "train/run.h"
 #include "train/schedule.h"
 #include "train/student_plan.h"
@@ -16,11 +17,13 @@ using Json = nlohmann::ordered_json;
 constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, average
 constexpr int kBytesPerWeight = 4;
 
-Json describe_stage(const StageSpec& stage, const std::vector<TensorSpec>& tensors) {
+Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
+  const Reached within = reached(stage, student);
   int64_t trained = 0, count = 0;
-  for (const auto& spec : tensors) {
-    if (!trains(stage, spec.name, spec.group)) continue;
-    trained += spec.count();
+  for (const auto& spec : model_tensors(student)) {
+    const auto found = within.find(spec.name);
+    if (found == within.end() || !trains(stage, spec.name, spec.group)) continue;
+    for (const ElementRange& range : found->second) trained += range.count;
     ++count;
   }
   Json losses = Json::array();
@@ -44,6 +47,7 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
   RETORT_TRY(const auto files, open_model(teacher));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
   RETORT_RETURN_IF_ERROR(check_depth(recipe, files.config, student));
+  RETORT_RETURN_IF_ERROR(check_losses(recipe, student));
   if (recipe.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe, student));
   const auto tensors = model_tensors(student);
   int64_t parameters = 0, teacher_parameters = 0;
@@ -55,7 +59,7 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
   }
   int64_t most = 0;
   for (const auto& stage : recipe.stages) {
-    stages.push_back(describe_stage(stage, tensors));
+    stages.push_back(describe_stage(stage, student));
     most = std::max(most, stages.back()["optimizer_bytes"].get<int64_t>());
   }
   return Json{{"name", recipe.name},

@@ -74,6 +74,10 @@ using OutAndNorm = std::pair<at::Tensor, at::Tensor>;
 OutAndNorm attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int heads, int kv_heads, const WindowConfig& window,
                      const std::vector<Sequence>& sequences, Numeric numeric);
 
+// What attention() multiplies one sequence's values with, in the type of its arguments: q[n, T, d], k[n or 1, T, d] -> softmax [n, T, T] and the
+// logarithms of its sums [n, T].
+OutAndNorm attention_matrix(const at::Tensor& q, const at::Tensor& k, const WindowConfig& window);
+
 // The recurrence of mixer.h without its skip. q[T, H*K], k[T, G*K], v[T, G*V], log_decay and offset (a constant) may be undefined.
 OutAndNorm recurrence(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       const at::Tensor& log_decay, const at::Tensor& offset, const std::vector<Sequence>& sequences, Numeric numeric);

@@ -56,18 +56,17 @@ struct AttentionFunction : Function<AttentionFunction> {
   }
 };
 
-// One sequence: q[H, n, d], k and v[H, n, .] repeated per query head -> {[H, n, V], [H, n]}.
-OutAndNorm formula(const Tensor& q, const Tensor& k, const Tensor& v, const WindowConfig& window) {
+}  // namespace
+
+OutAndNorm attention_matrix(const Tensor& q, const Tensor& k, const WindowConfig& window) {
   const int64_t n = q.size(1);
   const Tensor t = at::arange(n).unsqueeze(1), s = at::arange(n).unsqueeze(0);
   Tensor seen = s.le(t);
   if (window.size > 0) seen = seen & (s.gt(t - window.size) | s.lt(window.sinks));
-  const Tensor scores = (at::bmm(q, k.transpose(1, 2)) / std::sqrt(double(q.size(2))))
+  const Tensor scores = (at::matmul(q, k.transpose(1, 2)) / std::sqrt(double(q.size(2))))
                             .masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
-  return {at::bmm(scores.softmax(2), v), scores.logsumexp(2)};
+  return {scores.softmax(2), scores.logsumexp(2)};
 }
-
-}  // namespace
 
 OutAndNorm attention(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads, const WindowConfig& window,
                      const std::vector<Sequence>& sequences, Numeric numeric) {
@@ -80,8 +79,8 @@ OutAndNorm attention(const Tensor& q, const Tensor& k, const Tensor& v, int head
     const auto split = [&](const Tensor& x, int n) {
       return x.narrow(0, s.begin, s.size).reshape({s.size, n, -1}).transpose(0, 1).repeat_interleave(heads / n, 0);
     };
-    auto [out, norm] = formula(split(q, heads), split(k, kv_heads), split(v, kv_heads), window);
-    outs.push_back(out.transpose(0, 1).reshape({s.size, -1}));
+    const auto [weights, norm] = attention_matrix(split(q, heads), split(k, kv_heads), window);
+    outs.push_back(at::bmm(weights, split(v, kv_heads)).transpose(0, 1).reshape({s.size, -1}));
     norms.push_back(norm.t());
   }
   return {at::cat(outs), at::cat(norms)};

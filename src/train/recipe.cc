@@ -23,8 +23,11 @@ struct Named {
 };
 
 constexpr Named kLosses[] = {{"attn_out", int(LossKind::kAttnOut)}, {"hidden", int(LossKind::kHidden)},
+                             {"matrix", int(LossKind::kMatrix)}, {"attn_xent", int(LossKind::kAttnXent)},
                              {"logits", int(LossKind::kLogits)}, {"ce", int(LossKind::kCe)}};
 constexpr Named kLayerForms[] = {{"relative", int(LossForm::kRelative)}, {"l2", int(LossForm::kL2)}, {"mse", int(LossForm::kMse)}};
+constexpr Named kMatrixForms[] = {{"frobenius", int(LossForm::kFrobenius)}, {"mse", int(LossForm::kMse)}};
+constexpr Named kPlaces[] = {{"output", 0}, {"heads", 1}};
 constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm::kSoftCe)}};
 constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
@@ -53,7 +56,19 @@ const char* name_of(std::span<const Named> known, Enum value) {
   return "none";
 }
 
-bool is_layer_loss(LossKind kind) { return kind == LossKind::kAttnOut || kind == LossKind::kHidden; }
+bool is_layer_loss(LossKind kind) {
+  return kind == LossKind::kAttnOut || kind == LossKind::kHidden || kind == LossKind::kMatrix || kind == LossKind::kAttnXent;
+}
+
+std::span<const Named> forms_of(LossKind kind) {
+  switch (kind) {
+    case LossKind::kAttnOut:
+    case LossKind::kHidden: return kLayerForms;
+    case LossKind::kMatrix: return kMatrixForms;
+    case LossKind::kLogits: return kLogitForms;
+    default: return {};
+  }
+}
 
 LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::Node& node, const std::string& key) {
   LossSpec loss;
@@ -61,6 +76,8 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   choose(source, name_node, key, "loss", kLosses, name, loss.kind);
   if (!source.status.ok()) return loss;
   if (loss.kind == LossKind::kHidden) loss.form = LossForm::kL2;
+  if (loss.kind == LossKind::kMatrix) loss.form = LossForm::kFrobenius;
+  if (loss.kind == LossKind::kAttnXent) loss.form = LossForm::kSoftCe;
   if (loss.kind == LossKind::kLogits) loss.form = LossForm::kKl;
   if (loss.kind == LossKind::kCe) loss.form = LossForm::kHard;
   const std::string what = "loss '" + name + "'";
@@ -72,12 +89,17 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   }
   YamlFields fields(source, node, key, what);
   fields.number("weight", loss.weight, 0, 1e9);
-  if (loss.kind != LossKind::kCe) {
+  if (const auto forms = forms_of(loss.kind); !forms.empty()) {
     std::string form;
     fields.text("form", form);
-    const auto forms = is_layer_loss(loss.kind) ? std::span<const Named>(kLayerForms) : std::span<const Named>(kLogitForms);
     if (!form.empty()) choose(source, fields.take("form"), key + ".form", "form of a loss", forms, form, loss.form);
   }
+  if (loss.kind == LossKind::kAttnOut) {
+    std::string place;
+    fields.text("at", place);
+    if (!place.empty()) choose(source, fields.take("at"), key + ".at", "place", kPlaces, place, loss.at_heads);
+  }
+  if (loss.kind == LossKind::kHidden) fields.whole("gap", loss.gap, 1, 1 << 16);
   if (loss.kind == LossKind::kLogits) {
     fields.number("temperature", loss.temperature, 1e-3, 1e3);
     std::string reduction;
@@ -105,7 +127,7 @@ void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& l
   }
   const auto layered = std::count_if(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
   if (layered != 0 && layered != int64_t(losses.size())) {
-    source.fail(node, stage.key_of("loss"), "attn_out and hidden feed every layer from the teacher, logits and ce run the student end to end: "
+    source.fail(node, stage.key_of("loss"), "attn_out, hidden, matrix and attn_xent feed every layer from the teacher, logits and ce run the student end to end: "
                 "they cannot share a stage; make two");
   }
 }
@@ -460,6 +482,7 @@ const char* loss_name(LossKind kind) { return name_of(kLosses, kind); }
 
 const char* form_name(LossForm form) {
   if (form == LossForm::kHard) return "hard";
+  if (form == LossForm::kFrobenius) return name_of(kMatrixForms, form);
   const bool logits = form == LossForm::kKl || form == LossForm::kSoftCe;
   return name_of(logits ? std::span<const Named>(kLogitForms) : std::span<const Named>(kLayerForms), form);
 }

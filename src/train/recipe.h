@@ -26,10 +26,11 @@
 
 namespace retort::train {
 
-enum class LossKind { kAttnOut, kHidden, kLogits, kCe };
-// kMse: mean of squares. kL2: mean norm over D (recipes: attn_out divides by sqrt(D)). kRelative: ||y^ - y||^2 / ||y||^2 over the
-// whole batch, per layer. kKl, kSoftCe: between the two distributions.
-enum class LossForm { kMse, kL2, kRelative, kKl, kSoftCe, kHard };
+// kMatrix: mixing matrices against the teacher's attention matrices. kAttnXent: the same as distributions, row by row.
+enum class LossKind { kAttnOut, kHidden, kMatrix, kAttnXent, kLogits, kCe };
+// kMse: mean of squares. kL2: mean norm over D, of attn_out divided by sqrt(D). kRelative: ||y^ - y||^2 / ||y||^2 over the whole
+// batch, per layer. kFrobenius: mean norm of a matrix. kKl, kSoftCe: between two distributions.
+enum class LossForm { kMse, kL2, kRelative, kFrobenius, kKl, kSoftCe, kHard };
 enum class Reduction { kTokenMean, kBatchMean };
 
 struct LossSpec {
@@ -38,6 +39,8 @@ struct LossSpec {
   double weight = 1.0;
   double temperature = 1.0;                      // logits
   Reduction reduction = Reduction::kTokenMean;   // logits
+  bool at_heads = false;                         // attn_out: before the output projection
+  int gap = 1;                                   // hidden: consecutive student blocks, compared behind the last
 };
 
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
@@ -149,7 +152,7 @@ std::string keep_text(const KeepSpec& keep);
 Result<std::vector<int>> parse_numbers(const std::string& text);
 std::string numbers_text(const std::vector<int>& numbers);
 
-const char* loss_name(LossKind kind);            // attn_out, hidden, logits, ce
+const char* loss_name(LossKind kind);            // attn_out, hidden, matrix, attn_xent, logits, ce
 const char* form_name(LossForm form);
 const char* schedule_name(ScheduleKind kind);
 

@@ -152,6 +152,31 @@ TEST(Recipe, BadInputIsOneLineWithFileAndLine) {
   EXPECT_FALSE(parse_recipe(std::string("\x00\x01\xff\xfe", 4), "a.yaml").ok());
 }
 
+TEST(Recipe, LayerWiseLosses) {
+  const Recipe r = good({{"align.loss", "{matrix: {form: mse, weight: 2}, attn_xent: 0.5, attn_out: {at: heads, form: mse, weight: 1000}, hidden: {gap: 3}}", "--set ..."}});
+  const StageSpec& stage = r.stages[0];
+  ASSERT_EQ(stage.losses.size(), 4u);
+  EXPECT_TRUE(stage.layer_wise());
+  EXPECT_EQ(stage.find(LossKind::kMatrix)->form, LossForm::kMse);
+  EXPECT_EQ(stage.find(LossKind::kMatrix)->weight, 2);
+  EXPECT_EQ(stage.find(LossKind::kAttnXent)->weight, 0.5);
+  EXPECT_TRUE(stage.find(LossKind::kAttnOut)->at_heads);
+  EXPECT_EQ(stage.find(LossKind::kHidden)->gap, 3);
+  EXPECT_EQ(stage.find(LossKind::kHidden)->form, LossForm::kL2);
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(r).dump(1));
+  EXPECT_EQ(good({{"align.loss", "matrix", "--set ..."}}).stages[0].losses[0].form, LossForm::kFrobenius);
+  EXPECT_FALSE(good().stages[0].losses[0].at_heads);
+  const std::string from = "{attn_out: {form: relative}}";
+  expect_has(error_of(from, "{matrix: {form: l2}}"), {"a.yaml:8", "'l2'"});
+  expect_has(error_of(from, "{matrix: {gap: 2}}"), {"a.yaml:8", "unknown key 'gap'"});
+  expect_has(error_of(from, "{attn_xent: {form: mse}}"), {"a.yaml:8", "unknown key 'form'"});
+  expect_has(error_of(from, "{attn_out: {at: head}}"), {"a.yaml:8", "unknown place 'head'", "heads"});
+  expect_has(error_of(from, "{hidden: {gap: 0}}"), {"a.yaml:8", "'gap' is '0'"});
+  expect_has(error_of(from, "{matrix: 1, ce: 1}"), {"a.yaml:8", "matrix and attn_xent", "cannot share a stage"});
+}
+
 TEST(Recipe, AWarmUpFitsItsStage) {
   const auto wrong = [](const char* key, const char* value) {
     const auto r = parse_recipe(kGood, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});

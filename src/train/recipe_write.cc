@@ -28,7 +28,9 @@ Json losses_json(const std::vector<LossSpec>& losses) {
   Json out = Json::object();
   for (const auto& loss : losses) {
     Json fields = {{"weight", loss.weight}};
-    if (loss.kind != LossKind::kCe) fields["form"] = form_name(loss.form);
+    if (loss.kind != LossKind::kCe && loss.kind != LossKind::kAttnXent) fields["form"] = form_name(loss.form);
+    if (loss.kind == LossKind::kAttnOut) fields["at"] = loss.at_heads ? "heads" : "output";
+    if (loss.kind == LossKind::kHidden) fields["gap"] = loss.gap;
     if (loss.kind == LossKind::kLogits) {
       fields["temperature"] = loss.temperature;
       fields["reduction"] = loss.reduction == Reduction::kTokenMean ? "token_mean" : "batch_mean";

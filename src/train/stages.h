@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "train/reach.h"
 #include "train/stage.h"
 #include "train/torch_model.h"
 
@@ -33,9 +34,11 @@ struct StageContext {
   TorchModel& student;
   ThreadPool& pool;
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
+  Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
 };
 
-std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise);
+// `reached` null: everything.
+std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise, const Reached* reached = nullptr);
 
 std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);

@@ -6,6 +6,7 @@
 
 #include "io/model_files.h"
 #include "mixers/list.h"
+#include "train/reach.h"
 
 namespace retort::train {
 namespace {
@@ -23,6 +24,16 @@ std::string group_names() {
 
 Part part_of(const MixerSpec& spec, const std::vector<int>& kv_heads) {
   return {spec.mixer, kv_heads, spec.mixer == Attention::kName ? WindowConfig() : spec.window, spec.config};
+}
+
+std::string mixers_whose_rows_sum_to_one() {
+  std::string out;
+  for_each_mixer([&](auto tag) {
+    Part part;
+    part.mixer = decltype(tag)::type::kName;
+    if (rows_sum_to_one(part)) out += (out.empty() ? "" : ", ") + part.mixer;
+  });
+  return out;
 }
 
 // The layers and kv heads that the recipe names are the student's.
@@ -76,12 +87,6 @@ Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& 
   return config;
 }
 
-bool reaches(const StageSpec& stage, const std::string& tensor) {
-  if (!stage.layer_wise()) return true;
-  const auto has = [&](const char* piece) { return tensor.find(piece) != std::string::npos; };
-  return has(".mixer.") || has(".self_attn.") || has(".input_layernorm.") || (has("model.layers.") && stage.find(LossKind::kHidden));
-}
-
 Status check_trained(const Recipe& recipe, const ModelConfig& student) {
   const auto tensors = model_tensors(student);
   for (const auto& stage : recipe.stages) {
@@ -93,8 +98,9 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
         return invalid("recipe: ", stage.name, ".train: no tensor of this student is called '", pattern, "', and the groups are: ", group_names());
       }
     }
+    const Reached within = reached(stage, student);
     const bool any = std::any_of(tensors.begin(), tensors.end(), [&](const TensorSpec& spec) {
-      return trains(stage, spec.name, spec.group) && reaches(stage, spec.name);
+      return trains(stage, spec.name, spec.group) && within.contains(spec.name);
     });
     if (!any) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
   }
@@ -110,6 +116,32 @@ Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const Model
   }
   if (recipe.student.keep.kind != KeepSpec::Kind::kNone) {
     return invalid("recipe: student.keep is ", keep_text(recipe.student.keep), ", and ", depths, ": name its attention with mixer: attention");
+  }
+  return {};
+}
+
+Status check_losses(const Recipe& recipe, const ModelConfig& student) {
+  for (const auto& stage : recipe.stages) {
+    for (const auto& loss : stage.losses) {
+      const std::string where = cat("recipe: ", stage.name, ".loss.", loss_name(loss.kind));
+      if (loss.kind == LossKind::kHidden && student.layers % loss.gap != 0) {
+        return invalid(where, ".gap is ", loss.gap, ", which does not divide the ", student.layers, " layers of the model; 1 always does");
+      }
+      const bool matrices = loss.kind == LossKind::kMatrix, rows = loss.kind == LossKind::kAttnXent;
+      if (!matrices && !rows) continue;
+      for (int l = 0; l < student.layers; ++l) {
+        for (const Part& part : student.plan[size_t(l)].parts) {
+          if (!mixes_by_matrix(part)) {
+            return invalid(where, ": mixer '", part.mixer, "' of layer ", l, " has no mixing matrix per head, as every channel has a decay of its own; "
+                           "use attn_out or hidden");
+          }
+          if (rows && !rows_sum_to_one(part)) {
+            return invalid(where, ": rows of the mixing matrix of mixer '", part.mixer, "' (layer ", l, ") do not sum to 1; use matrix, or one of ",
+                           mixers_whose_rows_sum_to_one());
+          }
+        }
+      }
+    }
   }
   return {};
 }

@@ -20,14 +20,12 @@ Result<ModelConfig> student_sizes(const ModelConfig& teacher, const StudentSpec&
 // student.layers that names heads of the layer. Which heads stay attention is only known after measuring.
 Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student);
 
-// Whether the losses of the stage depend on the tensor. Layer-wise ones: on a layer's mixers and the norm before them, and on its MLP where
-// a loss is taken after it.
-bool reaches(const StageSpec& stage, const std::string& tensor);
-
 // Every stage trains something of this student, and every glob of every stage is the name of something.
 Status check_trained(const Recipe& recipe, const ModelConfig& student);
 
 // A draft has no layers that stand beside the teacher's: layer-wise stages and measured attention are refused.
 Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student);
+// Every loss of every stage exists for this student: mixers have the matrices that losses compare, and gaps fit its layers.
+Status check_losses(const Recipe& recipe, const ModelConfig& student);
 
 }  // namespace retort::train
