@@ -117,7 +117,7 @@ TEST_F(PreferenceTest, LossAndGradientAreTheFormula) {
       EXPECT_NEAR(got.result.measures[1].value, want.chosen, 1e-10);
       EXPECT_NEAR(got.result.measures[2].value, want.rejected, 1e-10);
       EXPECT_GT(std::fabs(want.loss - std::log(2.0)), 1e-3) << "the formula has something to say";
-      const auto [given, measured] = fake::slopes(*value, got.gradient, [&] { return 0.7 * expected(student_, against, batch, 0.3).loss; });
+      const auto [given, measured] = fake::slopes(*value, got.gradient, [&] { return 0.7 * expected(student_, against, batch, 0.3).loss; }, 1e-6);
       EXPECT_GT(std::fabs(measured), 1e-6);
       EXPECT_NEAR(given, measured, 1e-5 * std::fabs(measured));
       value->requires_grad_(false);
