@@ -160,7 +160,9 @@ TEST_F(DistilTest, BatchMeanIsTheTokenMeanTimesTheRowsLength) {
   at::Tensor& query = student_.layers[1][0].values[0];
   const Step token = step(stage_of({logits(LossForm::kKl, LossMask::kAll)}), query, batch_),
              row = step(stage_of({logits(LossForm::kKl, LossMask::kAll, 1, 1, Reduction::kBatchMean)}), query, batch_);
-  EXPECT_TRUE(row.gradient.allclose(token.gradient * kSeq, 1e-5, 1e-9));
+  const double size = row.gradient.norm().item<double>(), apart = (row.gradient - token.gradient * kSeq).norm().item<double>();
+  EXPECT_GT(size, 0);
+  EXPECT_LT(apart, 1e-6 * size);
 }
 
 TEST_F(DistilTest, ABatchWithoutLabelsMovesNothing) {
@@ -177,13 +179,13 @@ TEST_F(DistilTest, AShareOfTheLabelsIsAShareOfTheLabels) {
   StageSpec stage = stage_of({ce(LossMask::kLabels)});
   stage.logit_fraction = 0.5;
   double mean = 0;
-  for (uint64_t seed = 0; seed < 200; ++seed) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
     Leaf leaf{query.requires_grad_(), at::zeros_like(query), 1};
     StepContext context;
     context.seed = seed;
     const auto result = make_logit_stage(stage, {teacher_, student_, pool_, {&leaf}})->step(batch_, context);
     ASSERT_TRUE(result.ok());
-    mean += result->loss / 200;
+    mean += result->loss / 60;
   }
   query.requires_grad_(false);
   EXPECT_NEAR(mean, expected({ce(LossMask::kLabels)}, batch_), 0.05 * mean);
