@@ -3,9 +3,9 @@
 //
 // Layer: train, torch-free. Belongs to one loop.
 //
-// Without weights all sources are one, so that each has its share by size. With weights the next item is of the source that is
-// furthest behind its share of the tokens so far, the first of several: at every moment a source lacks less than one item. A
-// source that runs out begins its next epoch, whatever the others do.
+// Without weights all sources are one, so that each has its share by size. With weights the next item is of the source that has the
+// fewest tokens for its weight so far, the first of several: at every moment a source lacks at most its share of one item of each other
+// source. A source that runs out begins its next epoch, whatever the others do.
 #pragma once
 
 #include <cstdint>
