@@ -6,7 +6,8 @@ usage: serve_load.py RETORT MODEL [--clients 100] [--seconds 60] [--requests 24]
 
 Each of `clients` (at most 2,000) asks again and again, for `seconds` (at most 3,600), one of `requests` different requests of mixed lengths;
 each of those was asked alone before. A share `rough` of the turns is none: the client leaves in mid-stream, reads slowly, or sends nonsense.
-With `--watch N` the server's memory is printed every N seconds. Refusals (429, 503) are counted, waited for as Retry-After says, and no error. Exit code 1 when a reply was wrong.
+With `--watch N` the server's memory is printed every N seconds. The server's own time limit is ten hours unless the flags say
+otherwise: an answer that it cut short would look wrong. Refusals (429, 503) are counted, waited for as Retry-After says, and no error. Exit code 1 when a reply was wrong.
 """
 import argparse
 import asyncio
@@ -169,7 +170,7 @@ def main():
     arguments.seconds = min(arguments.seconds, 3600)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    server = subprocess.Popen([arguments.retort, "serve", arguments.model, "--port", "0", *theirs], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([arguments.retort, "serve", arguments.model, "--port", "0", "--timeout", "36000", *theirs], stderr=subprocess.PIPE, text=True)
     try:
         line = server.stderr.readline()
         found = re.search(r"http://127.0.0.1:(\d+)", line)

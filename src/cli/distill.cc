@@ -20,7 +20,7 @@ class Distill : public Command {
   void add_flags(CLI::App& app) override {
     app.add_option("RECIPE", recipe_, "recipe or plan, such as recipes/align.yaml, recipes/quickstart.yaml");
     app.add_option("--teacher", options_.teacher, "the teacher: a Hugging Face folder or a .gguf file");
-    app.add_option("--data", options_.data, "text: .jsonl with \"text\", .txt; also .gz, .zst; several files")->expected(1, -1);
+    app.add_option("--data", options_.data, "text, chats, pairs of answers: .jsonl, .txt; also .gz, .zst; several files")->expected(1, -1);
     app.add_option("--eval-data", eval_data_, "plans: NAME=FILE, another kind of text to measure on")->expected(1, -1);
     app.add_option("-o,--out", options_.out, "folder of the run");
     app.add_flag("--resume", options_.resume, "go on with the run in --out (plans always do)");

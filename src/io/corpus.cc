@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/path.h"
+#include "io/corpus_record.h"
 #include "io/corpus_stream.h"
 #include "io/utf8.h"
 
@@ -40,37 +41,6 @@ Status check_text(std::string_view text, const std::string& where) {
     return invalid(where, ": not valid UTF-8 at byte ", bad);
   }
   return {};
-}
-
-// "content" is a string, or a list of parts of which the texts count.
-Result<std::string> message_content(const json& content, const std::string& where) {
-  if (content.is_string()) return content.get<std::string>();
-  if (content.is_null()) return std::string();
-  if (!content.is_array()) return invalid(where, ".content: a string or a list of parts is expected");
-  std::string out;
-  for (const json& part : content) {
-    if (!part.is_object() || !part.contains("text") || !part["text"].is_string()) {
-      return invalid(where, ".content: a part without \"text\"");
-    }
-    out += part["text"].get<std::string>();
-  }
-  return out;
-}
-
-Result<std::vector<ChatMessage>> read_messages(const json& list, const std::string& where) {
-  if (!list.is_array() || list.empty()) return invalid(where, ": \"messages\" must be a list of at least one message");
-  std::vector<ChatMessage> out;
-  for (size_t i = 0; i < list.size(); ++i) {
-    const std::string here = cat(where, ": messages[", i, "]");
-    if (!list[i].is_object() || !list[i].contains("role") || !list[i]["role"].is_string() || !list[i].contains("content")) {
-      return invalid(here, ": {\"role\": \"...\", \"content\": \"...\"} is expected");
-    }
-    ChatMessage message;
-    message.role = list[i]["role"].get<std::string>();
-    RETORT_TRY(message.content, message_content(list[i]["content"], here));
-    out.push_back(std::move(message));
-  }
-  return out;
 }
 
 }  // namespace
@@ -147,16 +117,8 @@ struct CorpusReader::Impl {
     document.where = cat(path, ":", line);
     RETORT_RETURN_IF_ERROR(check_text(text, document.where));
     const json record = json::parse(text, nullptr, false);
-    if (!record.is_object()) return invalid(document.where, ": not a JSON object");
-    if (record.contains("text")) {
-      if (!record["text"].is_string()) return invalid(document.where, ": \"text\" must be a string");
-      document.text = record["text"].get<std::string>();
-    } else if (record.contains("messages")) {
-      RETORT_TRY(document.messages, read_messages(record["messages"], document.where));
-      RETORT_RETURN_IF_ERROR(render(document));
-    } else {
-      return invalid(document.where, ": neither \"text\" nor \"messages\"");
-    }
+    RETORT_RETURN_IF_ERROR(read_record(record, document.where, document));
+    if (!document.messages.empty()) RETORT_RETURN_IF_ERROR(render(document));
     return std::optional<CorpusDocument>(std::move(document));
   }
 

@@ -16,7 +16,8 @@ namespace retort {
 
 struct CorpusDocument {
   std::string text;                   // of a chat: what render_chat made of it, else its contents with blank lines between
-  std::vector<ChatMessage> messages;  // a chat's; otherwise empty
+  std::vector<ChatMessage> messages;  // a chat's, or of a preference pair the prompt and the chosen answer; otherwise empty
+  std::vector<ChatMessage> rejected;  // a pair's: the same prompt and the other answer; otherwise empty
   std::string where;                  // "corpus.jsonl:12"
 };
 
@@ -26,7 +27,9 @@ struct CorpusOptions {
   size_t max_total_bytes = size_t(8) << 30;  // read_corpus only
 };
 
-// A line of a .jsonl has "text", or "messages": [{"role", "content"}, ...]; other keys are ignored.
+// A line of a .jsonl has "text"; or "messages": [{"role", "content"}, ...]; or "prompt" and "response"; or, as a preference pair,
+// "chosen" and "rejected" with "prompt". A prompt is a string (the user's) or messages; chosen and rejected are strings, messages of
+// the assistant that follow the prompt, or whole conversations that differ in their last message only. Other keys are ignored.
 // Errors name file and line: binary data, invalid UTF-8, bad JSON, a missing field, a broken archive, no document at all.
 class CorpusReader {
  public:

@@ -4,6 +4,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -64,6 +65,39 @@ TEST(Corpus, ReadsLinesPlainAndPacked) {
   }
 }
 
+std::string said(const std::vector<ChatMessage>& messages) {
+  std::string out;
+  for (const auto& m : messages) out += m.role + ":" + m.content + "|";
+  return out;
+}
+
+TEST(Corpus, TheKeysOfALineSayWhatItIs) {
+  struct Case {
+    const char *line, *messages, *rejected;
+  };
+  const Case cases[] = {
+      {R"({"prompt": "q", "response": "r"})", "user:q|assistant:r|", ""},
+      {R"({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "response": "r"})", "system:s|user:q|assistant:r|", ""},
+      {R"({"prompt": "q", "chosen": "good", "rejected": "bad"})", "user:q|assistant:good|", "user:q|assistant:bad|"},
+      {R"({"prompt": "q", "chosen": [{"role": "assistant", "content": "good"}], "rejected": "bad"})", "user:q|assistant:good|", "user:q|assistant:bad|"},
+      // As UltraFeedback has them: whole conversations, and other keys beside.
+      {R"({"prompt": "q", "messages": [{"role": "user", "content": "x"}], "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "good"}],
+           "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "bad"}], "score_chosen": 8.5})",
+       "user:q|assistant:good|", "user:q|assistant:bad|"},
+      {R"({"text": "t", "messages": 5, "prompt": "q"})", "", ""},
+  };
+  for (const Case& c : cases) {
+    std::string line = c.line;
+    line.erase(std::remove(line.begin(), line.end(), '\n'), line.end());
+    const Read got = read(line, "x.jsonl");
+    ASSERT_EQ(got.error, "") << line;
+    ASSERT_EQ(got.documents.size(), 1u);
+    EXPECT_EQ(said(got.documents[0].messages), c.messages) << line;
+    EXPECT_EQ(said(got.documents[0].rejected), c.rejected) << line;
+  }
+  EXPECT_EQ(read(cases[2].line, "x.jsonl").documents[0].text, "q\n\ngood") << "who only reads text reads the chosen answer";
+}
+
 TEST(Corpus, ManyLinesAcrossChunks) {
   std::string content;
   for (int i = 0; i < 20000; ++i) content += "{\"text\": \"" + std::string(size_t(i % 100), 'x') + std::to_string(i) + "\"}\n";
@@ -87,7 +121,7 @@ TEST(Corpus, ErrorsSayWhere) {
       {"\n \n", "x.jsonl", "empty"},
       {"", "x.txt", "empty"},
       {"{\"text\": \"a\"}\n{\"text\": 5}", "x.jsonl", "x.jsonl:2: \"text\""},
-      {"{\"text\": \"a\"}\n{\"txt\": \"b\"}", "x.jsonl", "x.jsonl:2: neither"},
+      {"{\"text\": \"a\"}\n{\"txt\": \"b\"}", "x.jsonl", "x.jsonl:2: no key that says what it is; expected \"text\", \"messages\", \"prompt\" with \"response\""},
       {"{\"text\": \"a\"}\n{\"text\": \"b\"", "x.jsonl", "x.jsonl:2: not a JSON"},
       {"{\"text\": \"\xff\"}", "x.jsonl", "x.jsonl:1: not valid UTF-8 at byte 10"},
       {std::string("{\"text\": \"\0\"}", 12), "x.jsonl", "x.jsonl:1: binary data"},
@@ -96,6 +130,14 @@ TEST(Corpus, ErrorsSayWhere) {
       {"{\"messages\": []}", "x.jsonl", "messages"},
       {"{\"messages\": [{\"role\": \"user\"}]}", "x.jsonl", "messages[0]"},
       {"{\"messages\": [{\"role\": \"user\", \"content\": 5}]}", "x.jsonl", "messages[0].content"},
+      {R"({"prompt": "q"})", "x.jsonl", "x.jsonl:1: no key that says what it is"},
+      {R"({"prompt": 3, "response": "r"})", "x.jsonl", "x.jsonl:1: \"prompt\" must be a string or a list of messages"},
+      {R"({"prompt": "q", "response": null})", "x.jsonl", "\"response\" must be a string"},
+      {R"({"prompt": "q", "chosen": "r"})", "x.jsonl", "x.jsonl:1: \"chosen\" without \"rejected\""},
+      {R"({"chosen": "r", "rejected": "s"})", "x.jsonl", "x.jsonl:1: no \"prompt\""},
+      {R"({"prompt": "q", "chosen": [{"role": "user", "content": "q"}], "rejected": "s"})", "x.jsonl", "the last message of \"chosen\" must be the assistant's"},
+      {R"({"prompt": "q", "chosen": "r", "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "s"}]})", "x.jsonl",
+       "differ before their last messages"},
   };
   for (const auto& [content, name, part] : cases) {
     const Read got = read(content, name);

@@ -119,6 +119,7 @@ class TorchBackend : public Backend {
       if (trained) context.leaves.push_back(&leaf);
     }
     if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
+    if (stage.compares_pairs()) return make_preference_stage(stage, std::move(context));
     return stage.layer_wise() ? make_align_stage(stage, std::move(context)) : make_logit_stage(stage, std::move(context));
   }
 

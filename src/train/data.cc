@@ -1,7 +1,7 @@
 #include "train/data.h"
 
 #include <algorithm>
-#include <numeric>
+#include <set>
 
 #include "base/atomic_file.h"
 #include "base/hash.h"
@@ -13,13 +13,6 @@ namespace {
 constexpr size_t kLeastPassage = 8192;   // bytes
 constexpr size_t kBytesPerToken = 4;
 constexpr size_t kRowsPerPassage = 3;
-
-struct Random {
-  uint64_t state;
-  uint64_t next() { return state = mix_seed(state, 0x9e3779b97f4a7c15ull); }
-  // Uniform in [0, n).
-  uint64_t below(uint64_t n) { return uint64_t((static_cast<unsigned __int128>(next()) * n) >> 64); }
-};
 
 // A place to cut near `target` and not before `least`: after a blank line, otherwise after a line or a word, never inside a character.
 size_t cut_near(std::string_view text, size_t least, size_t target) {
@@ -39,33 +32,58 @@ size_t piece_end(std::string_view text, size_t first, size_t size) {
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
+nlohmann::json messages_json(const std::vector<ChatMessage>& messages) {
+  nlohmann::json out = nlohmann::json::array();
+  for (const auto& m : messages) out.push_back({{"role", m.role}, {"content", m.content}});
+  return out;
+}
+
+// As a line of a .jsonl.
+std::string document_line(const Document& document) {
+  nlohmann::json line;
+  if (document.messages.empty()) line["text"] = document.text;
+  else line[document.is_pair() ? "chosen" : "messages"] = messages_json(document.messages);
+  if (document.is_pair()) line["rejected"] = messages_json(document.rejected);
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// What makes a document this document, and not another.
+std::string identity(const Document& document) { return document.messages.empty() ? document.text : document_line(document); }
+
 }  // namespace
 
-uint64_t mix_seed(uint64_t seed, uint64_t a, uint64_t b) {
-  uint64_t z = seed + 0x9e3779b97f4a7c15ull * (a + 1) + 0xd1b54a32d192ed03ull * b;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
-
-Result<TrainingText> TrainingText::load(const std::vector<std::string>& files, double held_out) {
+Result<TrainingText> TrainingText::load(const std::vector<DataSource>& files, double held_out) {
   if (files.empty()) return invalid("no training text: name files with --data, or under data.train in the recipe");
-  RETORT_TRY(auto read, read_corpus(files));
   std::vector<Document> documents;
-  for (auto& document : read) {
-    if (!is_blank(document.text)) documents.push_back({std::move(document.text), std::move(document.where)});
+  for (size_t s = 0; s < files.size(); ++s) {
+    RETORT_TRY(auto read, read_corpus({files[s].file}));
+    for (auto& document : read) {
+      if (is_blank(document.text)) continue;
+      if (!document.messages.empty()) document.text = {};
+      documents.push_back({std::move(document.text), std::move(document.where), std::move(document.messages), std::move(document.rejected), int(s)});
+    }
   }
-  if (documents.empty()) return invalid(files.front(), files.size() > 1 ? " and others" : "", ": no text but blanks in it");
-  return from_documents(std::move(documents), held_out);
+  if (documents.empty()) return invalid(files.front().file, files.size() > 1 ? " and others" : "", ": no text but blanks in it");
+  const auto weights = weights_of(files);
+  RETORT_TRY(auto text, from_documents(std::move(documents), held_out, weights));
+  std::set<int> left;
+  for (const auto& document : text.train_) left.insert(document.source);
+  for (size_t s = 0; s < weights.size(); ++s) {
+    if (!left.count(int(s))) return invalid(files[s].file, ": it has a weight, but no document to train on is left of it");
+  }
+  return text;
 }
 
-Result<TrainingText> TrainingText::from_documents(std::vector<Document> documents, double held_out) {
+Result<TrainingText> TrainingText::from_documents(std::vector<Document> documents, double held_out, std::vector<double> weights) {
   TrainingText text;
+  text.weights_ = std::move(weights);
   uint64_t all = kFnvStart;
   std::vector<std::pair<uint64_t, Document>> held;
   for (auto& document : documents) {
-    all = fnv1a(document.text, all);
-    const uint64_t mark = mix_seed(fnv1a(document.text), 1);
+    const std::string what = identity(document);
+    all = fnv1a(what, all);
+    if (!text.weights_.empty()) all = fnv1a(cat(document.source), all);
+    const uint64_t mark = mix_seed(fnv1a(what), 1);
     if (double(mark >> 11) * 0x1p-53 < held_out) held.emplace_back(mark, std::move(document));
     else text.train_.push_back(std::move(document));
   }
@@ -75,12 +93,12 @@ Result<TrainingText> TrainingText::from_documents(std::vector<Document> document
   if (held_out > 0 && text.held_out_.empty() && text.train_.size() > 1) {
     text.held_out_.push_back(std::move(text.train_.back()));
     text.train_.pop_back();
-  } else if (held_out > 0 && text.held_out_.empty() && text.train_.size() == 1) {
+  } else if (held_out > 0 && text.held_out_.empty() && text.train_.size() == 1 && text.train_[0].messages.empty()) {
     auto& only = text.train_[0];
     const auto target = size_t(double(only.text.size()) * (1 - held_out));
     const size_t end = cut_near(only.text, target / 2, target);
     if (end > 0 && end < only.text.size()) {
-      text.held_out_.push_back({only.text.substr(end), only.where});
+      text.held_out_.push_back({only.text.substr(end), only.where, {}, {}, only.source});
       only.text.resize(end);
     }
   } else if (text.train_.empty() && text.held_out_.size() > 1) {
@@ -94,64 +112,93 @@ Result<TrainingText> TrainingText::from_documents(std::vector<Document> document
 
 Status TrainingText::write_held_out(const std::string& path) const {
   std::string out;
-  for (const auto& document : held_out_) {
-    out += nlohmann::json{{"text", document.text}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  }
+  for (const auto& document : held_out_) out += document_line(document) + "\n";
   return write_text_file(path, out);
 }
 
-TokenStream::TokenStream(std::shared_ptr<const TrainingText> text, Encoder encode, StreamOptions options)
-    : text_(std::move(text)), encode_(std::move(encode)), options_(options), rows_(size_t(options.rows)) {
-  cut_passages();
-  shuffle();
+Status check_ids(const std::vector<int32_t>& ids, int vocab_size) {
+  for (int32_t id : ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    return invalid("the tokenizer gives id ", id, ", but the model has ", vocab_size, " tokens: they do not belong together");
+  }
+  return {};
 }
 
-void TokenStream::cut_passages() {
-  const size_t size = std::max(kLeastPassage, kRowsPerPassage * kBytesPerToken * size_t(options_.seq));
-  const auto& documents = text_->train();
+TokenStream::TokenStream(std::shared_ptr<const TrainingText> text, Encoders encode, StreamOptions options)
+    : text_(std::move(text)),
+      encode_(std::move(encode)),
+      options_(options),
+      passages_(cut_passages(*text_, options.seq)),
+      order_(sources_of(*text_, passages_), text_->weights(), options.seed),
+      rows_(size_t(options.rows)) {}
+
+std::vector<TokenStream::Passage> TokenStream::cut_passages(const TrainingText& text, int seq) {
+  const size_t size = std::max(kLeastPassage, kRowsPerPassage * kBytesPerToken * size_t(seq));
+  std::vector<Passage> out;
+  const auto& documents = text.train();
   for (size_t d = 0; d < documents.size(); ++d) {
+    if (!documents[d].messages.empty()) out.push_back({uint32_t(d), 0, 0});
     const std::string_view all = documents[d].text;
     for (size_t first = 0; first < all.size();) {
       const size_t end = piece_end(all, first, size);
-      passages_.push_back({uint32_t(d), first, end - first});
+      out.push_back({uint32_t(d), first, end - first});
       first = end;
     }
   }
+  return out;
 }
 
-void TokenStream::shuffle() {
-  order_.resize(passages_.size());
-  std::iota(order_.begin(), order_.end(), 0u);
-  Random random{mix_seed(options_.seed, uint64_t(epoch_), 0x5fu)};
-  for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);
+std::vector<int> TokenStream::sources_of(const TrainingText& text, const std::vector<Passage>& passages) {
+  std::vector<int> out;
+  for (const auto& passage : passages) out.push_back(text.train()[passage.document].source);
+  return out;
 }
 
 Status TokenStream::tokenise(Row& row) {
   const auto& passage = passages_[size_t(row.passage)];
   const auto& document = text_->train()[passage.document];
-  auto ids = encode_(std::string_view(document.text).substr(passage.first, passage.size));
-  if (!ids.ok()) return invalid(document.where, ": ", ids.error().message);
-  for (int32_t id : *ids) {
-    if (id < 0 || id >= options_.vocab_size) {
-      return invalid("the tokenizer gives id ", id, ", but the model has ", options_.vocab_size, " tokens: they do not belong together");
-    }
+  row.chat = !document.messages.empty();
+  row.answers.clear();
+  if (row.chat) {
+    auto chat = encode_.chat(document.messages);
+    if (!chat.ok()) return invalid(document.where, ": ", chat.error().message);
+    row.tokens = std::move(chat->ids);
+    row.answers = std::move(chat->answers);
+  } else {
+    auto ids = encode_.text(std::string_view(document.text).substr(passage.first, passage.size));
+    if (!ids.ok()) return invalid(document.where, ": ", ids.error().message);
+    row.tokens = std::move(*ids);
   }
-  row.tokens = std::move(*ids);
-  return {};
+  return check_ids(row.tokens, options_.vocab_size);
 }
 
 Status TokenStream::open_next(Row& row) {
-  if (next_ == int64_t(order_.size())) {
-    ++epoch_;
-    next_ = 0;
-    shuffle();
-  }
-  row.passage = order_[size_t(next_++)];
+  row.passage = int64_t(order_.next());
   row.offset = 0;
   RETORT_RETURN_IF_ERROR(tokenise(row));
+  order_.count(int64_t(row.tokens.size()));
   empty_in_a_row_ = row.tokens.empty() ? empty_in_a_row_ + 1 : 0;
   if (empty_in_a_row_ > int64_t(passages_.size())) return invalid("the training text gives no tokens at all");
   return {};
+}
+
+// Where a row that goes on with this passage takes it up: text where it stopped, a conversation with as much before that as the row holds
+// beside what is new, or beside half a row of it, and better after an answer than inside one.
+size_t TokenStream::Row::begin(size_t seq) const {
+  if (!chat || offset == 0) return offset;
+  const size_t whole = tokens.size() > seq ? tokens.size() - seq : 0, half = offset > seq / 2 ? offset - seq / 2 : 0;
+  const size_t least = std::min(whole, half);
+  if (least == 0) return 0;
+  for (const auto& [first, last] : answers) {
+    if (last >= least && last <= offset) return last;
+  }
+  return least;
+}
+
+bool TokenStream::Row::is_label(size_t token) const {
+  if (!chat) return true;
+  if (token < offset) return false;
+  return std::any_of(answers.begin(), answers.end(), [&](const auto& answer) { return answer.first <= token && token < answer.second; });
 }
 
 Status TokenStream::fill(Row& row, Batch& batch) {
@@ -162,29 +209,39 @@ Status TokenStream::fill(Row& row, Batch& batch) {
       continue;
     }
     batch.starts.push_back(int32_t(batch.tokens.size()));
-    const size_t count = std::min(end - batch.tokens.size(), row.tokens.size() - row.offset);
-    const auto from = row.tokens.begin() + std::ptrdiff_t(row.offset);
+    const size_t begin = row.begin(size_t(options_.seq)), count = std::min(end - batch.tokens.size(), row.tokens.size() - begin);
+    if (row.chat && batch.labels.empty()) batch.labels.assign(batch.tokens.size(), 1);
+    if (row.chat || !batch.labels.empty()) {
+      for (size_t i = begin; i < begin + count; ++i) batch.labels.push_back(row.is_label(i));
+    }
+    const auto from = row.tokens.begin() + std::ptrdiff_t(begin);
     batch.tokens.insert(batch.tokens.end(), from, from + std::ptrdiff_t(count));
-    row.offset += count;
+    row.offset = begin + count;
   }
   return {};
 }
 
 // In every row a passage of a sixth to a half of it is copied to a later place; the row then is one sequence, so that the copy can
-// be predicted from the original.
+// be predicted from the original. Rows with conversations stay as they are.
 void TokenStream::paste_repeats(Batch& batch) const {
   const int64_t seq = options_.seq;
   if (seq < 12) return;
   Random random{mix_seed(options_.seed, uint64_t(batches_), 0xc0b1u)};
-  batch.starts.clear();
+  std::vector<int32_t> starts;
   for (int r = 0; r < batch.rows; ++r) {
     const int64_t row = r * seq;
     const int64_t length = seq / 6 + int64_t(random.below(uint64_t(seq / 2 - seq / 6 + 1)));
     const int64_t from = int64_t(random.below(uint64_t(seq - 2 * length + 1)));
     const int64_t to = from + length + int64_t(random.below(uint64_t(seq - from - 2 * length + 1)));
+    const auto labels = batch.labels.begin() + row;
+    if (!batch.labels.empty() && std::find(labels, labels + seq, 0) != labels + seq) {
+      std::copy_if(batch.starts.begin(), batch.starts.end(), std::back_inserter(starts), [&](int32_t s) { return s >= row && s < row + seq; });
+      continue;
+    }
     std::copy_n(batch.tokens.begin() + row + from, length, batch.tokens.begin() + row + to);
-    batch.starts.push_back(int32_t(row));
+    starts.push_back(int32_t(row));
   }
+  batch.starts = std::move(starts);
 }
 
 Result<Batch> TokenStream::next() {
@@ -201,25 +258,19 @@ Result<Batch> TokenStream::next() {
 nlohmann::json TokenStream::cursor() const {
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& row : rows_) rows.push_back({row.passage, row.offset});
-  return {{"epoch", epoch_}, {"next", next_}, {"batches", batches_}, {"rows", rows}};
+  return {{"order", order_.cursor()}, {"batches", batches_}, {"rows", rows}};
 }
 
 Status TokenStream::restore(const nlohmann::json& cursor) {
   const auto bad = [] { return invalid("the checkpoint's place in the training text makes no sense"); };
-  const auto whole = [&](const char* key, int64_t most) {
-    const bool good = cursor.is_object() && cursor.contains(key) && cursor[key].is_number_integer() && cursor[key].get<int64_t>() >= 0 &&
-                      cursor[key].get<int64_t>() <= most;
-    return good ? cursor[key].get<int64_t>() : -1;
-  };
-  const int64_t epoch = whole("epoch", INT64_MAX), next = whole("next", int64_t(order_.size())), batches = whole("batches", INT64_MAX);
-  if (epoch < 0 || next < 0 || batches < 0 || !cursor.contains("rows") || cursor["rows"].size() != rows_.size()) return bad();
-  epoch_ = epoch;
-  next_ = next;
-  batches_ = batches;
-  shuffle();
+  const auto whole = [](const nlohmann::json& value) { return value.is_number_integer() && value.get<int64_t>() >= -1; };
+  if (!cursor.is_object() || !cursor.contains("order") || !cursor.contains("batches") || !cursor.contains("rows")) return bad();
+  if (!whole(cursor["batches"]) || !cursor["rows"].is_array() || cursor["rows"].size() != rows_.size()) return bad();
+  RETORT_RETURN_IF_ERROR(order_.restore(cursor["order"]));
+  batches_ = std::max<int64_t>(0, cursor["batches"].get<int64_t>());
   for (size_t r = 0; r < rows_.size(); ++r) {
     const auto& saved = cursor["rows"][r];
-    if (!saved.is_array() || saved.size() != 2 || !saved[0].is_number_integer() || !saved[1].is_number_integer()) return bad();
+    if (!saved.is_array() || saved.size() != 2 || !whole(saved[0]) || !whole(saved[1])) return bad();
     rows_[r].passage = saved[0].get<int64_t>();
     if (rows_[r].passage >= int64_t(passages_.size())) return bad();
     if (rows_[r].passage < 0) continue;

@@ -28,7 +28,7 @@ Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
   }
   Json losses = Json::array();
   for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")"));
-  const int64_t per_step = int64_t(stage.batch) * stage.seq * stage.accumulate;
+  const int64_t per_step = stage.tokens_per_step();
   const BudgetMeter meter(stage.budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", count}, {"parameters_trained", trained}, {"tokens_per_step", per_step}};

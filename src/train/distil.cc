@@ -15,7 +15,10 @@ constexpr int64_t kPositions = 128;  // whose logits exist at the same time
 struct Sample {
   at::Tensor positions;              // [n]
   std::vector<int64_t> targets;      // [n]
-  int64_t labelled = 0;
+  std::vector<float> labels;         // [n]: 1 where the next token is a label, otherwise 0
+  int64_t followed = 0, labelled = 0;
+
+  bool empty() const { return targets.empty(); }
 };
 
 // What both models made of one row at the sampled positions; the student's with its graph.
@@ -29,8 +32,9 @@ struct RowResult {
   at::Tensor head_gradient;
 };
 
+// Of a batch's samples: positions, those with a next token, those whose next token is a label.
 struct Totals {
-  double positions = 0, labelled = 0;
+  double positions = 0, followed = 0, labelled = 0;
 };
 
 class LogitStage : public StageRunner {
@@ -38,6 +42,7 @@ class LogitStage : public StageRunner {
   LogitStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)) {
     const LossSpec* logits = stage_.find(LossKind::kLogits);
     needs_teacher_ = logits != nullptr;
+    for (const LossSpec& loss : stage_.losses) only_labels_ = only_labels_ && loss.mask == LossMask::kLabels;
   }
 
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
@@ -50,6 +55,7 @@ class LogitStage : public StageRunner {
     for (int r = 0; r < batch.rows; ++r) {
       samples.push_back(choose(batch, r, step.seed));
       totals.positions += double(samples.back().targets.size());
+      totals.followed += double(samples.back().followed);
       totals.labelled += double(samples.back().labelled);
     }
     RowResult sum;
@@ -61,11 +67,12 @@ class LogitStage : public StageRunner {
       // The teacher's pass and the student's are independent: a single row keeps two threads busy.
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * count, [&](int64_t task) {
         const int i = int(task / 2), row = first + i;
+        if (samples[row].empty()) return;
         if (task % 2 == 0) student_pass(batch, row, samples[row], passes[i]);
         else if (needs_teacher_) teacher_pass(batch, row, samples[row], passes[i]);
       }));
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        results[i] = row_step(batch, samples[first + i], totals, step.scale, passes[i]);
+        if (!samples[first + i].empty()) results[i] = row_step(batch, samples[first + i], totals, step.scale, passes[i]);
       }));
       for (RowResult& result : results) add(result, sum);
     }
@@ -73,20 +80,30 @@ class LogitStage : public StageRunner {
   }
 
  private:
+  // Where no loss looks at anything but labels, only positions before labels are candidates.
   Sample choose(const Batch& batch, int row, uint64_t seed) const {
-    std::vector<int64_t> all(batch.seq);
-    for (int t = 0; t < batch.seq; ++t) all[t] = t;
-    const int64_t count = std::clamp<int64_t>(std::llround(stage_.logit_fraction * batch.seq), 1, batch.seq);
+    const int64_t base = int64_t(row) * batch.seq;
+    const auto target = [&](int64_t t) {
+      const bool ends = t + 1 == batch.seq || std::binary_search(batch.starts.begin(), batch.starts.end(), int32_t(base + t + 1));
+      return ends ? -1 : int64_t(batch.tokens[base + t + 1]);
+    };
+    const auto is_label = [&](int64_t t) { return target(t) >= 0 && (batch.labels.empty() || batch.labels[base + t + 1]); };
+    std::vector<int64_t> all;
+    for (int64_t t = 0; t < batch.seq; ++t) {
+      if (!only_labels_ || batch.labels.empty() || is_label(t)) all.push_back(t);
+    }
+    const int64_t candidates = int64_t(all.size());
+    const int64_t count = std::min(candidates, std::max<int64_t>(1, std::llround(stage_.logit_fraction * double(candidates))));
     std::mt19937_64 random(seed * 0x9e3779b97f4a7c15ull + uint64_t(row));
-    for (int64_t i = 0; i < count; ++i) std::swap(all[i], all[i + int64_t(random() % uint64_t(batch.seq - i))]);
+    for (int64_t i = 0; i < count; ++i) std::swap(all[i], all[i + int64_t(random() % uint64_t(candidates - i))]);
     all.resize(count);
     std::sort(all.begin(), all.end());
     Sample sample;
-    const int64_t base = int64_t(row) * batch.seq;
     for (int64_t t : all) {
-      const bool ends = t + 1 == batch.seq || std::binary_search(batch.starts.begin(), batch.starts.end(), int32_t(base + t + 1));
-      sample.targets.push_back(ends ? -1 : batch.tokens[base + t + 1]);
-      sample.labelled += !ends;
+      sample.targets.push_back(target(t));
+      sample.labels.push_back(is_label(t) ? 1.0f : 0.0f);
+      sample.followed += target(t) >= 0;
+      sample.labelled += is_label(t);
     }
     sample.positions = torch::tensor(all, at::kLong);
     return sample;
@@ -136,7 +153,7 @@ class LogitStage : public StageRunner {
     for (const LossSpec& loss : stage_.losses) {
       at::Tensor d = loss.kind == LossKind::kCe
                          ? hard_loss(logits, sample, first, totals, loss, result)
-                         : soft_loss(logits, product(wanted, context_.teacher.body.head.t()).to(at::kFloat), totals, batch, loss, result);
+                         : soft_loss(logits, product(wanted, context_.teacher.body.head.t()).to(at::kFloat), sample, first, totals, batch, loss, result);
       d_logits = d_logits.defined() ? d_logits.add_(d) : d;
     }
     const at::Tensor low = d_logits.to(hidden.scalar_type());
@@ -147,18 +164,36 @@ class LogitStage : public StageRunner {
     return product(low, narrow_head).to(at::kFloat);
   }
 
-  at::Tensor soft_loss(const at::Tensor& logits, const at::Tensor& teacher, const Totals& totals, const Batch& batch, const LossSpec& loss,
-                       RowResult& result) const {
+  // 1 at the positions [first, first + n) of a sample that the loss counts. [n, 1]
+  static at::Tensor mask_of(const Sample& sample, int64_t first, int64_t n) {
+    return torch::tensor(std::vector<float>(sample.labels.begin() + first, sample.labels.begin() + first + n)).unsqueeze(1);
+  }
+
+  // How many positions a loss is the mean over.
+  static double counted(const LossSpec& loss, const Totals& totals) {
+    if (loss.mask == LossMask::kLabels) return std::max(totals.labelled, 1.0);
+    return loss.kind == LossKind::kCe ? std::max(totals.followed, 1.0) : totals.positions;
+  }
+
+  at::Tensor soft_loss(const at::Tensor& logits, const at::Tensor& teacher, const Sample& sample, int64_t first, const Totals& totals,
+                       const Batch& batch, const LossSpec& loss, RowResult& result) const {
     const double t = loss.temperature;
     const at::Tensor log_student = at::log_softmax(t == 1 ? logits : logits / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
     const at::Tensor p = log_teacher.exp();
+    at::Tensor mask;
+    if (loss.mask == LossMask::kLabels) {
+      mask = mask_of(sample, first, logits.size(0));
+      p.mul_(mask);
+    }
     const double soft = -(p * log_student).sum().item<double>(), entropy = -(p * log_teacher).sum().item<double>();
-    const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / totals.positions;
+    const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / counted(loss, totals);
     // kl carries the factor t^2; its gradient by the logits has 1/t.
     const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
     result.kl += (soft - entropy) * factor;
     result.soft += soft * factor;
-    return log_student.exp_().sub_(p).mul_(loss.weight * share * factor / t);
+    const at::Tensor q = log_student.exp_();
+    if (mask.defined()) q.mul_(mask);
+    return q.sub_(p).mul_(loss.weight * share * factor / t);
   }
 
   at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
@@ -170,11 +205,12 @@ class LogitStage : public StageRunner {
       weight.push_back(id < 0 ? 0.0f : 1.0f);
       id = std::max<int64_t>(id, 0);
     }
-    const at::Tensor index = torch::tensor(target, at::kLong).unsqueeze(1), mask = torch::tensor(weight).unsqueeze(1);
+    const at::Tensor index = torch::tensor(target, at::kLong).unsqueeze(1);
+    const at::Tensor mask = loss.mask == LossMask::kLabels ? mask_of(sample, first, logits.size(0)) : torch::tensor(weight).unsqueeze(1);
     result.ce -= (log_p.gather(1, index) * mask).sum().item<double>();
     at::Tensor d = log_p.exp();
     d.scatter_add_(1, index, -at::ones_like(mask));
-    return d.mul_(mask).mul_(loss.weight / std::max(totals.labelled, 1.0));
+    return d.mul_(mask).mul_(loss.weight / counted(loss, totals));
   }
 
   void add(RowResult& row, RowResult& sum) const {
@@ -192,7 +228,7 @@ class LogitStage : public StageRunner {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
       const bool hard = loss.kind == LossKind::kCe;
-      const double value = hard ? sum.ce / std::max(totals.labelled, 1.0) : (loss.form == LossForm::kKl ? sum.kl : sum.soft) / totals.positions;
+      const double value = (hard ? sum.ce : loss.form == LossForm::kKl ? sum.kl : sum.soft) / counted(loss, totals);
       result.parts.push_back({loss_name(loss.kind), value});
       result.loss += loss.weight * value;
     }
@@ -203,7 +239,7 @@ class LogitStage : public StageRunner {
 
   StageSpec stage_;
   StageContext context_;
-  bool needs_teacher_ = false;
+  bool needs_teacher_ = false, only_labels_ = true;
 };
 
 }  // namespace

@@ -41,6 +41,10 @@ Status MetricsLog::add(const MetricsRow& row) {
     line["loss/" + name] = number(value);
     scalars.emplace_back(row.stage + "/loss/" + name, value);
   }
+  for (const auto& [name, value] : row.measures) {
+    line[name] = number(value);
+    scalars.emplace_back(row.stage + "/" + name, value);
+  }
   const std::pair<const char*, double> numbers[] = {{"lr", row.lr}, {"grad_norm", row.grad_norm}};
   for (const auto& [name, value] : numbers) {
     line[name] = number(value);

@@ -24,12 +24,14 @@ struct Named {
 
 constexpr Named kLosses[] = {{"attn_out", int(LossKind::kAttnOut)}, {"hidden", int(LossKind::kHidden)},
                              {"matrix", int(LossKind::kMatrix)}, {"attn_xent", int(LossKind::kAttnXent)},
-                             {"logits", int(LossKind::kLogits)}, {"ce", int(LossKind::kCe)}};
+                             {"logits", int(LossKind::kLogits)}, {"ce", int(LossKind::kCe)}, {"dpo", int(LossKind::kDpo)}};
 constexpr Named kLayerForms[] = {{"relative", int(LossForm::kRelative)}, {"l2", int(LossForm::kL2)}, {"mse", int(LossForm::kMse)}};
 constexpr Named kMatrixForms[] = {{"frobenius", int(LossForm::kFrobenius)}, {"mse", int(LossForm::kMse)}};
 constexpr Named kPlaces[] = {{"output", 0}, {"heads", 1}};
 constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm::kSoftCe)}};
 constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
+constexpr Named kMasks[] = {{"all", int(LossMask::kAll)}, {"labels", int(LossMask::kLabels)}};
+constexpr Named kReferences[] = {{"teacher", int(Reference::kTeacher)}, {"start", int(Reference::kStart)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
                                 {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)}};
 
@@ -70,6 +72,14 @@ std::span<const Named> forms_of(LossKind kind) {
   }
 }
 
+// A key whose value is one of a few names.
+template <class Enum>
+void read_name(YamlSource& source, YamlFields& fields, const char* key, const char* what, std::span<const Named> known, Enum& value) {
+  std::string name;
+  fields.text(key, name);
+  if (!name.empty()) choose(source, fields.take(key), fields.key_of(key), what, known, name, value);
+}
+
 LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::Node& node, const std::string& key) {
   LossSpec loss;
   const std::string name = name_node.IsScalar() ? name_node.Scalar() : "?";
@@ -79,7 +89,8 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   if (loss.kind == LossKind::kMatrix) loss.form = LossForm::kFrobenius;
   if (loss.kind == LossKind::kAttnXent) loss.form = LossForm::kSoftCe;
   if (loss.kind == LossKind::kLogits) loss.form = LossForm::kKl;
-  if (loss.kind == LossKind::kCe) loss.form = LossForm::kHard;
+  if (loss.kind == LossKind::kCe) loss.form = LossForm::kHard, loss.mask = LossMask::kLabels;
+  if (loss.kind == LossKind::kDpo) loss.form = LossForm::kSigmoid;
   const std::string what = "loss '" + name + "'";
   if (node.IsScalar()) {
     if (!parse_number(node.Scalar(), loss.weight) || loss.weight < 0) {
@@ -89,24 +100,17 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   }
   YamlFields fields(source, node, key, what);
   fields.number("weight", loss.weight, 0, 1e9);
-  if (const auto forms = forms_of(loss.kind); !forms.empty()) {
-    std::string form;
-    fields.text("form", form);
-    if (!form.empty()) choose(source, fields.take("form"), key + ".form", "form of a loss", forms, form, loss.form);
-  }
-  if (loss.kind == LossKind::kAttnOut) {
-    std::string place;
-    fields.text("at", place);
-    if (!place.empty()) choose(source, fields.take("at"), key + ".at", "place", kPlaces, place, loss.at_heads);
-  }
+  if (const auto forms = forms_of(loss.kind); !forms.empty()) read_name(source, fields, "form", "form of a loss", forms, loss.form);
+  if (loss.kind == LossKind::kAttnOut) read_name(source, fields, "at", "place", kPlaces, loss.at_heads);
   if (loss.kind == LossKind::kHidden) fields.whole("gap", loss.gap, 1, 1 << 16);
   if (loss.kind == LossKind::kLogits) {
     fields.number("temperature", loss.temperature, 1e-3, 1e3);
-    std::string reduction;
-    fields.text("reduction", reduction);
-    if (!reduction.empty()) {
-      choose(source, fields.take("reduction"), key + ".reduction", "reduction", kReductions, reduction, loss.reduction);
-    }
+    read_name(source, fields, "reduction", "reduction", kReductions, loss.reduction);
+  }
+  if (loss.kind == LossKind::kLogits || loss.kind == LossKind::kCe) read_name(source, fields, "mask", "mask", kMasks, loss.mask);
+  if (loss.kind == LossKind::kDpo) {
+    fields.number("beta", loss.beta, 1e-6, 1e3);
+    read_name(source, fields, "reference", "reference", kReferences, loss.reference);
   }
   fields.finish();
   return loss;
@@ -129,6 +133,26 @@ void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& l
   if (layered != 0 && layered != int64_t(losses.size())) {
     source.fail(node, stage.key_of("loss"), "attn_out, hidden, matrix and attn_xent feed every layer from the teacher, logits and ce run the student end to end: "
                 "they cannot share a stage; make two");
+  }
+  const bool pairs = std::any_of(losses.begin(), losses.end(), [](const LossSpec& l) { return l.kind == LossKind::kDpo; });
+  if (pairs && losses.size() > 1) {
+    source.fail(node, stage.key_of("loss"), "dpo reads pairs of answers, the other losses read text: they cannot share a stage; make two");
+  }
+}
+
+// What dpo has no use for, and what nothing else has.
+void check_pairs(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
+  if (!stage.compares_pairs()) {
+    if (stage.max_prompt > 0) source.fail(fields.take("max_prompt"), fields.key_of("max_prompt"), "'max_prompt' cuts the prompts of pairs; stage '", stage.name, "' has no dpo");
+    return;
+  }
+  if (stage.max_prompt >= stage.seq) {
+    source.fail(fields.take("max_prompt"), fields.key_of("max_prompt"), "'max_prompt' is ", stage.max_prompt, "; it must be below 'seq', ", stage.seq,
+                ", or no answer has a place");
+  }
+  if (stage.repeat_every > 0) source.fail(fields.take("repeat_every"), fields.key_of("repeat_every"), "'repeat_every' is for text; dpo reads pairs of answers");
+  if (stage.logit_fraction < 1) {
+    source.fail(fields.take("logit_fraction"), fields.key_of("logit_fraction"), "'logit_fraction' must be 1: dpo sums over whole answers");
   }
 }
 
@@ -171,7 +195,7 @@ void read_betas(YamlSource& source, YamlFields& stage, std::array<double, 2>& be
 
 // A warm-up that the stage would never get through: its peak rate would be a number nobody sees.
 void check_warmup(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
-  const auto steps = int64_t(BudgetMeter(stage.budget, int64_t(stage.seq) * stage.batch * stage.accumulate).total_steps());
+  const auto steps = int64_t(BudgetMeter(stage.budget, stage.tokens_per_step()).total_steps());
   if (steps == 0 || stage.schedule.warmup_steps <= steps) return;  // 0: the budget is wall time
   const std::string key = cat(fields.key_of("schedule"), ".", schedule_name(stage.schedule.kind), ".warmup_steps");
   source.fail(fields.take("schedule"), key, "'warmup_steps' is ", stage.schedule.warmup_steps, "; stage '", stage.name, "' has ", steps,
@@ -202,11 +226,13 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("ema", stage.ema, 0, 0.999999);
   fields.number("logit_fraction", stage.logit_fraction, 1e-6, 1);
   fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);
+  fields.whole("max_prompt", stage.max_prompt, 1, 1 << 20);
   if (!fields.has("lr")) source.fail(node, name, "stage '", name, "' needs 'lr'");
   if (!fields.has("tokens") && !fields.has("steps") && !fields.has("minutes")) {
     source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps' or 'minutes'");
   }
   check_warmup(source, fields, stage);
+  check_pairs(source, fields, stage);
   if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
   fields.finish();
   return stage;
@@ -357,10 +383,31 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   return student;
 }
 
+// A file, or {file: a.jsonl, weight: 3}.
+void read_source(YamlSource& source, const YAML::Node& node, const std::string& key, std::vector<DataSource>& sources) {
+  if (node.IsScalar()) return sources.push_back({node.Scalar()});
+  if (!node.IsMap()) return source.fail(node, key, "data: 'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these");
+  DataSource one("");
+  YamlFields fields(source, node, key, "data.train");
+  fields.text("file", one.file);
+  fields.number("weight", one.weight, 1e-6, 1e9);
+  if (one.file.empty()) source.fail(node, key, "data.train: an entry needs 'file'");
+  fields.finish();
+  sources.push_back(std::move(one));
+}
+
+void read_sources(YamlSource& source, YamlFields& fields, std::vector<DataSource>& sources) {
+  if (!fields.has("train")) return;
+  const YAML::Node node = fields.take("train");
+  const std::string key = fields.key_of("train");
+  if (!node.IsSequence()) return read_source(source, node, key, sources);
+  for (const auto& item : node) read_source(source, item, key, sources);
+}
+
 DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   DataSpec data;
   YamlFields fields(source, node, "data", "data");
-  fields.texts("train", data.train);
+  read_sources(source, fields, data.train);
   fields.number("held_out", data.held_out, 0, 0.9);
   fields.count("calibration_tokens", data.calibration_tokens, 256, kMostCalibrationTokens);
   fields.finish();
@@ -483,6 +530,7 @@ const char* loss_name(LossKind kind) { return name_of(kLosses, kind); }
 const char* form_name(LossForm form) {
   if (form == LossForm::kHard) return "hard";
   if (form == LossForm::kFrobenius) return name_of(kMatrixForms, form);
+  if (form == LossForm::kSigmoid) return "sigmoid";
   const bool logits = form == LossForm::kKl || form == LossForm::kSoftCe;
   return name_of(logits ? std::span<const Named>(kLogitForms) : std::span<const Named>(kLayerForms), form);
 }
@@ -491,6 +539,13 @@ const char* schedule_name(ScheduleKind kind) { return name_of(kSchedules, kind);
 
 bool StageSpec::layer_wise() const {
   return std::all_of(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
+}
+
+std::vector<double> weights_of(const std::vector<DataSource>& sources) {
+  std::vector<double> out;
+  if (std::none_of(sources.begin(), sources.end(), [](const DataSource& s) { return s.weight > 0; })) return out;
+  for (const auto& source : sources) out.push_back(source.weight > 0 ? source.weight : 1);
+  return out;
 }
 
 const LossSpec* StageSpec::find(LossKind kind) const {

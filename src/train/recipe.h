@@ -5,7 +5,7 @@
 //   name: align-kd
 //   seed: 1
 //   student: {mixer: slots, window: 64, sinks: 4, config: {slots: 256}, layers: [{layers: 0-3, mixer: gla}], keep: none, start: teacher}
-//   data: {train: [corpus.jsonl], held_out: 0.02}
+//   data: {train: [corpus.jsonl, {file: chat.jsonl, weight: 3}], held_out: 0.02}
 //   defaults: {seq: 384, batch: 2}
 //   stages:
 //   - {name: align, loss: {attn_out: {form: relative}}, train: [mixers], minutes: 5, lr: 6e-4, schedule: {wsd: {warmup_steps: 10, decay: 0.4}}}
@@ -27,11 +27,15 @@
 namespace retort::train {
 
 // kMatrix: mixing matrices against the teacher's attention matrices. kAttnXent: the same as distributions, row by row.
-enum class LossKind { kAttnOut, kHidden, kMatrix, kAttnXent, kLogits, kCe };
+enum class LossKind { kAttnOut, kHidden, kMatrix, kAttnXent, kLogits, kCe, kDpo };
 // kMse: mean of squares. kL2: mean norm over D, of attn_out divided by sqrt(D). kRelative: ||y^ - y||^2 / ||y||^2 over the whole
-// batch, per layer. kFrobenius: mean norm of a matrix. kKl, kSoftCe: between two distributions.
-enum class LossForm { kMse, kL2, kRelative, kFrobenius, kKl, kSoftCe, kHard };
+// batch, per layer. kFrobenius: mean norm of a matrix. kKl, kSoftCe: between two distributions. kSigmoid: of a pair's margin (dpo).
+enum class LossForm { kMse, kL2, kRelative, kFrobenius, kKl, kSoftCe, kHard, kSigmoid };
 enum class Reduction { kTokenMean, kBatchMean };
+// Which positions count: all, or those whose next token is a label (Batch).
+enum class LossMask { kAll, kLabels };
+// What dpo holds the student against: the teacher, or the student as it is when the stage begins.
+enum class Reference { kTeacher, kStart };
 
 struct LossSpec {
   LossKind kind = LossKind::kAttnOut;
@@ -41,6 +45,9 @@ struct LossSpec {
   Reduction reduction = Reduction::kTokenMean;   // logits
   bool at_heads = false;                         // attn_out: before the output projection
   int gap = 1;                                   // hidden: consecutive student blocks, compared behind the last
+  LossMask mask = LossMask::kAll;                // logits, ce
+  double beta = 0.1;                             // dpo
+  Reference reference = Reference::kTeacher;     // dpo
 };
 
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
@@ -67,7 +74,7 @@ struct StageSpec {
   std::vector<LossSpec> losses;
   std::vector<std::string> train = {"mixers"};   // see trains()
   int seq = 512;
-  int batch = 1;               // rows of seq tokens
+  int batch = 1;               // rows of seq tokens; dpo: pairs of them
   int accumulate = 1;          // batches per optimiser step
   Budget budget;
   double lr = 0;               // projections, and everything outside the mixers
@@ -81,10 +88,13 @@ struct StageSpec {
   double ema = 0;              // decay of the weight average the stage ends with; 0: off
   double logit_fraction = 1;   // share of positions whose logits are compared
   int repeat_every = 0;        // every n-th batch holds a pasted repeat of an earlier passage; 0: none
+  int max_prompt = 0;          // dpo: prompts keep their last so many tokens; 0: half of seq
 
   // No loss looks past the layer it belongs to: layers are independent, fed by the teacher.
   bool layer_wise() const;
   const LossSpec* find(LossKind kind) const;     // null: not used
+  bool compares_pairs() const { return find(LossKind::kDpo) != nullptr; }
+  int64_t tokens_per_step() const { return int64_t(batch) * seq * accumulate * (compares_pairs() ? 2 : 1); }   // rows counted whole
 };
 
 // Attention that stays.
@@ -114,8 +124,17 @@ struct StudentSpec : MixerSpec {                      // of what `layers` does n
   std::string start = "teacher";                      // or the folder of another student
 };
 
+struct DataSource {
+  DataSource(std::string name, double share = 0) : file(std::move(name)), weight(share) {}
+  std::string file;                              // or a folder of them
+  double weight = 0;                             // its share of the tokens, relative to the others'; 0: not given
+};
+
+// None when no source has a weight; otherwise one each, 1 where none is given.
+std::vector<double> weights_of(const std::vector<DataSource>& sources);
+
 struct DataSpec {
-  std::vector<std::string> train;                // files; --data adds to them
+  std::vector<DataSource> train;                 // --data adds to them
   double held_out = 0.02;                        // share of documents never trained on
   int64_t calibration_tokens = 12288;            // for the start: k-means, ranking of heads
 };
@@ -152,7 +171,7 @@ std::string keep_text(const KeepSpec& keep);
 Result<std::vector<int>> parse_numbers(const std::string& text);
 std::string numbers_text(const std::vector<int>& numbers);
 
-const char* loss_name(LossKind kind);            // attn_out, hidden, matrix, attn_xent, logits, ce
+const char* loss_name(LossKind kind);            // attn_out, hidden, matrix, attn_xent, logits, ce, dpo
 const char* form_name(LossForm form);
 const char* schedule_name(ScheduleKind kind);
 

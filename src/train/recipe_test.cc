@@ -79,6 +79,61 @@ TEST(Recipe, ResolvedTextGivesTheSameRecipe) {
   EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(r).dump(1));
 }
 
+const std::string kChats = R"(name: chats
+data: {train: [a.jsonl, {file: b.jsonl, weight: 3}, {file: c.jsonl}]}
+stages:
+- {name: sft, loss: {ce: 1, logits: {mask: labels}}, steps: 9, lr: 1e-5}
+- {name: pack, loss: {ce: {mask: all}, logits: 0.1}, steps: 9, lr: 1e-5}
+- {name: dpo, loss: {dpo: {beta: 0.01, reference: start}}, steps: 9, lr: 1e-6, seq: 100, batch: 4, max_prompt: 40}
+)";
+
+TEST(Recipe, ChatsAndPairs) {
+  const auto r = parse_recipe(kChats, "a.yaml");
+  ASSERT_TRUE(r.ok()) << r.error().message;
+  ASSERT_EQ(r->data.train.size(), 3u);
+  EXPECT_EQ(r->data.train[1].file, "b.jsonl");
+  EXPECT_EQ(weights_of(r->data.train), (std::vector<double>{1, 3, 1}));
+  EXPECT_TRUE(weights_of(good().data.train).empty()) << "none is given";
+  EXPECT_EQ(r->stages[0].find(LossKind::kCe)->mask, LossMask::kLabels);
+  EXPECT_EQ(r->stages[0].find(LossKind::kLogits)->mask, LossMask::kLabels);
+  EXPECT_EQ(r->stages[1].find(LossKind::kCe)->mask, LossMask::kAll);
+  EXPECT_EQ(r->stages[1].find(LossKind::kLogits)->mask, LossMask::kAll);
+  EXPECT_EQ(r->stages[2].find(LossKind::kDpo)->beta, 0.01);
+  EXPECT_EQ(r->stages[2].find(LossKind::kDpo)->reference, Reference::kStart);
+  EXPECT_EQ(r->stages[2].max_prompt, 40);
+  EXPECT_FALSE(r->stages[2].layer_wise());
+  EXPECT_EQ(r->stages[2].tokens_per_step(), 2 * 4 * 100);
+  const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  const auto defaults = parse_recipe(R"({name: a, stages: [{name: dpo, loss: dpo, steps: 1, lr: 1}]})", "a.yaml");
+  ASSERT_TRUE(defaults.ok()) << defaults.error().message;
+  EXPECT_EQ(defaults->stages[0].find(LossKind::kDpo)->reference, Reference::kTeacher);
+  EXPECT_EQ(defaults->stages[0].find(LossKind::kDpo)->beta, 0.1);
+}
+
+TEST(Recipe, ChatErrorsSayWhatIsWrong) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kChats, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    EXPECT_FALSE(r.ok()) << key << "=" << value;
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("dpo.loss", "{dpo: 1, ce: 1}"), {"dpo reads pairs of answers", "make two"});
+  expect_has(wrong("dpo.loss.dpo.reference", "techer"), {"unknown reference 'techer'; did you mean 'teacher'"});
+  expect_has(wrong("dpo.loss.dpo.beta", "0"), {"'beta' is '0'"});
+  expect_has(wrong("dpo.loss.dpo.form", "kl"), {"unknown key 'form'"});
+  expect_has(wrong("dpo.max_prompt", "100"), {"'max_prompt' is 100; it must be below 'seq', 100"});
+  expect_has(wrong("dpo.repeat_every", "3"), {"'repeat_every' is for text"});
+  expect_has(wrong("dpo.logit_fraction", "0.5"), {"'logit_fraction' must be 1"});
+  expect_has(wrong("sft.max_prompt", "5"), {"stage 'sft' has no dpo"});
+  expect_has(wrong("sft.loss.ce", "{mask: some}"), {"unknown mask 'some'"});
+  expect_has(wrong("sft.loss", "{attn_out: {mask: all}}"), {"unknown key 'mask'"});
+  expect_has(wrong("data.train", "[{weight: 3}]"), {"needs 'file'"});
+  expect_has(wrong("data.train", "[{file: a, weight: 0}]"), {"'weight' is '0'"});
+  expect_has(wrong("data.train", "[{file: a, share: 1}]"), {"unknown key 'share'"});
+  expect_has(wrong("data.train", "[[a]]"), {"'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these"});
+}
+
 TEST(Recipe, FlagsOverride) {
   const Recipe r = good({{"align.lr", "1e-3", "--set align.lr=1e-3"},
                          {"kd.loss.logits.temperature", "3", "--set ..."},

@@ -28,12 +28,17 @@ Json losses_json(const std::vector<LossSpec>& losses) {
   Json out = Json::object();
   for (const auto& loss : losses) {
     Json fields = {{"weight", loss.weight}};
-    if (loss.kind != LossKind::kCe && loss.kind != LossKind::kAttnXent) fields["form"] = form_name(loss.form);
+    if (loss.kind != LossKind::kCe && loss.kind != LossKind::kDpo && loss.kind != LossKind::kAttnXent) fields["form"] = form_name(loss.form);
     if (loss.kind == LossKind::kAttnOut) fields["at"] = loss.at_heads ? "heads" : "output";
     if (loss.kind == LossKind::kHidden) fields["gap"] = loss.gap;
     if (loss.kind == LossKind::kLogits) {
       fields["temperature"] = loss.temperature;
       fields["reduction"] = loss.reduction == Reduction::kTokenMean ? "token_mean" : "batch_mean";
+    }
+    if (loss.kind == LossKind::kLogits || loss.kind == LossKind::kCe) fields["mask"] = loss.mask == LossMask::kAll ? "all" : "labels";
+    if (loss.kind == LossKind::kDpo) {
+      fields["beta"] = loss.beta;
+      fields["reference"] = loss.reference == Reference::kTeacher ? "teacher" : "start";
     }
     out[loss_name(loss.kind)] = fields;
   }
@@ -57,6 +62,16 @@ Json stage_json(const StageSpec& stage) {
   out["ema"] = stage.ema;
   out["logit_fraction"] = stage.logit_fraction;
   out["repeat_every"] = stage.repeat_every;
+  if (stage.max_prompt > 0) out["max_prompt"] = stage.max_prompt;
+  return out;
+}
+
+Json sources_json(const std::vector<DataSource>& sources) {
+  Json out = Json::array();
+  for (const auto& source : sources) {
+    if (source.weight > 0) out.push_back({{"file", source.file}, {"weight", source.weight}});
+    else out.push_back(source.file);
+  }
   return out;
 }
 
@@ -106,7 +121,7 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
   for (const auto& spec : student.layers) out["student"]["layers"].push_back(layer_json(spec));
   out["student"]["keep"] = keep_text(student.keep);
   out["student"]["start"] = student.start;
-  out["data"] = {{"train", recipe.data.train}, {"held_out", recipe.data.held_out},
+  out["data"] = {{"train", sources_json(recipe.data.train)}, {"held_out", recipe.data.held_out},
                  {"calibration_tokens", recipe.data.calibration_tokens}};
   out["stages"] = Json::array();
   for (const auto& stage : recipe.stages) out["stages"].push_back(stage_json(stage));

@@ -117,15 +117,36 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
   return {};
 }
 
-// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now.
-nlohmann::json comparable(const Recipe& recipe) {
-  auto json = plain(recipe_json(recipe));
-  json["data"].erase("train");
-  json.erase("checkpoint_minutes");
-  return json;
+// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now; their weights
+// stay.
+nlohmann::json comparable(nlohmann::json recipe) {
+  if (!recipe.is_object()) return recipe;
+  recipe.erase("checkpoint_minutes");
+  if (!recipe.contains("data") || !recipe["data"].is_object()) return recipe;
+  nlohmann::json& data = recipe["data"];
+  const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
+  if (data.contains("train") && data["train"].is_array() && std::any_of(data["train"].begin(), data["train"].end(), weighted)) {
+    for (const auto& source : data["train"]) data["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
+  }
+  data.erase("train");
+  return recipe;
 }
 
-CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoder encode, int vocab_size) {
+nlohmann::json comparable(const Recipe& recipe) { return comparable(plain(recipe_json(recipe))); }
+
+// Stages that compare pairs find some.
+Status check_pairs(const Recipe& recipe, const TrainingText& text) {
+  const auto& documents = text.train();
+  if (std::any_of(documents.begin(), documents.end(), [](const Document& d) { return d.is_pair(); })) return {};
+  for (const auto& stage : recipe.stages) {
+    if (stage.compares_pairs()) {
+      return invalid("recipe: stage '", stage.name, "' compares answers, but no line of the data has \"prompt\", \"chosen\" and \"rejected\"");
+    }
+  }
+  return {};
+}
+
+CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size) {
   auto calls = std::make_shared<uint64_t>(0);
   return [=, seed = recipe.seed](int rows, int seq) {
     return TokenStream(text, encode, {rows, seq, mix_seed(seed, 2, (*calls)++), 0, vocab_size}).next();
@@ -179,15 +200,13 @@ class Run {
     auto document = Json::parse(text, nullptr, false);
     if (!document.is_object()) return invalid(path(kFinished), ": not JSON; --overwrite starts the run anew");
     if (document.contains("recipe")) {
-      auto before = plain(document["recipe"]);
-      RETORT_RETURN_IF_ERROR(same_recipe(before));
+      RETORT_RETURN_IF_ERROR(same_recipe(comparable(plain(document["recipe"]))));
     }
     return document;
   }
 
-  Status same_recipe(nlohmann::json before) const {
-    if (before.is_object() && before.contains("data") && before["data"].is_object()) before["data"].erase("train");
-    if (before.is_object()) before.erase("checkpoint_minutes");
+  // `before` is comparable.
+  Status same_recipe(const nlohmann::json& before) const {
     const auto difference = recipe_difference(before, comparable(recipe_));
     if (difference.empty()) return {};
     return invalid(options_.out, ": the recipe differs from the one this run began with: ", difference,
@@ -198,8 +217,9 @@ class Run {
     const auto& start = recipe_.student.start;
     if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
     RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
+    RETORT_RETURN_IF_ERROR(check_pairs(recipe_, text));
     text_ = std::make_shared<const TrainingText>(std::move(text));
-    RETORT_TRY(encode_, parts_.open_encoder(options_.teacher));
+    RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
     RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
     return {};
   }
@@ -294,7 +314,7 @@ class Run {
       ++state_.stage;
       state_.current = {};
       state_.cursor = nullptr;
-      if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, nullptr));
+      if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
     }
     return {};
   }
@@ -322,7 +342,7 @@ class Run {
   const RunParts& parts_;
   ThreadPool pool_;
   std::shared_ptr<const TrainingText> text_;
-  Encoder encode_;
+  Encoders encode_;
   std::unique_ptr<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
   RunState state_;
@@ -332,9 +352,12 @@ class Run {
 
 }  // namespace
 
-Result<Encoder> open_encoder(const std::string& teacher) {
+Result<Encoders> open_encoders(const std::string& teacher) {
   RETORT_TRY(auto tokenizer, load_tokenizer(teacher));
-  return Encoder([tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); });
+  Encoders out;
+  out.text = [tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); };
+  out.chat = chat_encoder(tokenizer);
+  return out;
 }
 
 Result<Json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {

@@ -35,11 +35,11 @@ struct RunOptions {
 // What a run is made of; the defaults are the real thing, tests put their own here.
 struct RunParts {
   std::function<Result<std::unique_ptr<Backend>>(const Recipe&, const BackendOptions&)> open_backend;
-  // The tokenizer of the teacher.
-  std::function<Result<Encoder>(const std::string& teacher)> open_encoder;
+  // The tokenizer of the teacher, and its chat template.
+  std::function<Result<Encoders>(const std::string& teacher)> open_encoders;
 };
 
-Result<Encoder> open_encoder(const std::string& teacher);
+Result<Encoders> open_encoders(const std::string& teacher);
 
 // Returns what train.json holds.
 Result<nlohmann::ordered_json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts);

@@ -9,6 +9,7 @@
 
 #include "base/interrupt.h"
 #include "support/fake_backend.h"
+#include "support/fake_encoders.h"
 #include "test_files.h"
 
 namespace retort::train {
@@ -42,20 +43,36 @@ class RunTest : public ::testing::Test {
     parsed->data.train = {folder_ / "corpus.jsonl"};
     return *parsed;
   }
+  // Text and chats by weight, then pairs.
+  Recipe chat_recipe(const std::vector<Override>& overrides = {}) {
+    std::string chats, pairs;
+    for (int d = 0; d < 40; ++d) {
+      const std::string question = cat("What is ", d, "?"), answer = cat("It is ", d, std::string(size_t(d % 23), '.'));
+      chats += nlohmann::json{{"prompt", question}, {"response", answer}}.dump() + "\n";
+      pairs += nlohmann::json{{"prompt", question}, {"chosen", answer}, {"rejected", cat("It is ", 40 - d)}}.dump() + "\n";
+    }
+    test::write_file(folder_ / "chats.jsonl", chats);
+    test::write_file(folder_ / "pairs.jsonl", pairs);
+    auto parsed = parse_recipe("name: chats\nseed: 4\ncheckpoint_minutes: 0\nstudent: {mixer: slots, window: 8}\ndata: {held_out: 0.1}\n"
+                               "defaults: {seq: 32, batch: 2, lr: 0.01, train: all}\nstages:\n"
+                               "- {name: sft, loss: ce, steps: 12, accumulate: 2}\n"
+                               "- {name: dpo, loss: {dpo: {reference: start}}, steps: 8, max_prompt: 20, ema: 0.9}\n", "chats.yaml", overrides);
+    EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+    parsed->data.train = {{folder_ / "corpus.jsonl"}, {folder_ / "chats.jsonl", 3}, {folder_ / "pairs.jsonl", 2}};
+    return *parsed;
+  }
   RunParts parts(fake::FakeBehaviour behaviour = {}) {
     return {[behaviour](const Recipe&, const BackendOptions&) -> Result<std::unique_ptr<Backend>> {
               return std::unique_ptr<Backend>(new fake::FakeBackend(behaviour));
             },
-            [](const std::string&) -> Result<Encoder> {
-              return Encoder([](std::string_view text) -> Result<std::vector<int32_t>> {
-                std::vector<int32_t> ids;
-                for (unsigned char c : text) ids.push_back(c);
-                return ids;
-              });
-            }};
+            [](const std::string&) -> Result<Encoders> { return fake::encoders(); }};
   }
   Result<nlohmann::ordered_json> go(const std::string& name, bool resume = false, fake::FakeBehaviour behaviour = {},
                                     const std::vector<Override>& overrides = {}, bool overwrite = false) {
+    return go(recipe(overrides), name, resume, behaviour, overwrite);
+  }
+  Result<nlohmann::ordered_json> go(const Recipe& recipe, const std::string& name, bool resume = false, fake::FakeBehaviour behaviour = {},
+                                    bool overwrite = false) {
     RunOptions options;
     options.teacher = "teacher.gguf";
     options.out = folder_ / name;
@@ -63,7 +80,7 @@ class RunTest : public ::testing::Test {
     options.overwrite = overwrite;
     options.threads = 1;
     options.how_to_resume = "retort distill ... --resume";
-    return run_recipe(recipe(overrides), options, parts(behaviour));
+    return run_recipe(recipe, options, parts(behaviour));
   }
   // The run in `name` is interrupted after each of these many steps, and resumed.
   void go_in_pieces(const std::string& name, const std::vector<int>& pieces) {
@@ -142,6 +159,45 @@ TEST_F(RunTest, KilledAndResumedBitForBit) {
     EXPECT_EQ(student(name), student("straight")) << death;
     EXPECT_EQ(steps(name), steps("straight")) << death;
   }
+}
+
+TEST_F(RunTest, ChatsAndPairsAreResumedBitForBit) {
+  const auto straight = go(chat_recipe(), "straight");
+  ASSERT_TRUE(straight.ok()) << straight.error().message;
+  for (const int64_t death : {3, 10, 23, 24, 27, 31}) {  // 12 steps of two batches, then 8 of one
+    const std::string name = cat("killed", death);
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)go(chat_recipe({{"checkpoint_minutes", "1e-9", "--set"}}), name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    const auto result = go(chat_recipe(), name, true);
+    ASSERT_TRUE(result.ok()) << result.error().message;
+    EXPECT_EQ(student(name), student("straight")) << death;
+    EXPECT_EQ(steps(name), steps("straight")) << death;
+  }
+}
+
+TEST_F(RunTest, WeightsArePartOfTheRecipe) {
+  Recipe weighted = chat_recipe();
+  ASSERT_TRUE(go(weighted, "a").ok());
+  ASSERT_TRUE(go(weighted, "a", true).ok()) << "the same again";
+  weighted.data.train[1].weight = 5;
+  const auto result = go(weighted, "a", true);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("data.weights"), std::string::npos) << result.error().message;
+}
+
+TEST_F(RunTest, DpoWithoutPairsIsRefusedBeforeAnything) {
+  Recipe alone = chat_recipe();
+  alone.data.train = {folder_ / "chats.jsonl"};
+  const auto result = go(alone, "a");
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().message, "recipe: stage 'dpo' compares answers, but no line of the data has \"prompt\", \"chosen\" and \"rejected\"");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
 }
 
 TEST_F(RunTest, AFinishedRunIsNotRepeated) {

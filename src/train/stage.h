@@ -24,11 +24,16 @@ namespace retort::train {
 
 // Packed rows. Row r holds tokens[r*seq .. (r+1)*seq). `starts` has the index of every sequence's first token, ascending, every
 // row's first index included: no sequence crosses a row, and neither state nor attention nor a target crosses a start.
+//
+// Pairs (dpo): rows 2i and 2i+1 are the chosen and the rejected answer to the same prompt; a row's first sequence is the conversation, and
+// another one after it fills the row up.
 struct Batch {
   int rows = 0;
-  int seq = 0;
+  int seq = 0;                                   // at most the stage's
   std::vector<int32_t> tokens;
   std::vector<int32_t> starts;
+  std::vector<uint8_t> labels;                   // 1: the token is one to predict (an answer's, or of plain text). Empty: all are
+  int64_t padding = 0;                           // tokens that only fill rows up
 };
 
 // One trainable tensor, as memory that stays where it is while the backend lives. `gradient` is zero before the first step(); step()
@@ -56,6 +61,7 @@ struct LossPart {
 struct StepResult {
   double loss = 0;                               // weighted sum, unscaled
   std::vector<LossPart> parts;
+  std::vector<LossPart> measures;                // means worth a line that are no losses: "accuracy"
   double gemm_seconds = 0;                       // time inside matrix products, for the log
   double compute_seconds = 0;                    // of this call
 };
@@ -68,6 +74,8 @@ class StageRunner {
   // Forward and backward; gradients are added to parameters(). Never changes a value. A loss that is not finite is returned, not
   // an error; the gradients are then worthless.
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
+  // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
+  virtual std::vector<Parameter> memory() { return {}; }
 };
 
 // Rows of training text, the next ones at each call: k-means, ranking.

@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "train/preference_data.h"
 
 namespace retort::train {
 namespace {
@@ -17,19 +18,22 @@ AdamSettings settings_of(const StageSpec& stage) {
   return {stage.betas[0], stage.betas[1], stage.eps, stage.weight_decay, stage.clip, stage.ema};
 }
 
-StreamOptions stream_options(const RunContext& context, const StageSpec& stage) {
-  const auto index = uint64_t(&stage - context.recipe.stages.data());
-  return {stage.batch, stage.seq, mix_seed(context.recipe.seed, 1, index), stage.repeat_every, context.backend.teacher().vocab_size};
+std::unique_ptr<BatchStream> open_stream(const RunContext& context, const StageSpec& stage) {
+  const uint64_t seed = mix_seed(context.recipe.seed, 1, uint64_t(&stage - context.recipe.stages.data()));
+  const int vocab_size = context.backend.teacher().vocab_size;
+  if (stage.compares_pairs()) {
+    const int max_prompt = stage.max_prompt > 0 ? stage.max_prompt : stage.seq / 2;
+    return std::make_unique<PairStream>(context.text, context.encode.chat, PairOptions{stage.batch, stage.seq, max_prompt, seed, vocab_size});
+  }
+  return std::make_unique<TokenStream>(context.text, context.encode, StreamOptions{stage.batch, stage.seq, seed, stage.repeat_every, vocab_size});
 }
 
 }  // namespace
 
-Status save_run(RunContext& context, AdamW* optimizer) {
+Status save_run(RunContext& context, std::vector<StateTensor> of_stage) {
   std::vector<StateTensor> tensors;
   for (const auto& parameter : context.backend.tensors()) tensors.push_back({"w/" + parameter.name, parameter.value});
-  if (optimizer) {
-    for (auto& tensor : optimizer->state()) tensors.push_back(tensor);
-  }
+  tensors.insert(tensors.end(), of_stage.begin(), of_stage.end());
   context.state.metrics = context.metrics.position();
   return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors);
 }
@@ -39,8 +43,8 @@ StageLoop::StageLoop(RunContext& context, const StageSpec& stage, std::unique_pt
       stage_(stage),
       runner_(std::move(runner)),
       optimizer_(std::move(parameters), settings_of(stage), context.pool),
-      stream_(context.text, context.encode, stream_options(context, stage)),
-      meter_(stage.budget, int64_t(stage.batch) * stage.seq * stage.accumulate) {}
+      stream_(open_stream(context, stage)),
+      meter_(stage.budget, stage.tokens_per_step()) {}
 
 Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const StageSpec& stage, const Checkpoint* from) {
   RETORT_TRY(auto runner, context.backend.make_stage(stage));
@@ -56,18 +60,26 @@ Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const 
   return loop;
 }
 
+std::vector<StateTensor> StageLoop::tensors() {
+  std::vector<StateTensor> out = optimizer_.state();
+  for (const auto& parameter : runner_->memory()) out.push_back({"memory/" + parameter.name, parameter.value});
+  return out;
+}
+
 Status StageLoop::resume(const Checkpoint& from) {
   const RunState& state = context_.state;
-  RETORT_RETURN_IF_ERROR(from.load(optimizer_.state()));
+  RETORT_RETURN_IF_ERROR(from.load(tensors()));
   optimizer_.set_steps(state.optimizer_steps);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
-  return stream_.restore(state.cursor);
+  return stream_->restore(state.cursor);
 }
 
 Result<bool> StageLoop::gradients(MetricsRow& row) {
   StepResult sum;
+  tokens_of_step_ = 0;
   for (int micro = 0; micro < stage_.accumulate; ++micro) {
-    RETORT_TRY(const Batch batch, stream_.next());
+    RETORT_TRY(const Batch batch, stream_->next());
+    tokens_of_step_ += int64_t(batch.tokens.size()) - batch.padding;
     StepContext step;
     step.step = meter_.steps();
     step.seed = mix_seed(context_.recipe.seed, uint64_t(context_.state.run_step), uint64_t(micro) + 7);
@@ -80,12 +92,17 @@ Result<bool> StageLoop::gradients(MetricsRow& row) {
       if (micro == 0) sum.parts.push_back({result.parts[i].name, 0});
       sum.parts[i].value += result.parts[i].value * step.scale;
     }
+    for (size_t i = 0; i < result.measures.size(); ++i) {
+      if (micro == 0) sum.measures.push_back({result.measures[i].name, 0});
+      sum.measures[i].value += result.measures[i].value * step.scale;
+    }
   }
   auto& report = context_.state.current;
   report.gemm_seconds += sum.gemm_seconds;
   report.compute_seconds += sum.compute_seconds;
   row.loss = sum.loss;
   for (const auto& part : sum.parts) row.parts.emplace_back(part.name, part.value);
+  for (const auto& measure : sum.measures) row.measures.emplace_back(measure.name, measure.value);
   row.gemm_share = sum.compute_seconds > 0 ? sum.gemm_seconds / sum.compute_seconds : 0;
   return std::isfinite(sum.loss);
 }
@@ -107,7 +124,7 @@ Status StageLoop::step() {
   else if (report.steps == report.skipped) report.first_loss = row.loss;
   if (good) report.last_loss = row.loss;
 
-  const int64_t tokens = int64_t(stage_.batch) * stage_.seq * stage_.accumulate;
+  const int64_t tokens = tokens_of_step_;
   const double seconds = now() - begin;
   meter_.step(seconds);
   ++report.steps;
@@ -139,10 +156,10 @@ Status StageLoop::too_many_skipped(const std::string& which) const {
 Status StageLoop::checkpoint() {
   const double begin = now();
   auto& state = context_.state;
-  state.cursor = stream_.cursor();
+  state.cursor = stream_->cursor();
   state.pace = meter_.seconds_per_step();
   state.optimizer_steps = optimizer_.steps();
-  RETORT_RETURN_IF_ERROR(save_run(context_, &optimizer_));
+  RETORT_RETURN_IF_ERROR(save_run(context_, tensors()));
   meter_.pass(now() - begin);
   since_checkpoint_ = 0;
   return {};

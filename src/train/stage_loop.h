@@ -23,14 +23,14 @@ struct RunContext {
   const std::string& how_to_resume;
   Backend& backend;
   std::shared_ptr<const TrainingText> text;
-  Encoder encode;
+  Encoders encode;
   ThreadPool& pool;
   MetricsLog& metrics;
   RunState& state;
 };
 
-// Writes context.state and every tensor, with the optimiser's when there is one.
-Status save_run(RunContext& context, AdamW* optimizer);
+// Writes context.state and every tensor, and what belongs to a stage that has begun: its optimiser's, its memory.
+Status save_run(RunContext& context, std::vector<StateTensor> of_stage);
 
 class StageLoop {
  public:
@@ -42,6 +42,7 @@ class StageLoop {
 
  private:
   StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
+  std::vector<StateTensor> tensors();        // beside the student's: the optimiser's, the runner's memory
   Status resume(const Checkpoint& from);
   Status step();
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
@@ -54,9 +55,10 @@ class StageLoop {
   const StageSpec& stage_;
   std::unique_ptr<StageRunner> runner_;
   AdamW optimizer_;
-  TokenStream stream_;
+  std::unique_ptr<BatchStream> stream_;
   BudgetMeter meter_;
   MetricsRow last_;
+  int64_t tokens_of_step_ = 0;
   int skipped_in_a_row_ = 0;
   double since_checkpoint_ = 0;
 };

@@ -1,4 +1,4 @@
-// The two kinds of stages: layer by layer against the teacher's mixers, and end to end against its distributions.
+// The kinds of stages: layer by layer against the teacher's mixers, end to end against its distributions, and over pairs of answers.
 //
 // Layer: train. Not thread-safe; each step() spreads over the pool. Results do not depend on how threads are scheduled.
 #pragma once
@@ -42,5 +42,6 @@ std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vecto
 
 std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);
+std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context);
 
 }  // namespace retort::train

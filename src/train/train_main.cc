@@ -44,7 +44,7 @@ int report(const Error& error) {
 void add_flags(CLI::App& app, Arguments& a) {
   app.add_option("RECIPE", a.recipe, "recipe file, such as recipes/align.yaml");
   app.add_option("--teacher", a.teacher, "the teacher: a Hugging Face folder or a .gguf file");
-  app.add_option("--data", a.data, "text: .jsonl with \"text\", .txt; also .gz, .zst; several files")->expected(1, -1);
+  app.add_option("--data", a.data, "text, chats, pairs of answers: .jsonl, .txt; also .gz, .zst; several files")->expected(1, -1);
   app.add_option("-o,--out", a.out, "folder of the run");
   app.add_flag("--resume", a.resume, "go on with the run in --out");
   app.add_flag("--overwrite", a.overwrite, "remove the run in --out first");
@@ -124,7 +124,7 @@ Status distill(Arguments a, const std::string& how_to_resume) {
   }
   catch_interrupts();
   const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, a.threads, how_to_resume};
-  RETORT_TRY(const auto result, run_recipe(recipe, options, {open_backend, open_encoder}));
+  RETORT_TRY(const auto result, run_recipe(recipe, options, {open_backend, open_encoders}));
   if (a.json) std::puts(result.dump(2).c_str());
   else print_summary(result, a.out);
   return {};

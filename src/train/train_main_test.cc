@@ -265,6 +265,60 @@ TEST_F(TrainMainTest, EveryLossFallsAndResumesBitForBit) {
   EXPECT_GT(killed, 0) << "no signal came in time";
 }
 
+// Answers, then pairs of them against the student as it was: kills in either stage, and between, change no bit.
+TEST_F(TrainMainTest, ChatsAndPairsAreLearntAndResumedBitForBit) {
+  retort::test::write_file(folder_ / "teacher/tokenizer.json", retort::test::chat_tokenizer_json());
+  retort::test::write_file(folder_ / "teacher/tokenizer_config.json", retort::test::chat_tokenizer_config());
+  std::string chats, pairs;
+  for (int d = 0; d < 8; ++d) {
+    const std::string question = cat("What is ", d, "?"), answer = cat("It is ", d * d, ".");
+    chats += nlohmann::json{{"messages", {{{"role", "user"}, {"content", question}}, {{"role", "assistant"}, {"content", answer}}}}}.dump() + "\n";
+    pairs += nlohmann::json{{"prompt", question}, {"chosen", answer}, {"rejected", cat("No ", d)}}.dump() + "\n";
+  }
+  retort::test::write_file(folder_ / "chats.jsonl", chats);
+  retort::test::write_file(folder_ / "pairs.jsonl", pairs);
+  retort::test::write_file(folder_ / "tiny.yaml",
+                           cat("name: chats\nsave_init: true\ncheckpoint_minutes: 0\n"
+                               "student: {mixer: slots, window: 8, sinks: 2, config: {slots: 16}}\n"
+                               "data: {held_out: 0, calibration_tokens: 512, train: [", folder_ / "chats.jsonl", ", {file: ", folder_ / "pairs.jsonl", ", weight: 0.5}]}\n"
+                               "defaults: {seq: 80, batch: 4, lr: 2e-3, clip: 1}\nstages:\n"
+                               "- {name: sft, loss: {ce: 1, logits: {weight: 0.1, mask: labels}}, train: [mixers, norms], steps: 20}\n"
+                               "- {name: dpo, loss: {dpo: {beta: 0.3, reference: start}}, train: [mixers, mlp], steps: 16, ema: 0.5}\n"));
+  const auto at = [&](std::vector<std::string> more) { return more.insert(more.end(), {"--data", folder_ / "chats.jsonl"}), more; };
+  ASSERT_EQ(run(at({"--out", folder_ / "a"})), 0) << err();
+  const auto losses = losses_of("a");
+  ASSERT_EQ(losses.size(), 36u);
+  EXPECT_LT(losses[18] + losses[19], losses[0] + losses[1]);
+  EXPECT_EQ(losses[20], std::log(2.0)) << "the first step compares the student with itself";
+  EXPECT_LT(losses[34] + losses[35], 2 * std::log(2.0) - 0.1);
+  std::istringstream rows(retort::test::read_file(folder_ / "a/metrics.jsonl"));
+  nlohmann::json row;
+  for (std::string line; std::getline(rows, line);) row = nlohmann::json::parse(line);
+  EXPECT_GE(row["accuracy"].get<double>(), 0.75);
+  EXPECT_GT(row["reward_chosen"].get<double>(), row["reward_rejected"].get<double>());
+  EXPECT_LT(row["tokens"].get<int64_t>(), 20 * 4 * 80 + 16 * 8 * 80) << "padding is not counted";
+
+  const std::vector<std::string> start = at({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"});
+  auto go_on = start;
+  go_on.push_back("--resume");
+  int stopped = run_until(start, SIGKILL, 6);
+  stopped += run_until(go_on, SIGKILL, 22);
+  stopped += run_until(go_on, SIGINT, 28);
+  EXPECT_GT(stopped, 0) << "no signal came in time";
+  ASSERT_EQ(run(go_on), 0) << err();
+  EXPECT_TRUE(weights("b") == weights("a"));
+  EXPECT_EQ(losses_of("b"), losses);
+}
+
+TEST_F(TrainMainTest, ChatsNeedATemplate) {
+  retort::test::write_file(folder_ / "chats.jsonl", "{\"text\": \"x\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  EXPECT_EQ(run({"--out", folder_ / "a", "--data", folder_ / "chats.jsonl", "--set", "data.held_out=0"}), 2);
+  EXPECT_NE(err().find("chats.jsonl:2: a conversation, but the teacher's tokenizer has no chat template"), std::string::npos) << err();
+  retort::test::write_file(folder_ / "chats.jsonl", "{\"text\": \"x\"}\n{\"body\": \"a\"}\n");
+  EXPECT_EQ(run({"--out", folder_ / "a", "--data", folder_ / "chats.jsonl", "--set", "data.held_out=0"}), 2);
+  EXPECT_NE(err().find("chats.jsonl:2: no key that says what it is; expected \"text\", \"messages\""), std::string::npos) << err();
+}
+
 TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
   retort::test::write_file(folder_ / "empty.jsonl", "");
   retort::test::write_file(folder_ / "binary.txt", std::string(5000, '\x01') + "\xff\xfe");

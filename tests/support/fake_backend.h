@@ -32,7 +32,9 @@ struct FakeBehaviour {
 class FakeRunner : public StageRunner {
  public:
   FakeRunner(std::vector<FakeTensor>& tensors, const StageSpec& stage, const FakeBehaviour& behaviour, int64_t& steps)
-      : tensors_(tensors), stage_(stage), behaviour_(behaviour), steps_(steps) {}
+      : tensors_(tensors), stage_(stage), behaviour_(behaviour), steps_(steps) {
+    if (stage.compares_pairs()) start_ = tensors.back().value;
+  }
 
   std::vector<Parameter> parameters() override {
     std::vector<Parameter> out;
@@ -53,13 +55,19 @@ class FakeRunner : public StageRunner {
       for (size_t i = 0; i < p.value.size(); ++i) {
         noise = noise * 6364136223846793005ull + 1442695040888963407ull;
         const float target = float(batch.tokens[(i * 7) % batch.tokens.size()]) / 128.0f + float(noise >> 40) * 1e-9f + float(batch.starts.size()) * 0.01f;
-        const float difference = p.value[i] - target;
+        const float labels = batch.labels.empty() ? 0.0f : float(batch.labels[(i * 5) % batch.labels.size()]) * 0.02f;
+        const float start = start_.empty() ? 0.0f : start_[i % start_.size()];
+        const float difference = p.value[i] - target - labels - start;
         loss += double(difference) * double(difference);
         p.gradient[i] += float(context.scale) * 2 * difference;
       }
     }
     if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from) loss = std::numeric_limits<double>::quiet_NaN();
-    return StepResult{loss, {{loss_name(stage_.losses[0].kind), loss}}, 0.001, 0.002};
+    return StepResult{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
+  }
+  std::vector<Parameter> memory() override {
+    if (start_.empty()) return {};
+    return {{tensors_.back().name, tensors_.back().group, false, 0, start_, {}}};
   }
 
  private:
@@ -67,6 +75,7 @@ class FakeRunner : public StageRunner {
   const StageSpec& stage_;
   const FakeBehaviour& behaviour_;
   int64_t& steps_;
+  std::vector<float> start_;   // of pairs: one tensor as it was when the stage began
 };
 
 class FakeBackend : public Backend {

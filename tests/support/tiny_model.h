@@ -40,6 +40,23 @@ inline std::string byte_tokenizer_json() {
                  {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}}.dump();
 }
 
+// The same with <|im_start|> and <|im_end|>, ids 256 and 257, and the template that writes them.
+inline std::string chat_tokenizer_json() {
+  auto json = nlohmann::ordered_json::parse(byte_tokenizer_json());
+  int id = 256;
+  for (const char* content : {"<|im_start|>", "<|im_end|>"}) {
+    json["added_tokens"].push_back({{"id", id++}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
+                                    {"normalized", false}, {"special", true}});
+  }
+  return json.dump();
+}
+inline std::string chat_tokenizer_config() {
+  return nlohmann::ordered_json{
+      {"tokenizer_class", "PreTrainedTokenizerFast"}, {"eos_token", "<|im_end|>"},
+      {"chat_template", "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+                        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"}}.dump();
+}
+
 inline Status write_random_model(const std::string& folder, const ModelConfig& config, uint64_t seed = 1) {
   HfFolder out;
   out.config = config;

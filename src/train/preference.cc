@@ -1,0 +1,211 @@
+// Stages over pairs of answers: direct preference optimisation, against the teacher or against the student as it was
+// ("Mamba in the Llama", stage 3).
+//
+// For every pair, with s and r the sums of log p over an answer's tokens by student and reference:
+//   h = beta [(s_chosen - s_rejected) - (r_chosen - r_rejected)],   loss = mean of log(1 + exp(-h)),   dloss/dh = -sigmoid(-h) / pairs
+// A row's s has its gradient by the hidden states as soon as it is computed, but for the factor dloss/ds, which takes both rows of the pair.
+#include <algorithm>
+#include <cmath>
+
+#include "train/stages.h"
+#include "train/tasks.h"
+
+namespace retort::train {
+namespace {
+
+constexpr int64_t kPositions = 128;  // whose logits exist at the same time
+
+// A row's conversation, and the positions before its answer's tokens.
+struct Conversation {
+  std::span<const int32_t> tokens;
+  std::vector<int64_t> positions, targets;
+};
+
+struct RowPass {
+  double student = 0, reference = 0;             // log p of the answer
+  at::Tensor hidden;                             // [n, D] at the positions, with its graph
+  at::Tensor hidden_gradient, head_gradient;     // of the student's log p
+};
+
+struct Outcome {
+  double loss = 0, right = 0, chosen = 0, rejected = 0;   // sums over pairs
+};
+
+// The model with tensors of its own in place of the stage's leaves.
+TorchModel frozen_copy(const TorchModel& model, const std::vector<Leaf*>& leaves, std::vector<at::Tensor>& copies) {
+  TorchModel out = model;
+  for (const Leaf* leaf : leaves) copies.push_back(leaf->value.detach().clone());
+  const auto replace = [&](at::Tensor& tensor) {
+    for (size_t i = 0; i < leaves.size() && tensor.defined(); ++i) {
+      if (!tensor.is_same(leaves[i]->value)) continue;
+      tensor = copies[i];
+      break;
+    }
+  };
+  for (at::Tensor* tensor : {&out.body.embedding, &out.body.final_norm, &out.body.head}) replace(*tensor);
+  for (Body::Layer& layer : out.body.layers) {
+    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) replace(*tensor);
+  }
+  for (auto& parts : out.layers) {
+    for (PartWeights& part : parts) {
+      for (at::Tensor& value : part.values) replace(value);
+    }
+  }
+  return out;
+}
+
+class PreferenceStage : public StageRunner {
+ public:
+  PreferenceStage(const StageSpec& stage, StageContext context)
+      : stage_(stage), loss_(*stage_.find(LossKind::kDpo)), context_(std::move(context)) {
+    if (loss_.reference == Reference::kStart) start_ = frozen_copy(context_.student, context_.leaves, copies_);
+  }
+
+  std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
+
+  std::vector<Parameter> memory() override {
+    std::vector<Parameter> out;
+    for (size_t i = 0; i < copies_.size(); ++i) {
+      for (const Leaf::Slice& s : context_.leaves[i]->slices) {
+        out.push_back({s.name, s.group, s.decays, 0, {copies_[i].data_ptr<float>() + s.offset, size_t(s.count)}, {}});
+      }
+    }
+    return out;
+  }
+
+  Result<StepResult> step(const Batch& batch, const StepContext& step) override {
+    const double begin = processor_seconds();
+    take_gemm_seconds();
+    const int pairs = batch.rows / 2;
+    const double scale = loss_.weight * step.scale / pairs;
+    // About as many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
+    const int together = std::max(1, context_.pool.size() / 2);
+    Outcome sum;
+    for (int first = 0; first < pairs; first += together) {
+      const int rows = 2 * std::min(together, pairs - first);
+      std::vector<RowPass> passes(rows);
+      std::vector<std::vector<at::Tensor>> gradients(rows);
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * rows, [&](int64_t task) {
+        const int row = int(task / 2);
+        const Conversation conversation = conversation_of(batch, 2 * first + row);
+        if (task % 2 == 0) student_pass(conversation, passes[row]);
+        else passes[row].reference = reference_pass(conversation);
+      }));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, rows, [&](int64_t row) {
+        const double slope = -loss_.beta / (1 + std::exp(margin(passes[row / 2 * 2], passes[row / 2 * 2 + 1])));   // dloss/ds of the chosen one
+        gradients[row] = row_gradients(passes[row], (row % 2 == 0 ? slope : -slope) * scale);
+      }));
+      for (int row = 0; row < rows; ++row) add(gradients[row], passes[row]);
+      for (int row = 0; row < rows; row += 2) count(passes[row], passes[row + 1], sum);
+    }
+    return report(sum, pairs, begin);
+  }
+
+ private:
+  // The first sequence of a row; what follows it is padding.
+  Conversation conversation_of(const Batch& batch, int row) const {
+    const int64_t begin = int64_t(row) * batch.seq;
+    const auto next = std::upper_bound(batch.starts.begin(), batch.starts.end(), int32_t(begin));
+    const int64_t end = next == batch.starts.end() ? int64_t(batch.tokens.size()) : *next;
+    Conversation out;
+    out.tokens = {batch.tokens.data() + begin, size_t(end - begin)};
+    for (int64_t t = begin; t + 1 < end; ++t) {
+      if (!batch.labels[t + 1]) continue;
+      out.positions.push_back(t - begin);
+      out.targets.push_back(batch.tokens[t + 1]);
+    }
+    return out;
+  }
+
+  static at::Tensor hidden_of(const TorchModel& model, const Conversation& c) {
+    const Rows rows = Rows::make({{0, int64_t(c.tokens.size())}}, model.config.rope, model.config.head_dim, model.wide());
+    return run_model(model, c.tokens, rows).index_select(0, torch::tensor(c.positions, at::kLong));
+  }
+
+  // Sum of log p of the targets; with `pass` also its gradients.
+  double log_p(const TorchModel& model, const at::Tensor& hidden, const Conversation& c, RowPass* pass) const {
+    const at::NoGradGuard no_grad;
+    const at::Tensor head = model.body.head.detach().to(hidden.scalar_type()), states = hidden.detach();
+    if (pass) pass->hidden_gradient = at::zeros(hidden.sizes(), model.wide());
+    double sum = 0;
+    for (int64_t i = 0; i < states.size(0); i += kPositions) {
+      const int64_t n = std::min(kPositions, states.size(0) - i);
+      const at::Tensor chunk = states.narrow(0, i, n);
+      const at::Tensor log_p = at::log_softmax(product(chunk, head.t()).to(model.wide()), 1);
+      const at::Tensor index = torch::tensor(std::vector<int64_t>(c.targets.begin() + i, c.targets.begin() + i + n), at::kLong).unsqueeze(1);
+      sum += log_p.gather(1, index).to(at::kDouble).sum().item<double>();
+      if (!pass) continue;
+      at::Tensor d = log_p.exp().neg_();
+      d.scatter_add_(1, index, at::ones({n, 1}, d.options()));
+      const at::Tensor low = d.to(hidden.scalar_type());
+      pass->hidden_gradient.narrow(0, i, n).copy_(product(low, head));
+      if (!model.body.head.requires_grad()) continue;
+      const at::Tensor d_head = product(low.t(), chunk).to(model.wide());
+      pass->head_gradient = pass->head_gradient.defined() ? pass->head_gradient.add_(d_head) : d_head;
+    }
+    return sum;
+  }
+
+  void student_pass(const Conversation& c, RowPass& pass) const {
+    pass.hidden = hidden_of(context_.student, c);
+    pass.student = log_p(context_.student, pass.hidden, c, &pass);
+  }
+
+  double reference_pass(const Conversation& c) const {
+    const at::NoGradGuard no_grad;
+    const TorchModel& reference = loss_.reference == Reference::kStart ? start_ : context_.teacher;
+    return log_p(reference, hidden_of(reference, c), c, nullptr);
+  }
+
+  double margin(const RowPass& chosen, const RowPass& rejected) const {
+    return loss_.beta * ((chosen.student - rejected.student) - (chosen.reference - rejected.reference));
+  }
+
+  std::vector<at::Tensor> row_gradients(RowPass& pass, double factor) const {
+    std::vector<at::Tensor> values;
+    for (const Leaf* leaf : context_.leaves) values.push_back(leaf->value);
+    if (pass.head_gradient.defined()) pass.head_gradient.mul_(factor);
+    if (!pass.hidden.requires_grad()) return std::vector<at::Tensor>(values.size());
+    return torch::autograd::grad({pass.hidden}, values, {(pass.hidden_gradient * factor).to(pass.hidden.scalar_type())}, std::nullopt, false, true);
+  }
+
+  void add(const std::vector<at::Tensor>& gradients, const RowPass& pass) const {
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      Leaf& leaf = *context_.leaves[i];
+      if (gradients[i].defined()) leaf.gradient.add_(gradients[i]);
+      if (pass.head_gradient.defined() && leaf.value.is_same(context_.student.body.head)) leaf.gradient.add_(pass.head_gradient);
+    }
+  }
+
+  void count(const RowPass& chosen, const RowPass& rejected, Outcome& sum) const {
+    const double h = margin(chosen, rejected);
+    sum.loss += std::max(-h, 0.0) + std::log1p(std::exp(-std::fabs(h)));
+    sum.right += h > 0;
+    sum.chosen += loss_.beta * (chosen.student - chosen.reference);
+    sum.rejected += loss_.beta * (rejected.student - rejected.reference);
+  }
+
+  StepResult report(const Outcome& sum, int pairs, double begin) const {
+    StepResult result;
+    result.parts.push_back({loss_name(LossKind::kDpo), sum.loss / pairs});
+    result.loss = loss_.weight * sum.loss / pairs;
+    result.measures = {{"accuracy", sum.right / pairs}, {"reward_chosen", sum.chosen / pairs}, {"reward_rejected", sum.rejected / pairs}};
+    result.gemm_seconds = take_gemm_seconds();
+    result.compute_seconds = processor_seconds() - begin;
+    return result;
+  }
+
+  StageSpec stage_;
+  LossSpec loss_;
+  StageContext context_;
+  TorchModel start_;                 // with `reference: start`
+  std::vector<at::Tensor> copies_;   // its own tensors, one per leaf
+};
+
+}  // namespace
+
+std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context) {
+  return std::make_unique<PreferenceStage>(stage, std::move(context));
+}
+
+}  // namespace retort::train
