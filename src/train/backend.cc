@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "base/path.h"
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
@@ -60,6 +61,7 @@ class TorchBackend : public Backend {
     auto parts = empty_parts(pure);
     student_ = teacher_;
     student_.config = pure;
+    own_body_ = false;
     RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
     const double started = seconds_since(begin);
     if (spec.keep.kind == KeepSpec::Kind::kNone) {
@@ -80,10 +82,16 @@ class TorchBackend : public Backend {
     student_.config.plan = plan;
     RETORT_RETURN_IF_ERROR(validate_plan(student_.config));
     student_.layers = empty_parts(student_.config);
+    own_body_ = false;
     if (is_draft()) {
       RETORT_RETURN_IF_ERROR(values_from_folder(spec.start, student_.config, student_.layers));
       own_trained();
       return {};
+    }
+    if (spec.start != "teacher" && path_exists(spec.start)) {
+      RETORT_TRY(auto files, open_model(spec.start));
+      RETORT_TRY(auto source, load_model(files, Numeric::kExact));
+      take_body(source);
     }
     for (int l = 0; l < student_.config.layers; ++l) {
       for (PartWeights& part : student_.layers[l]) {
@@ -148,6 +156,23 @@ class TorchBackend : public Backend {
   // Nothing of a draft is the teacher's: all of it is in leaves_, and so in checkpoints and in what is written.
   bool is_draft() const { return student_.config.layers != teacher_.config.layers; }
 
+  // Norms, MLPs, embeddings and head are those of the folder that the student starts from where they are not the teacher's: a draft's, or
+  // such as an earlier run has trained. Then they are the student's own, as a draft's are.
+  void take_body(const TorchModel& source) {
+    own_body_ = is_draft() || !same_body(source.body, teacher_.body);
+    if (own_body_) student_.body = source.body;
+  }
+
+  // Up to bf16, in which folders hold matrices.
+  static bool same_body(const Body& a, const Body& b) {
+    const auto same = [](const at::Tensor& x, const at::Tensor& y) { return x.sizes() == y.sizes() && at::equal(x.to(at::kBFloat16), y.to(at::kBFloat16)); };
+    for (size_t l = 0; l < a.layers.size(); ++l) {
+      const Body::Layer &x = a.layers[l], &y = b.layers[l];
+      if (!same(x.input_norm, y.input_norm) || !same(x.post_norm, y.post_norm) || !same(x.gate_up, y.gate_up) || !same(x.down, y.down)) return false;
+    }
+    return same(a.embedding, b.embedding) && same(a.final_norm, b.final_norm) && same(a.head, b.head);
+  }
+
   Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                       std::vector<std::vector<PartWeights>>& parts) {
     if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
@@ -169,7 +194,7 @@ class TorchBackend : public Backend {
                      config.width);
     }
     RETORT_TRY(auto source, load_model(files, Numeric::kExact));
-    if (is_draft()) student_.body = source.body;
+    take_body(source);
     for (int l = 0; l < config.layers; ++l) {
       for (size_t p = 0; p < parts[l].size(); ++p) {
         PartWeights& to = parts[l][p];
@@ -256,14 +281,14 @@ class TorchBackend : public Backend {
     return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reached.contains(s.name); });
   }
 
-  // Gives the student tensors of its own wherever a stage may change them, a draft all, and lists them.
+  // Gives the student tensors of its own wherever a stage may change them or they are not the teacher's, and lists them.
   void own_trained() {
     leaves_.clear();
     const auto any_trains = [&](const std::string& name) {
       return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
     };
     const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
-      if (!is_draft() && std::none_of(names.begin(), names.end(), any_trains)) return;
+      if (!own_body_ && std::none_of(names.begin(), names.end(), any_trains)) return;
       tensor = tensor.to(at::kFloat, false, true).contiguous();
       Leaf leaf{tensor, {}, layer, false, {}};
       const int64_t count = tensor.numel() / int64_t(names.size());
@@ -322,6 +347,7 @@ class TorchBackend : public Backend {
   Recipe recipe_;
   ModelFiles files_;
   TorchModel teacher_, student_;
+  bool own_body_ = false;            // what is not a mixer is not the teacher's
   std::string hash_;
   ThreadPool pool_;
   std::vector<Leaf> leaves_;

@@ -134,6 +134,20 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
 }
 
 // Layers of a model of its own, trained end to end against a teacher of another depth.
+// What an earlier run has trained outside the mixers stays, also where this run does not train it, and over a resume.
+TEST_F(TrainMainTest, AStudentStartsFromAllThatIsInItsFolder) {
+  ASSERT_EQ(run({"--out", folder_ / "a", "--set", "kd.train=[all]", "--set", "kd.lr=1e-2"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "c", "--start", folder_ / "a/student"}), 0) << err();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight", "model.layers.0.post_attention_layernorm.weight", "model.norm.weight"}) {
+    EXPECT_EQ(tensor_of("c/student", name), tensor_of("a/student", name)) << name;
+  }
+  std::vector<std::string> pieces = {"--out", folder_ / "b", "--start", folder_ / "a/student", "--set", "checkpoint_minutes=1e-9"};
+  EXPECT_TRUE(run_until(pieces, SIGKILL, 5)) << "no signal came in time";
+  pieces.push_back("--resume");
+  ASSERT_EQ(run(pieces), 0) << err();
+  EXPECT_EQ(weights("c"), weights("b"));
+}
+
 TEST_F(TrainMainTest, ADraftHasItsOwnDepthAndStartsFromItsFolder) {
   ModelConfig config = retort::test::tiny_config();
   config.layers = 2;
