@@ -131,8 +131,11 @@ class Serve : public Command {
       if (keys_.empty()) return invalid("--api-key-file ", key_file_, ": no key; one a line is expected");
     }
     for (const auto& key : keys_) {
-      const bool sendable = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 127; });
-      if (!sendable) return invalid(key_file_.empty() ? "--api-key" : "--api-key-file " + key_file_, ": a key that is empty or has a space or a control character");
+      const bool sendable = !key.empty() && key.front() != ' ' && key.back() != ' ' && std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c < 127; });
+      if (!sendable) {
+        return invalid(key_file_.empty() ? "--api-key" : "--api-key-file " + key_file_,
+                       ": a key that no header carries: it is empty, begins or ends with a space, or has a character that is not printable ASCII");
+      }
     }
     return {};
   }
