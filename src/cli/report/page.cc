@@ -19,7 +19,7 @@ table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-num
 th,td{padding:6px 14px 6px 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
 th{color:var(--muted);font-weight:500;vertical-align:bottom}th:first-child,td:first-child{text-align:left;font-weight:600}
 td.words,th.words{text-align:left}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:22px}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:22px}
 .wide{grid-column:1/-1;overflow-x:auto}.wide .plot{min-width:640px}.plot{display:block;width:100%;height:auto}
 .sample{border-left:3px solid var(--grid);padding:2px 0 2px 14px;margin:8px 0 16px;white-space:pre-wrap;overflow-wrap:anywhere;max-width:80ch}
 pre{overflow-x:auto;font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;background:color-mix(in srgb,var(--grid) 45%,transparent);padding:12px 14px;border-radius:6px}
