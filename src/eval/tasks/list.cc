@@ -50,7 +50,7 @@ const std::vector<Task>& table() {
 }
 
 // MMLU's subjects and where they belong.
-constexpr const char* kMmluVersion = "2";
+constexpr const char* kMmluVersion = "\"2\"";
 struct SubjectGroup {
   const char* name;
   const char* alias;

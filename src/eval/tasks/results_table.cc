@@ -98,14 +98,21 @@ std::string results_table(const Json& results, const std::string& column) {
     const Json& metrics = results[column][name];
     std::string shown = metrics["alias"].get<std::string>();
     if (depth > 0) shown = std::string(size_t(depth), ' ') + "- " + shown;
-    std::string version = cat(results["versions"][name].get<double>());
+    const Json& given = results["versions"][name];  // the harness has texts for groups
+    std::string version = given.is_string() ? given.get<std::string>() : cat(given.get<double>());
+    // A group of groups has neither.
+    const bool has_examples = results["n-shot"].contains(name), has_direction = results["higher_is_better"].contains(name);
     std::set<std::string> keys;
-    for (const auto& [key, value] : results["higher_is_better"][name].items()) keys.insert(key);
+    constexpr std::string_view kNoFilter = ",none";
+    for (const auto& [key, value] : metrics.items()) {
+      const bool metric = key.ends_with(kNoFilter) && !key.ends_with("_stderr,none");
+      if (metric) keys.insert(key.substr(0, key.size() - kNoFilter.size()));
+    }
     for (const auto& key : keys) {
       const Json& error = metrics[key + "_stderr,none"];
       every_error = every_error && error.is_number();
-      rows.push_back({shown, version, "none", cat(results["n-shot"][name].get<int64_t>()), key,
-                      results["higher_is_better"][name][key].get<bool>() ? "↑" : "↓", format_fixed(metrics[key + ",none"].get<double>(), 4),
+      const std::string direction = !has_direction ? "" : results["higher_is_better"][name][key].get<bool>() ? "↑" : "↓";
+      rows.push_back({shown, version, "none", has_examples ? cat(results["n-shot"][name].get<int64_t>()) : "", key, direction, format_fixed(metrics[key + ",none"].get<double>(), 4),
                       "±", error.is_number() ? format_fixed(error.get<double>(), 4) : "   N/A"});
       shown.clear();
       version.clear();
