@@ -158,6 +158,12 @@ Status AtomicFolder::commit() {
   return sync_folder(parent_of(target_));
 }
 
+Status check_can_write(const std::string& path) {
+  if (path.empty()) return {};
+  const auto file = AtomicFile::create(path);
+  return file.ok() ? Status() : Status(file.error());
+}
+
 Status write_text_file(const std::string& path, std::string_view text) {
   RETORT_TRY(auto file, AtomicFile::create(path, text.size()));
   RETORT_RETURN_IF_ERROR(file.write(text));

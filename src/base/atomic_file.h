@@ -56,4 +56,7 @@ class AtomicFolder {
 
 Status write_text_file(const std::string& path, std::string_view text);
 
+// Whether a file could appear there, asked before the work that fills it; leaves nothing behind. An empty path is no file, and fine.
+Status check_can_write(const std::string& path);
+
 }  // namespace retort

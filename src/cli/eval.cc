@@ -110,9 +110,7 @@ class Eval : public Command {
 
   // What would be wrong after the scoring is found before it: files to write, both models' tokenizers, documents that have no ids.
   Status check_before(const std::vector<TaskRun>& prepared, const Context& context) const {
-    if (!html_.empty()) {
-      if (auto probe = AtomicFile::create(html_); !probe.ok()) return probe.error();
-    }
+    RETORT_RETURN_IF_ERROR(check_can_write(html_));
     if (!out_.empty()) {
       std::error_code error;
       std::filesystem::create_directories(out_, error);

@@ -35,9 +35,7 @@ class Generate : public Command {
     if (!prompt_.empty() && !file_.empty()) return invalid("generate: give either -p or -f, not both");
     RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
     const uint64_t seed = choose_seed(context);
-    if (!state_out_.empty()) {  // refused before the text is made, not after it
-      if (auto probe = AtomicFile::create(state_out_); !probe.ok()) return probe.error();
-    }
+    RETORT_RETURN_IF_ERROR(check_can_write(state_out_));
     RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
     RETORT_TRY(speculation_, open_speculation(speculation_flags_, opened, tokenizer, options, seed));

@@ -38,22 +38,18 @@ class Layout : public Command {
     if (teacher_.empty()) return invalid("layout: --against is missing: the teacher whose attention is put back");
     if (text_.empty()) return invalid("layout: --text is missing: what to measure on");
     if (keep_ == 0) return invalid("layout: --keep is missing: how many ", unit_, " the layout keeps");
-    if (!out_.empty()) {  // refused before the measuring, not after it
-      if (auto probe = AtomicFile::create(out_); !probe.ok()) return probe.error();
-    }
+    RETORT_RETURN_IF_ERROR(check_can_write(out_));
     RETORT_TRY(format_, parse_weight_format(student_.weights));
-    RETORT_TRY(engine_, parse_activations(student_.activations));
-    pool_ = std::make_unique<ThreadPool>(context.threads);
-    RETORT_TRY(const ModelFiles teacher, open_model(teacher_));
     RETORT_TRY(const ModelFiles student, open_model(student_.path));
+    RETORT_TRY(opened_, open_for_running({teacher_, student_.weights, student_.activations}, context));
+    const ModelFiles& teacher = opened_.files;
     RETORT_RETURN_IF_ERROR(check_comparable(teacher.config, student.config));
     const auto units = replaced_units(student.config, unit_ == "heads");
     if (int64_t(units.size()) <= keep_) return invalid("layout: --keep ", keep_, ": the student has ", units.size(), " ", unit_, " that are no attention");
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(teacher));
     RETORT_TRY(tokens_, corpus_tokens({text_}, tokenizer, rank_ == "error" ? std::min<int64_t>(limit_, kErrorTokens) : limit_, "--text"));
     catch_interrupts();
-    RETORT_TRY(auto base, Model::load(teacher, format_, *pool_));
-    base_ = std::make_unique<Engine>(std::move(base), *pool_, engine_);
+    base_ = std::make_unique<Engine>(opened_.model, *opened_.pool, opened_.engine);
     return rank(teacher, student, units, context);
   }
 
@@ -87,8 +83,8 @@ class Layout : public Command {
   }
 
   Result<double> kl(const ModelFiles& files) {
-    RETORT_TRY(auto model, Model::load(files, format_, *pool_));
-    Engine engine(std::move(model), *pool_, engine_);
+    RETORT_TRY(auto model, Model::load(files, format_, *opened_.pool));
+    Engine engine(std::move(model), *opened_.pool, opened_.engine);
     RETORT_TRY(const Divergence found, divergence(*base_, engine, tokens_, window_, [](int64_t) { return !interrupted(); }));
     return found.kl_mean;
   }
@@ -110,7 +106,7 @@ class Layout : public Command {
   }
 
   Result<std::vector<RankedUnit>> by_error(const ModelFiles& teacher, const ModelFiles& student, const std::vector<AttentionUnit>& units) {
-    RETORT_TRY(const LayerMatcher matcher, LayerMatcher::make(teacher, tokens_, *pool_));
+    RETORT_TRY(const LayerMatcher matcher, LayerMatcher::make(teacher, tokens_, *opened_.pool));
     const RankMeasure measure = [&](const ModelFiles& model, int layer) -> Result<double> {
       RETORT_TRY(const double error, matcher.output_error(model, layer));
       return error * error;
@@ -153,9 +149,8 @@ class Layout : public Command {
   std::string teacher_, rank_ = "kl", unit_ = "layers", text_, out_;
   int64_t keep_ = 0, limit_ = 2048, window_ = 512;
   WeightFormat format_{};
-  EngineOptions engine_;
-  std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<Engine> base_;  // the teacher
+  OpenedModel opened_;            // the teacher
+  std::unique_ptr<Engine> base_;  // on it
   std::vector<int> tokens_;
 };
 

@@ -59,9 +59,7 @@ class Probe : public Command {
     if (tasks_ == std::vector<std::string>{"list"}) return list(context);
     RETORT_RETURN_IF_ERROR(require_model(models_));
     const uint64_t seed = context.seed.value_or(kSeed);
-    if (!html_.empty()) {  // refused before the measuring, not after it
-      if (auto probe = AtomicFile::create(html_); !probe.ok()) return probe.error();
-    }
+    RETORT_RETURN_IF_ERROR(check_can_write(html_));
     RETORT_RETURN_IF_ERROR(prepare(seed));
     catch_interrupts();
     for (size_t m = 0; m < models_.size(); ++m) RETORT_RETURN_IF_ERROR(measure(m, context));

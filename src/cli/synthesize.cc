@@ -83,7 +83,7 @@ class Synthesize : public Command {
                  {"weights", model_.weights}, {"activations", model_.activations}};
     RETORT_TRY(asked_, read_prompts(std::move(content), prompts_));
     for (size_t k = size_t(shard_.index); k < asked_.size(); k += size_t(shard_.count)) mine_.push_back(k);
-    if (auto probe = AtomicFile::create(out_); !probe.ok()) return probe.error();
+    RETORT_RETURN_IF_ERROR(check_can_write(out_));
     RETORT_TRY(const ModelFiles files, open_model(model_.path));
     return check_prompts(files);
   }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "eval/tasks/metrics.h"
+
 namespace retort {
 
 double PositionBin::perplexity() const { return std::exp(nll); }
@@ -34,10 +36,9 @@ Result<std::vector<PositionBin>> position_perplexity(Engine& engine, std::span<c
   if (!read.ok()) return read.error();
   for (size_t b = 0; b < bins.size(); ++b) {
     const double width = double(bins[b].end - bins[b].first);
-    double squares = 0;
-    for (double& sum : sums[b]) bins[b].nll += (sum /= width) / double(windows);
-    for (const double mean : sums[b]) squares += (mean - bins[b].nll) * (mean - bins[b].nll);
-    if (windows > 1) bins[b].error = std::sqrt(squares / double(windows - 1) / double(windows));
+    for (double& sum : sums[b]) sum /= width;
+    const harness::Estimate mean = harness::mean_with_error(sums[b]);
+    bins[b].nll = mean.value, bins[b].error = mean.error;
     bins[b].scored = int64_t(width) * windows;
   }
   return bins;

@@ -46,9 +46,7 @@ Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
 Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher) {
   RETORT_TRY(const auto files, open_model(teacher));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
-  RETORT_RETURN_IF_ERROR(check_depth(recipe, files.config, student));
-  RETORT_RETURN_IF_ERROR(check_losses(recipe, student));
-  if (recipe.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe, student));
+  RETORT_RETURN_IF_ERROR(check_student(recipe, files.config, student));
   const auto tensors = model_tensors(student);
   int64_t parameters = 0, teacher_parameters = 0;
   for (const auto& spec : tensors) parameters += spec.count();

@@ -9,8 +9,6 @@
 namespace retort::train {
 namespace {
 
-constexpr int64_t kPositions = 128;  // whose logits exist at the same time
-
 // Positions of one row that are compared, and the token after each: -1 where a sequence ends.
 struct Sample {
   at::Tensor positions;              // [n]
@@ -130,15 +128,13 @@ class LogitStage : public StageRunner {
     at::Tensor gradient = at::zeros(hidden.sizes(), at::kFloat);
     {
       const at::NoGradGuard no_grad;
-      for (int64_t i = 0; i < hidden.size(0); i += kPositions) {
-        const int64_t n = std::min(kPositions, hidden.size(0) - i);
+      for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
+        const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
         gradient.narrow(0, i, n).copy_(
             compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? pass.wanted.narrow(0, i, n) : pass.wanted, sample, i, totals, batch, result));
       }
     }
-    std::vector<at::Tensor> values;
-    for (const Leaf* leaf : context_.leaves) values.push_back(leaf->value);
-    result.gradients = torch::autograd::grad({hidden}, values, {(gradient * scale).to(hidden.scalar_type())}, std::nullopt, false, true);
+    result.gradients = leaf_gradients(context_, hidden, gradient * scale);
     if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
     return result;
   }
@@ -215,12 +211,7 @@ class LogitStage : public StageRunner {
 
   void add(RowResult& row, RowResult& sum) const {
     sum.kl += row.kl, sum.soft += row.soft, sum.ce += row.ce;
-    for (size_t i = 0; i < row.gradients.size(); ++i) {
-      if (row.gradients[i].defined()) context_.leaves[i]->gradient.add_(row.gradients[i]);
-      if (row.head_gradient.defined() && context_.leaves[i]->value.is_same(context_.student.body.head)) {
-        context_.leaves[i]->gradient.add_(row.head_gradient);
-      }
-    }
+    add_gradients(context_, row.gradients, row.head_gradient);
     row = {};
   }
 
@@ -243,6 +234,21 @@ class LogitStage : public StageRunner {
 };
 
 }  // namespace
+
+std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Tensor& hidden, const at::Tensor& gradient) {
+  std::vector<at::Tensor> values;
+  for (const Leaf* leaf : context.leaves) values.push_back(leaf->value);
+  if (!hidden.requires_grad()) return std::vector<at::Tensor>(values.size());  // only the head trains
+  return torch::autograd::grad({hidden}, values, {gradient.to(hidden.scalar_type())}, std::nullopt, false, true);
+}
+
+void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient) {
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    Leaf& leaf = *context.leaves[i];
+    if (gradients[i].defined()) leaf.gradient.add_(gradients[i]);
+    if (head_gradient.defined() && leaf.value.is_same(context.student.body.head)) leaf.gradient.add_(head_gradient);
+  }
+}
 
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context) {
   return std::make_unique<LogitStage>(stage, std::move(context));

@@ -13,8 +13,6 @@
 namespace retort::train {
 namespace {
 
-constexpr int64_t kPositions = 128;  // whose logits exist at the same time
-
 // A row's conversation, and the positions before its answer's tokens.
 struct Conversation {
   std::span<const int32_t> tokens;
@@ -95,7 +93,7 @@ class PreferenceStage : public StageRunner {
         const double slope = -loss_.beta / (1 + std::exp(margin(passes[row / 2 * 2], passes[row / 2 * 2 + 1])));   // dloss/ds of the chosen one
         gradients[row] = row_gradients(passes[row], (row % 2 == 0 ? slope : -slope) * scale);
       }));
-      for (int row = 0; row < rows; ++row) add(gradients[row], passes[row]);
+      for (int row = 0; row < rows; ++row) add_gradients(context_, gradients[row], passes[row].head_gradient);
       for (int row = 0; row < rows; row += 2) count(passes[row], passes[row + 1], sum);
     }
     return report(sum, pairs, begin);
@@ -128,8 +126,8 @@ class PreferenceStage : public StageRunner {
     const at::Tensor head = model.body.head.detach().to(hidden.scalar_type()), states = hidden.detach();
     if (pass) pass->hidden_gradient = at::zeros(hidden.sizes(), model.wide());
     double sum = 0;
-    for (int64_t i = 0; i < states.size(0); i += kPositions) {
-      const int64_t n = std::min(kPositions, states.size(0) - i);
+    for (int64_t i = 0; i < states.size(0); i += kLogitPositions) {
+      const int64_t n = std::min(kLogitPositions, states.size(0) - i);
       const at::Tensor chunk = states.narrow(0, i, n);
       const at::Tensor log_p = at::log_softmax(product(chunk, head.t()).to(model.wide()), 1);
       const at::Tensor index = torch::tensor(std::vector<int64_t>(c.targets.begin() + i, c.targets.begin() + i + n), at::kLong).unsqueeze(1);
@@ -162,19 +160,8 @@ class PreferenceStage : public StageRunner {
   }
 
   std::vector<at::Tensor> row_gradients(RowPass& pass, double factor) const {
-    std::vector<at::Tensor> values;
-    for (const Leaf* leaf : context_.leaves) values.push_back(leaf->value);
     if (pass.head_gradient.defined()) pass.head_gradient.mul_(factor);
-    if (!pass.hidden.requires_grad()) return std::vector<at::Tensor>(values.size());
-    return torch::autograd::grad({pass.hidden}, values, {(pass.hidden_gradient * factor).to(pass.hidden.scalar_type())}, std::nullopt, false, true);
-  }
-
-  void add(const std::vector<at::Tensor>& gradients, const RowPass& pass) const {
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      Leaf& leaf = *context_.leaves[i];
-      if (gradients[i].defined()) leaf.gradient.add_(gradients[i]);
-      if (pass.head_gradient.defined() && leaf.value.is_same(context_.student.body.head)) leaf.gradient.add_(pass.head_gradient);
-    }
+    return leaf_gradients(context_, pass.hidden, pass.hidden_gradient * factor);
   }
 
   void count(const RowPass& chosen, const RowPass& rejected, Outcome& sum) const {

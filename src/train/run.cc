@@ -228,10 +228,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_RETURN_IF_ERROR(check_depth(recipe_, backend_->teacher(), student));
-    RETORT_RETURN_IF_ERROR(check_losses(recipe_, student));
-    // With kept attention, which tensors there are takes measuring: start_student() asks.
-    if (recipe_.student.keep.kind == KeepSpec::Kind::kNone) RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
+    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
     std::error_code error;
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);

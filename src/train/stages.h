@@ -40,6 +40,13 @@ struct StageContext {
 // `reached` null: everything.
 std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise, const Reached* reached = nullptr);
 
+// End-to-end stages. Whose logits exist at the same time.
+constexpr int64_t kLogitPositions = 128;
+// Of the leaves, from a gradient of a row's hidden states [n, D]; undefined where there is none.
+std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Tensor& hidden, const at::Tensor& gradient);
+// Adds them to the leaves; `head_gradient`, if defined, is the head's own share, which does not pass through hidden states.
+void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient);
+
 std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context);

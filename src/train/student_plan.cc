@@ -107,6 +107,8 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
   return {};
 }
 
+namespace {
+
 Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student) {
   if (student.layers == teacher.layers) return {};
   const std::string depths = cat(recipe.student.start, " has ", student.layers, " layers, the teacher ", teacher.layers);
@@ -118,6 +120,14 @@ Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const Model
     return invalid("recipe: student.keep is ", keep_text(recipe.student.keep), ", and ", depths, ": name its attention with mixer: attention");
   }
   return {};
+}
+
+}  // namespace
+
+Status check_student(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student) {
+  RETORT_RETURN_IF_ERROR(check_depth(recipe, teacher, student));
+  RETORT_RETURN_IF_ERROR(check_losses(recipe, student));
+  return recipe.student.keep.kind == KeepSpec::Kind::kNone ? check_trained(recipe, student) : Status();
 }
 
 Status check_losses(const Recipe& recipe, const ModelConfig& student) {

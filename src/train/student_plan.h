@@ -23,8 +23,9 @@ Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& 
 // Every stage trains something of this student, and every glob of every stage is the name of something.
 Status check_trained(const Recipe& recipe, const ModelConfig& student);
 
-// A draft has no layers that stand beside the teacher's: layer-wise stages and measured attention are refused.
-Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student);
+// What can be wrong with a pure student before anything is measured: stages that a draft, which has no layers beside the teacher's, cannot
+// have; losses that do not exist for it; and, unless attention is kept, which takes measuring, stages that train nothing.
+Status check_student(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student);
 // Every loss of every stage exists for this student: mixers have the matrices that losses compare, and gaps fit its layers.
 Status check_losses(const Recipe& recipe, const ModelConfig& student);
 

@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "mixers/list.h"
 #include "mixers/slots_start.h"
+#include "model/head_cut.h"
 #include "train/start_tasks.h"
 #include "train/start_volume.h"
 
@@ -158,43 +159,23 @@ Status fill_start(const WeightStore& teacher, const ModelConfig& config, int lay
 }
 
 Status fill_from(const PartWeights& source, PartWeights& part) {
-  std::vector<int64_t> kv, query;  // positions of this part's heads among the source's
-  const int64_t group = part.shape.group();
+  std::vector<int> kept;  // positions of this part's heads among the source's
   for (int g : part.part.kv_heads) {
     const auto found = std::find(source.part.kv_heads.begin(), source.part.kv_heads.end(), g);
     if (found == source.part.kv_heads.end()) return internal_error(part.prefix, ": kv head ", g, " is not in the source");
-    kv.push_back(found - source.part.kv_heads.begin());
-    for (int64_t i = 0; i < group; ++i) query.push_back(kv.back() * group + i);
+    kept.push_back(int(found - source.part.kv_heads.begin()));
   }
-  const bool whole = kv.size() == source.part.kv_heads.size();
+  const bool whole = kept.size() == source.part.kv_heads.size();
   for (size_t i = 0; i < part.table.size(); ++i) {
-    const at::Tensor& from = source.values[i];
-    if (!from.defined()) continue;
+    if (!source.values[i].defined()) continue;
     const TensorSpec& spec = source.table[i];
+    const at::Tensor values = source.values[i].detach().to(at::kFloat).contiguous();
     if (whole || spec.heads == HeadAxis::kShared) {
-      part.values[i] = from.detach().to(at::kFloat).clone();
+      part.values[i] = values.clone();
       continue;
     }
-    const auto cut = [&](const at::Tensor& rows, int64_t dim, bool by_kv) {
-      const int64_t heads = by_kv ? source.shape.kv_heads : source.shape.heads;
-      auto shape = rows.sizes().vec();
-      shape[dim] /= heads;
-      shape.insert(shape.begin() + dim, heads);
-      return rows.reshape(shape).index_select(dim, torch::tensor(by_kv ? kv : query, at::kLong)).flatten(dim, dim + 1);
-    };
-    const at::Tensor values = from.detach().to(at::kFloat);
-    if (spec.heads != HeadAxis::kRowsOfBlocks) {
-      part.values[i] = cut(values, spec.heads == HeadAxis::kQueryColumns ? 1 : 0, spec.heads == HeadAxis::kKvRows).contiguous();
-      continue;
-    }
-    std::vector<at::Tensor> blocks;
-    int64_t first = 0;
-    for (const InitBlock& block : spec.init) {
-      const int64_t rows = block.rows > 0 ? block.rows : spec.shape[0] - first;
-      blocks.push_back(cut(values.narrow(0, first, rows), 0, block.by_kv_head));
-      first += rows;
-    }
-    part.values[i] = at::cat(blocks).contiguous();
+    const auto cut = cut_heads(spec, source.shape.kv_heads, source.shape.group(), {values.data_ptr<float>(), size_t(values.numel())}, kept);
+    part.values[i] = torch::tensor(cut).reshape(part.table[i].shape);
   }
   return {};
 }

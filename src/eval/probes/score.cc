@@ -1,19 +1,6 @@
 #include "eval/probes/score.h"
 
-#include <cmath>
-
 namespace retort::probes {
-
-harness::Estimate mean_of(std::span<const double> values) {
-  const double count = double(values.size());
-  double sum = 0, squares = 0;
-  for (const double v : values) sum += v;
-  harness::Estimate out{values.empty() ? 0 : sum / count, {}};
-  if (values.size() < 2) return out;
-  for (const double v : values) squares += (v - out.value) * (v - out.value);
-  out.error = std::sqrt(squares / (count - 1) / count);
-  return out;
-}
 
 Result<Score> score(Engine& engine, std::span<const Example> examples, const ContinuationOptions& options) {
   std::vector<Continuation> all;
@@ -36,9 +23,9 @@ Result<Score> score(Engine& engine, std::span<const Example> examples, const Con
     out.questions += int64_t(example.questions.size());
     out.answer_tokens += int64_t(ids);
   }
-  out.accuracy = mean_of(exact);
-  out.token_accuracy = mean_of(tokens);
-  out.log_likelihood = mean_of(likelihood);
+  out.accuracy = harness::mean_with_error(exact);
+  out.token_accuracy = harness::mean_with_error(tokens);
+  out.log_likelihood = harness::mean_with_error(likelihood);
   return out;
 }
 

@@ -22,7 +22,4 @@ struct Score {
 
 Result<Score> score(Engine& engine, std::span<const Example> examples, const ContinuationOptions& options);
 
-// The mean of independent values and its standard error; none of fewer than two.
-harness::Estimate mean_of(std::span<const double> values);
-
 }  // namespace retort::probes

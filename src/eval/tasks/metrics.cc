@@ -76,6 +76,12 @@ Sample sample_metric(Metric::Value what, const Document& document, std::span<con
   return {};
 }
 
+Estimate mean_with_error(std::span<const double> values) {
+  Estimate out{mean_of(values), {}};
+  if (values.size() > 1) out.error = sample_deviation(values) / std::sqrt(double(values.size()));
+  return out;
+}
+
 Estimate aggregate(Metric::Mean mean, std::span<const Sample> samples, ThreadPool& pool, int bootstrap_rounds) {
   std::vector<double> values;
   double total = 0, weight = 0;
@@ -86,11 +92,7 @@ Estimate aggregate(Metric::Mean mean, std::span<const Sample> samples, ThreadPoo
   }
   const bool has_error = values.size() > 1;
   switch (mean) {
-    case Metric::Mean::kMean: {
-      Estimate out{mean_of(values), {}};
-      if (has_error) out.error = sample_deviation(values) / std::sqrt(double(values.size()));
-      return out;
-    }
+    case Metric::Mean::kMean: return mean_with_error(values);
     case Metric::Mean::kPerplexity: {
       Estimate out{std::exp(-mean_of(values)), {}};
       if (has_error) out.error = bootstrapped_perplexity_error(values, pool, bootstrap_rounds);

@@ -27,6 +27,9 @@ struct Estimate {
   double value = 0;
   std::optional<double> error;
 };
+// The mean of independent values and its standard error; none of fewer than two.
+Estimate mean_with_error(std::span<const double> values);
+
 constexpr int kBootstrapRounds = 100000;
 Estimate aggregate(Metric::Mean mean, std::span<const Sample> samples, ThreadPool& pool, int bootstrap_rounds = kBootstrapRounds);
 
