@@ -36,10 +36,20 @@ std::string mixers_whose_rows_sum_to_one() {
   return out;
 }
 
-// The layers and kv heads that the recipe names are the student's.
+// A window within the context, by the key that a person wrote; validate_sizes() knows only the config.
+Status check_window(const ModelConfig& sizes, const MixerSpec& spec, const std::string& key) {
+  const int64_t tokens = int64_t(spec.window.size) + spec.window.sinks;
+  if (tokens <= sizes.context_length || spec.mixer == Attention::kName) return {};
+  return invalid("recipe: ", key, ".window is ", spec.window.size, " with ", spec.window.sinks, " sinks, longer than the model's context of ",
+                 sizes.context_length, ", which mixer 'attention' covers");
+}
+
+// The windows, layers and kv heads that the recipe names are the student's.
 Status check_layers(const ModelConfig& sizes, const StudentSpec& student) {
+  RETORT_RETURN_IF_ERROR(check_window(sizes, student, "student"));
   for (size_t i = 0; i < student.layers.size(); ++i) {
     const LayerSpec& spec = student.layers[i];
+    RETORT_RETURN_IF_ERROR(check_window(sizes, spec, cat("student.layers[", i, "]")));
     if (spec.layers.back() >= sizes.layers) {
       return invalid("recipe: student.layers[", i, "] names layer ", spec.layers.back(), "; the model has layers 0 to ", sizes.layers - 1);
     }

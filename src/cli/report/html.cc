@@ -140,7 +140,7 @@ std::string report_html(const RunResults& run) {
   for (const auto& s : run.students) {
     if (!s.mixers.empty()) layouts += cat("<p>", escape(s.name), ": <code>", escape(s.mixers), "</code></p>\n");
   }
-  out += section("Layers", "One letter a layer: * attention, w window, + several mixers in one layer, otherwise the mixer's initial.", layouts);
+  out += section("Layers", "One letter a layer: * attention, w window, + several mixers in one layer, otherwise a letter of the mixer's name.", layouts);
   out += section("Recipe and provenance", "", json_block("recipe, as resolved", run.recipe) + json_block("provenance", run.provenance) +
                  json_block("machine", run.machine));
   return page(run.folder, out);
