@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
+#include <limits>
 #include <mutex>
 
 #include "train/layer_losses.h"
@@ -135,18 +136,17 @@ class AlignStage : public StageRunner {
     for (size_t i = 0; i < stage_.losses.size(); ++i) {
       double sum = 0;
       int count = 0;
-      for (const LayerValues& layer : losses) {
-        if (layer.empty() || !layer[i]) continue;
-        sum += *layer[i];
+      LayerLoss by_layer{loss_name(stage_.losses[i].kind), std::vector<double>(losses.size(), std::numeric_limits<double>::quiet_NaN())};
+      for (size_t l = 0; l < losses.size(); ++l) {
+        if (losses[l].empty() || !losses[l][i]) continue;
+        by_layer.values[l] = *losses[l][i];
+        sum += *losses[l][i];
         ++count;
       }
+      result.layers.push_back(std::move(by_layer));
       const double mean = count ? sum / count : 0;
       result.parts.push_back({loss_name(stage_.losses[i].kind), mean});
       result.loss += stage_.losses[i].weight * mean;
-    }
-    for (size_t l = 0; l < losses.size(); ++l) {
-      const auto value = std::find_if(losses[l].begin(), losses[l].end(), [](const auto& v) { return v.has_value(); });
-      if (value != losses[l].end()) result.parts.push_back({cat("layer", l), **value});
     }
     return result;
   }

@@ -2,11 +2,13 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "base/interrupt.h"
 #include "base/path.h"
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
+#include "train/matrix_pictures.h"
 #include "train/rank.h"
 #include "train/stages.h"
 #include "train/student_plan.h"
@@ -142,6 +144,12 @@ class TorchBackend : public Backend {
     return out;
   }
 
+  Result<std::vector<HeadMatrices>> head_matrices(const Batch& batch) override {
+    if (is_draft()) return std::vector<HeadMatrices>();
+    return train::head_matrices(teacher_, student_, {batch.tokens.data(), size_t(batch.seq)}, pool_);
+  }
+  std::string library() const override { return "LibTorch " TORCH_VERSION; }
+
   Status write_student(const std::string& path, const nlohmann::json& provenance) override {
     HfFolder folder;
     folder.config = student_.config;
@@ -177,6 +185,7 @@ class TorchBackend : public Backend {
                       std::vector<std::vector<PartWeights>>& parts) {
     if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
     for (int l = 0; l < config.layers; ++l) {
+      if (interrupted()) return interrupted_error();
       for (PartWeights& part : parts[l]) {
         const bool attention = part.part.mixer == Attention::kName;
         RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part));

@@ -2,9 +2,12 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include <nlohmann/json.hpp>
+
+#include "base/format.h"
 
 namespace retort::train {
 namespace {
@@ -55,6 +58,14 @@ Status MetricsLog::add(const MetricsRow& row) {
   for (const auto& [name, value] : speeds) {
     line[name] = number(value);
     if (std::string(name) != "time") scalars.emplace_back(cat(row.stage, "/", name), value);
+  }
+  for (const auto& loss : row.layers) {
+    auto& values = line["layers"][loss.name] = nlohmann::ordered_json::array();
+    for (size_t l = 0; l < loss.values.size(); ++l) {
+      const bool has = std::isfinite(loss.values[l]);
+      values.push_back(has ? number(std::strtod(format_significant(loss.values[l], 4).c_str(), nullptr)) : nullptr);
+      if (has) scalars.emplace_back(cat(row.stage, "/loss/", loss.name, "/layer", l), loss.values[l]);
+    }
   }
   RETORT_RETURN_IF_ERROR(lines_.write(line.dump() + "\n"));
   RETORT_RETURN_IF_ERROR(lines_.flush());

@@ -223,6 +223,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("eps", stage.eps, 1e-30, 1);
   read_schedule(source, fields, stage.schedule);
   fields.number("clip", stage.clip, 0, 1e9);
+  fields.whole("max_skipped", stage.max_skipped, 1, 1 << 30);
   fields.number("ema", stage.ema, 0, 0.999999);
   fields.number("logit_fraction", stage.logit_fraction, 1e-6, 1);
   fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);

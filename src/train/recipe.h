@@ -85,6 +85,7 @@ struct StageSpec {
   double eps = 1e-8;
   ScheduleSpec schedule;
   double clip = 0;             // largest gradient norm; 0: off. Layer-wise stages clip each layer on its own
+  int max_skipped = 5;         // steps in a row whose loss or gradient is not finite: they change nothing, and the last one ends the run
   double ema = 0;              // decay of the weight average the stage ends with; 0: off
   double logit_fraction = 1;   // share of positions whose logits are compared
   int repeat_every = 0;        // every n-th batch holds a pasted repeat of an earlier passage; 0: none

@@ -59,6 +59,7 @@ Json stage_json(const StageSpec& stage) {
   out["eps"] = stage.eps;
   out["schedule"] = schedule_json(stage.schedule);
   out["clip"] = stage.clip;
+  out["max_skipped"] = stage.max_skipped;
   out["ema"] = stage.ema;
   out["logit_fraction"] = stage.logit_fraction;
   out["repeat_every"] = stage.repeat_every;

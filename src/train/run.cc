@@ -15,6 +15,8 @@
 #include "base/path.h"
 #include "io/tokenizer_files.h"
 #include "mixers/list.h"
+#include "train/data_files.h"
+#include "train/preflight.h"
 #include "train/stage_loop.h"
 #include "train/student_plan.h"
 
@@ -27,7 +29,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kFinished = "train.json";
 constexpr const char* kLock = ".lock";
 constexpr const char* kOwnFiles[] = {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "checkpoints", "student",
-                                     "student-init", kFinished, "results.json", "report.html"};
+                                     "student-init", kFinished, "results.json", "report.html", "matrices.json", kBadStep};
 
 // One process at a time works in a run folder. Held until the process ends.
 class FolderLock {
@@ -88,40 +90,14 @@ Status check_folder(const RunOptions& options) {
 
 nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
 
-// What the recipe keeps exists in this teacher. Asked before anything is computed.
-Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
-  const int heads = teacher.layers * teacher.kv_heads;
-  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
-    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
-  }
-  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
-    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
-  }
-  if (keep.kind != KeepSpec::Kind::kList) return {};
-  for (const auto& [l, g] : keep.list) {
-    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
-      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
-                     " with kv heads 0 to ", teacher.kv_heads - 1);
-    }
-  }
-  return {};
-}
-
-// Rows longer than the teacher's context would teach what it never knew.
-Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
-  for (const auto& stage : recipe.stages) {
-    if (teacher.context_length > 0 && stage.seq > teacher.context_length) {
-      return invalid("recipe: ", stage.name, ".seq is ", stage.seq, "; the teacher was made for ", teacher.context_length, " tokens at most");
-    }
-  }
-  return {};
-}
-
 // What must not change between a run and its continuation. Texts are compared by content, wherever the files are now; their weights
 // stay.
 nlohmann::json comparable(nlohmann::json recipe) {
   if (!recipe.is_object()) return recipe;
   recipe.erase("checkpoint_minutes");
+  for (auto& stage : recipe["stages"]) {
+    if (stage.is_object()) stage.erase("max_skipped");
+  }
   if (!recipe.contains("data") || !recipe["data"].is_object()) return recipe;
   nlohmann::json& data = recipe["data"];
   const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
@@ -133,18 +109,6 @@ nlohmann::json comparable(nlohmann::json recipe) {
 }
 
 nlohmann::json comparable(const Recipe& recipe) { return comparable(plain(recipe_json(recipe))); }
-
-// Stages that compare pairs find some.
-Status check_pairs(const Recipe& recipe, const TrainingText& text) {
-  const auto& documents = text.train();
-  if (std::any_of(documents.begin(), documents.end(), [](const Document& d) { return d.is_pair(); })) return {};
-  for (const auto& stage : recipe.stages) {
-    if (stage.compares_pairs()) {
-      return invalid("recipe: stage '", stage.name, "' compares answers, but no line of the data has \"prompt\", \"chosen\" and \"rejected\"");
-    }
-  }
-  return {};
-}
 
 CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size) {
   auto calls = std::make_shared<uint64_t>(0);
@@ -202,6 +166,7 @@ class Run {
     if (document.contains("recipe")) {
       RETORT_RETURN_IF_ERROR(same_recipe(comparable(plain(document["recipe"]))));
     }
+    remove_checkpoints(options_.out);  // killed right before it did so
     return document;
   }
 
@@ -219,6 +184,7 @@ class Run {
     RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
     RETORT_RETURN_IF_ERROR(check_pairs(recipe_, text));
     text_ = std::make_shared<const TrainingText>(std::move(text));
+    RETORT_TRY(files_, data_files(recipe_.data.train));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
     RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
     return {};
@@ -229,6 +195,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
+    if (!options_.overwrite) RETORT_RETURN_IF_ERROR(check_room(recipe_, student, options_.out));  // else room is made first
     std::error_code error;
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);
@@ -258,6 +225,7 @@ class Run {
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
     state_.data_hash = text_->hash();
+    state_.data = data_files_json(files_);
     state_.plan = std::move(report.plan);
     state_.kept = std::move(report.kept);
     state_.start = std::move(report.details);
@@ -288,6 +256,8 @@ class Run {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
     }
     if (state_.data_hash != text_->hash()) {
+      const std::string difference = data_difference(state_.data, files_);
+      if (!difference.empty()) return invalid(difference);
       return invalid("the training text is not the one this run began with (its hash is ", text_->hash(), ", was ", state_.data_hash, ")");
     }
     if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
@@ -317,14 +287,24 @@ class Run {
   }
 
   nlohmann::json provenance() const {
-    Json out = {{"retort", RETORT_VERSION}, {"recipe", recipe_json(recipe_)},
+    Json out = {{"retort", RETORT_VERSION}, {"library", backend_->library()}, {"recipe", recipe_json(recipe_)},
                 {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
-                {"data_hash", state_.data_hash}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
+                {"data_hash", state_.data_hash}, {"data", Json::parse(state_.data.dump())}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
                 {"stages", stages_json(state_)}, {"kept", state_.kept}};
     return plain(out);
   }
 
+  // What a report shows of the finished student.
+  Status write_matrices() {
+    const ModelConfig& teacher = backend_->teacher();
+    const int seq = teacher.context_length > 0 ? std::min(kMatrixTokens, teacher.context_length) : kMatrixTokens;
+    RETORT_TRY(const Batch batch, TokenStream(text_, encode_, {1, seq, mix_seed(recipe_.seed, 3), 0, teacher.vocab_size}).next());
+    RETORT_TRY(const auto heads, backend_->head_matrices(batch));
+    return heads.empty() ? Status() : write_text_file(path("matrices.json"), matrices_json(heads, seq).dump() + "\n");
+  }
+
   Result<Json> finish() {
+    RETORT_RETURN_IF_ERROR(write_matrices());
     RETORT_RETURN_IF_ERROR(backend_->write_student(path("student"), provenance()));
     Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
@@ -339,6 +319,7 @@ class Run {
   const RunParts& parts_;
   ThreadPool pool_;
   std::shared_ptr<const TrainingText> text_;
+  std::vector<DataFile> files_;
   Encoders encode_;
   std::unique_ptr<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
@@ -356,6 +337,8 @@ Result<Encoders> open_encoders(const std::string& teacher) {
   out.chat = chat_encoder(tokenizer);
   return out;
 }
+
+Status check_run_folder(const RunOptions& options) { return check_folder(options); }
 
 Result<Json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
   return Run(recipe, options, parts).run();

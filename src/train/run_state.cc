@@ -81,6 +81,10 @@ Result<RunState> read_state(const JsonFields& fields) {
   RETORT_TRY(s.plan, read_plan(fields));
   RETORT_TRY(s.kept, read_kept(fields));
   if (fields.has("start")) s.start = fields.at("start");
+  if (fields.has("data")) s.data = fields.at("data");
+  if (fields.has("skipped_in_a_row")) {
+    RETORT_TRY(s.skipped_in_a_row, fields.whole("skipped_in_a_row"));
+  }
   RETORT_TRY(s.stage, fields.whole("stage"));
   RETORT_TRY(const JsonFields current, fields.object("current"));
   RETORT_TRY(s.current, read_report(current));
@@ -146,8 +150,9 @@ Json to_json(const RunState& s) {
   Json done = Json::array();
   for (const auto& report : s.done) done.push_back(stage_report_json(report));
   return {{"format", 1}, {"recipe", s.recipe}, {"teacher_hash", s.teacher_hash}, {"data_hash", s.data_hash},
-          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"stage", s.stage},
-          {"current", stage_report_json(s.current)}, {"pace", s.pace}, {"optimizer_steps", s.optimizer_steps}, {"cursor", s.cursor},
+          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"data", s.data}, {"stage", s.stage},
+          {"current", stage_report_json(s.current)}, {"pace", s.pace}, {"skipped_in_a_row", s.skipped_in_a_row},
+          {"optimizer_steps", s.optimizer_steps}, {"cursor", s.cursor},
           {"run_step", s.run_step}, {"tokens", s.tokens}, {"seconds", s.seconds}, {"metrics_bytes", s.metrics.lines},
           {"event_bytes", s.metrics.events}, {"done", done}};
 }

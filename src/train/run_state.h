@@ -30,10 +30,12 @@ struct RunState {
   std::vector<LayerPlan> plan;
   std::vector<std::string> kept;
   nlohmann::json start;                   // Backend's details
+  nlohmann::json data;                    // data_files_json(); null: a run of a version that did not note them
   // Moves.
   int64_t stage = 0;                      // the stage that is running; as many as there are: all done
   StageReport current;
   double pace = 0;
+  int64_t skipped_in_a_row = 0;
   int64_t optimizer_steps = 0;
   nlohmann::json cursor;                  // null: the stage has not begun
   int64_t run_step = 0, tokens = 0;

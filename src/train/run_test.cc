@@ -8,9 +8,11 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "base/sha256.h"
 #include "support/fake_backend.h"
 #include "support/fake_encoders.h"
 #include "test_files.h"
+#include "train/random.h"
 
 namespace retort::train {
 namespace {
@@ -133,6 +135,51 @@ TEST_F(RunTest, LeavesWhatARunFolderHas) {
   EXPECT_EQ(config["recipe"]["stages"][1]["name"], "kd");
 }
 
+// What it takes to do it again: recipe, seed, versions, teacher, text.
+TEST_F(RunTest, TheStudentSaysWhatItIsMadeOf) {
+  ASSERT_TRUE(go("a").ok());
+  const auto config = nlohmann::json::parse(test::read_file(folder_ / "a/student/config.json"));
+  EXPECT_FALSE(config["retort"].get<std::string>().empty());
+  EXPECT_EQ(config["library"], "fake 1");
+  EXPECT_EQ(config["seed"], 4);
+  EXPECT_EQ(config["teacher"]["name"], "teacher.gguf");
+  EXPECT_EQ(config["teacher"]["hash"], "00000000deadbeef");
+  EXPECT_EQ(config["data_hash"].get<std::string>().size(), 16u);
+  const auto text = test::read_file(folder_ / "corpus.jsonl");
+  EXPECT_EQ(config["data"], nlohmann::json::array({{{"file", folder_ / "corpus.jsonl"}, {"bytes", text.size()}, {"sha256", sha256_hex(text)}}}));
+  const auto again = parse_recipe(config["recipe"].dump(), "config.json");  // JSON is YAML
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(resolved_yaml(*again), resolved_yaml(recipe()));
+  for (const auto& stage : config["stages"]) EXPECT_EQ(stage["skipped"], 0);
+}
+
+TEST_F(RunTest, LayersAreLoggedNowAndThen) {
+  ASSERT_TRUE(go("a").ok());
+  std::stringstream in(test::read_file(folder_ / "a/metrics.jsonl"));
+  std::vector<int64_t> logged;
+  for (std::string line; std::getline(in, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("layers")) continue;
+    ASSERT_EQ(row["stage"], "align");
+    logged.push_back(row["step"]);
+    const auto& layers = row["layers"]["attn_out"];
+    ASSERT_EQ(layers.size(), 3u);
+    EXPECT_NEAR(layers[0].get<double>(), row["loss"].get<double>() / 2, 1e-3 * row["loss"].get<double>());
+    EXPECT_TRUE(layers[1].is_null());
+    EXPECT_EQ(layers[2], 0.3333);
+  }
+  EXPECT_EQ(logged, (std::vector<int64_t>{1, 10, 20}));
+}
+
+TEST_F(RunTest, MatricesAreOfTheSameTextAlways) {
+  ASSERT_TRUE(go("a").ok());
+  go_in_pieces("b", {7, 15});
+  const auto matrices = nlohmann::json::parse(test::read_file(folder_ / "a/matrices.json"));
+  EXPECT_EQ(matrices["tokens"], 256);
+  EXPECT_EQ(matrices["heads"].size(), 1u);
+  EXPECT_EQ(test::read_file(folder_ / "a/matrices.json"), test::read_file(folder_ / "b/matrices.json"));
+}
+
 TEST_F(RunTest, ResumedBitForBit) {
   ASSERT_TRUE(go("straight").ok());
   go_in_pieces("pieces", {7, 6, 7, 1, 5});  // inside stage 1, at its end, at the start of stage 2, inside it
@@ -250,6 +297,7 @@ TEST_F(RunTest, ChangedTextIsNotGoneOnWith) {
   test::write_file(folder_ / "corpus.jsonl", "{\"text\": \"Something else entirely.\"}\n{\"text\": \"And more.\"}\n");
   auto result = go("a", true);
   ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().message.rfind(folder_ / "corpus.jsonl: its text is ", 0), 0u) << result.error().message;
   EXPECT_NE(result.error().message.find("not the one this run began with"), std::string::npos);
   std::filesystem::remove(folder_ / "corpus.jsonl");
   result = go("a", true);
@@ -277,6 +325,42 @@ TEST_F(RunTest, LossesThatAreNotFinite) {
   EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
   EXPECT_NE(result.error().message.find("not finite in 5 steps in a row"), std::string::npos);
   EXPECT_NE(result.error().message.find("--set align.lr="), std::string::npos);
+}
+
+TEST_F(RunTest, SkippedStepsAreCountedAndTheRunGoesOn) {
+  const auto result = go("a", false, {3, {}, 4});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ((*result)["stages"][0]["skipped"], 4);
+  EXPECT_EQ((*result)["stages"][1]["skipped"], 0);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/bad_step.json"));
+}
+
+TEST_F(RunTest, TheStepThatEndedARunCanBeLookedAt) {
+  const auto result = go("a", false, {3, {}}, {{"align.max_skipped", "2", "--set"}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("not finite in 2 steps in a row, the last one step 5; "), std::string::npos) << result.error().message;
+  EXPECT_NE(result.error().message.find("a/bad_step.json has that step's data"), std::string::npos) << result.error().message;
+  const auto step = nlohmann::json::parse(test::read_file(folder_ / "a/bad_step.json"));
+  EXPECT_EQ(step["stage"], "align");
+  EXPECT_EQ(step["step"], 5);
+  EXPECT_EQ(step["run_step"], 5);
+  EXPECT_EQ(step["skipped_in_a_row"], 2);
+  EXPECT_EQ(step["loss"], "nan");
+  ASSERT_EQ(step["batches"].size(), 1u);
+  EXPECT_EQ(step["batches"][0]["tokens"].size(), 32u);
+  EXPECT_EQ(step["batches"][0]["starts"][0], 0);
+  // The same seed as the step's own: step 5 has run_step 4 before it.
+  EXPECT_EQ(step["batches"][0]["seed"].get<uint64_t>(), mix_seed(4, 4, 7));
+}
+
+// Interrupted after three skipped steps: two more end the run.
+TEST_F(RunTest, SkippedStepsInARowAreCountedOverAResume) {
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {2, [](int64_t n) { if (n == 4) ::raise(SIGINT); }}).ok());
+  clear_interrupt();
+  const auto result = go("a", true, {0, {}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("5 steps in a row, the last one step 7;"), std::string::npos) << result.error().message;
 }
 
 // Too few steps for that many in a row: a stage that made no step has no loss to report and no student to go on with.

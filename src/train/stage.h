@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "model/config.h"
 #include "model/tensor_spec.h"
+#include "train/head_matrices.h"
 #include "train/recipe.h"
 
 namespace retort::train {
@@ -58,12 +59,19 @@ struct LossPart {
   double value = 0;                              // unweighted, means as in the recipe
 };
 
+// A loss of a layer-wise stage, layer by layer; LossPart has their mean.
+struct LayerLoss {
+  std::string name;
+  std::vector<double> values;                    // [layers], unweighted; NaN where a layer has no such loss
+};
+
 struct StepResult {
   double loss = 0;                               // weighted sum, unscaled
   std::vector<LossPart> parts;
   std::vector<LossPart> measures;                // means worth a line that are no losses: "accuracy"
   double gemm_seconds = 0;                       // time inside matrix products, for the log
   double compute_seconds = 0;                    // of this call
+  std::vector<LayerLoss> layers;                 // layer-wise stages
 };
 
 class StageRunner {
@@ -103,6 +111,11 @@ class Backend {
   virtual Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) = 0;
   // -log p of every token of the batch given those before it in its sequence, in nats; -1 for the first of each sequence.
   virtual Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) = 0;
+  // A few heads of the student beside the teacher's, on the batch's first row read as one sequence. None where no layer of the student
+  // stands beside one of the teacher's (drafts), or all of it is attention.
+  virtual Result<std::vector<HeadMatrices>> head_matrices(const Batch&) { return std::vector<HeadMatrices>(); }
+  // Name and version of what computes: "LibTorch 2.5.1".
+  virtual std::string library() const { return "none"; }
   // A Hugging Face folder, atomically, with `provenance` as distill_config.
   virtual Status write_student(const std::string& folder, const nlohmann::json& provenance) = 0;
 };

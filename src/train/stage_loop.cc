@@ -10,25 +10,39 @@
 namespace retort::train {
 namespace {
 
-constexpr int kMostSkippedInARow = 5;
+constexpr int64_t kLayersEvery = 10;  // steps between two lines of the log that have losses by layer
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-AdamSettings settings_of(const StageSpec& stage) {
-  return {stage.betas[0], stage.betas[1], stage.eps, stage.weight_decay, stage.clip, stage.ema};
+void add_scaled(std::vector<LossPart>& sum, const std::vector<LossPart>& parts, double scale) {
+  sum.resize(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) sum[i].name = parts[i].name, sum[i].value += parts[i].value * scale;
 }
 
-std::unique_ptr<BatchStream> open_stream(const RunContext& context, const StageSpec& stage) {
-  const uint64_t seed = mix_seed(context.recipe.seed, 1, uint64_t(&stage - context.recipe.stages.data()));
-  const int vocab_size = context.backend.teacher().vocab_size;
-  if (stage.compares_pairs()) {
-    const int max_prompt = stage.max_prompt > 0 ? stage.max_prompt : stage.seq / 2;
-    return std::make_unique<PairStream>(context.text, context.encode.chat, PairOptions{stage.batch, stage.seq, max_prompt, seed, vocab_size});
+void add_scaled(std::vector<LayerLoss>& sum, const std::vector<LayerLoss>& layers, double scale) {
+  sum.resize(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    sum[i].name = layers[i].name;
+    sum[i].values.resize(layers[i].values.size());
+    for (size_t l = 0; l < layers[i].values.size(); ++l) sum[i].values[l] += layers[i].values[l] * scale;
   }
-  return std::make_unique<TokenStream>(context.text, context.encode, StreamOptions{stage.batch, stage.seq, seed, stage.repeat_every, vocab_size});
 }
 
 }  // namespace
+
+std::unique_ptr<BatchStream> open_stream(const Recipe& recipe, const StageSpec& stage, std::shared_ptr<const TrainingText> text,
+                                         const Encoders& encode, int vocab_size) {
+  const uint64_t seed = mix_seed(recipe.seed, 1, uint64_t(&stage - recipe.stages.data()));
+  if (stage.compares_pairs()) {
+    const int max_prompt = stage.max_prompt > 0 ? stage.max_prompt : stage.seq / 2;
+    return std::make_unique<PairStream>(std::move(text), encode.chat, PairOptions{stage.batch, stage.seq, max_prompt, seed, vocab_size});
+  }
+  return std::make_unique<TokenStream>(std::move(text), encode, StreamOptions{stage.batch, stage.seq, seed, stage.repeat_every, vocab_size});
+}
+
+AdamSettings adam_settings(const StageSpec& stage) {
+  return {stage.betas[0], stage.betas[1], stage.eps, stage.weight_decay, stage.clip, stage.ema};
+}
 
 Status save_run(RunContext& context, std::vector<StateTensor> of_stage) {
   std::vector<StateTensor> tensors;
@@ -42,8 +56,8 @@ StageLoop::StageLoop(RunContext& context, const StageSpec& stage, std::unique_pt
     : context_(context),
       stage_(stage),
       runner_(std::move(runner)),
-      optimizer_(std::move(parameters), settings_of(stage), context.pool),
-      stream_(open_stream(context, stage)),
+      optimizer_(std::move(parameters), adam_settings(stage), context.pool),
+      stream_(open_stream(context.recipe, stage, context.text, context.encode, context.backend.teacher().vocab_size)),
       meter_(stage.budget, stage.tokens_per_step()) {}
 
 Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const StageSpec& stage, const Checkpoint* from) {
@@ -70,32 +84,34 @@ Status StageLoop::resume(const Checkpoint& from) {
   const RunState& state = context_.state;
   RETORT_RETURN_IF_ERROR(from.load(tensors()));
   optimizer_.set_steps(state.optimizer_steps);
+  skipped_in_a_row_ = int(state.skipped_in_a_row);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
   return stream_->restore(state.cursor);
+}
+
+uint64_t StageLoop::seed_of(int micro) const {
+  return mix_seed(context_.recipe.seed, uint64_t(context_.state.run_step), uint64_t(micro) + 7);
 }
 
 Result<bool> StageLoop::gradients(MetricsRow& row) {
   StepResult sum;
   tokens_of_step_ = 0;
+  batches_.clear();
   for (int micro = 0; micro < stage_.accumulate; ++micro) {
-    RETORT_TRY(const Batch batch, stream_->next());
+    RETORT_TRY(Batch next, stream_->next());
+    const Batch& batch = batches_.emplace_back(std::move(next));
     tokens_of_step_ += int64_t(batch.tokens.size()) - batch.padding;
     StepContext step;
     step.step = meter_.steps();
-    step.seed = mix_seed(context_.recipe.seed, uint64_t(context_.state.run_step), uint64_t(micro) + 7);
+    step.seed = seed_of(micro);
     step.scale = 1.0 / stage_.accumulate;
     RETORT_TRY(const StepResult result, runner_->step(batch, step));
     sum.loss += result.loss * step.scale;
     sum.gemm_seconds += result.gemm_seconds;
     sum.compute_seconds += result.compute_seconds;
-    for (size_t i = 0; i < result.parts.size(); ++i) {
-      if (micro == 0) sum.parts.push_back({result.parts[i].name, 0});
-      sum.parts[i].value += result.parts[i].value * step.scale;
-    }
-    for (size_t i = 0; i < result.measures.size(); ++i) {
-      if (micro == 0) sum.measures.push_back({result.measures[i].name, 0});
-      sum.measures[i].value += result.measures[i].value * step.scale;
-    }
+    add_scaled(sum.parts, result.parts, step.scale);
+    add_scaled(sum.measures, result.measures, step.scale);
+    add_scaled(sum.layers, result.layers, step.scale);
   }
   auto& report = context_.state.current;
   report.gemm_seconds += sum.gemm_seconds;
@@ -103,6 +119,7 @@ Result<bool> StageLoop::gradients(MetricsRow& row) {
   row.loss = sum.loss;
   for (const auto& part : sum.parts) row.parts.emplace_back(part.name, part.value);
   for (const auto& measure : sum.measures) row.measures.emplace_back(measure.name, measure.value);
+  row.layers = std::move(sum.layers);
   row.gemm_share = sum.compute_seconds > 0 ? sum.gemm_seconds / sum.compute_seconds : 0;
   return std::isfinite(sum.loss);
 }
@@ -120,6 +137,7 @@ Status StageLoop::step() {
   else optimizer_.drop_gradients();
   const bool good = finite && std::isfinite(row.grad_norm);
   skipped_in_a_row_ = good ? 0 : skipped_in_a_row_ + 1;
+  if (!good) remember_bad_step(row);
   if (!good) ++report.skipped;
   else if (report.steps == report.skipped) report.first_loss = row.loss;
   if (good) report.last_loss = row.loss;
@@ -142,15 +160,24 @@ Status StageLoop::step() {
   row.tokens = state.tokens;
   row.tokens_per_s = seconds > 0 ? double(tokens) / seconds : 0;
   row.time = state.seconds;
+  if (report.steps != 1 && report.steps % kLayersEvery != 0 && !meter_.done()) row.layers.clear();
   last_ = row;
   RETORT_RETURN_IF_ERROR(context_.metrics.add(row));
-  if (skipped_in_a_row_ < kMostSkippedInARow) return {};
-  return too_many_skipped(cat(kMostSkippedInARow, " steps in a row, the last one step ", report.steps));
+  if (skipped_in_a_row_ < stage_.max_skipped) return {};
+  return too_many_skipped(cat(skipped_in_a_row_, skipped_in_a_row_ == 1 ? " step" : " steps", " in a row, the last one step ", report.steps));
+}
+
+void StageLoop::remember_bad_step(const MetricsRow& row) {
+  bad_step_ = {stage_.name, context_.state.current.steps + 1, context_.state.run_step + 1, skipped_in_a_row_, row.lr, row.loss, row.grad_norm, row.parts,
+               row.layers, {}};
+  for (size_t micro = 0; micro < batches_.size(); ++micro) bad_step_.batches.push_back({seed_of(int(micro)), batches_[micro]});
 }
 
 Status StageLoop::too_many_skipped(const std::string& which) const {
-  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which,
-                 "; a lower lr or a clip usually helps: --set ", stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
+  const auto saved = write_bad_step(context_.folder, bad_step_);
+  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which, "; ",
+                 saved.ok() ? cat(context_.folder, "/", kBadStep, " has that step's data; ") : "", "a lower lr or a clip usually helps: --set ",
+                 stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
 }
 
 Status StageLoop::checkpoint() {
@@ -159,6 +186,7 @@ Status StageLoop::checkpoint() {
   state.cursor = stream_->cursor();
   state.pace = meter_.seconds_per_step();
   state.optimizer_steps = optimizer_.steps();
+  state.skipped_in_a_row = skipped_in_a_row_;
   RETORT_RETURN_IF_ERROR(save_run(context_, tensors()));
   meter_.pass(now() - begin);
   since_checkpoint_ = 0;

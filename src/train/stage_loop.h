@@ -8,6 +8,7 @@
 
 #include "base/progress.h"
 #include "base/threads.h"
+#include "train/bad_step.h"
 #include "train/checkpoint.h"
 #include "train/data.h"
 #include "train/optimizer.h"
@@ -29,6 +30,11 @@ struct RunContext {
   RunState& state;
 };
 
+// The batches of a stage of the recipe, from the first.
+std::unique_ptr<BatchStream> open_stream(const Recipe& recipe, const StageSpec& stage, std::shared_ptr<const TrainingText> text,
+                                         const Encoders& encode, int vocab_size);
+AdamSettings adam_settings(const StageSpec& stage);
+
 // Writes context.state and every tensor, and what belongs to a stage that has begun: its optimiser's, its memory.
 Status save_run(RunContext& context, std::vector<StateTensor> of_stage);
 
@@ -48,6 +54,8 @@ class StageLoop {
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();
+  uint64_t seed_of(int micro) const;         // of the step that comes
+  void remember_bad_step(const MetricsRow& row);
   Status too_many_skipped(const std::string& which) const;  // "5 steps in a row"
   void show(Progress& progress, const MetricsRow& row) const;
 
@@ -58,8 +66,10 @@ class StageLoop {
   std::unique_ptr<BatchStream> stream_;
   BudgetMeter meter_;
   MetricsRow last_;
+  std::vector<Batch> batches_;               // of the step in hand
   int64_t tokens_of_step_ = 0;
   int skipped_in_a_row_ = 0;
+  BadStep bad_step_;                         // the last one that was skipped
   double since_checkpoint_ = 0;
 };
 

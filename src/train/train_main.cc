@@ -117,13 +117,13 @@ Status distill(Arguments a, const std::string& how_to_resume) {
   recipe.data.train.insert(recipe.data.train.end(), a.data.begin(), a.data.end());
   if (a.minutes) RETORT_RETURN_IF_ERROR(scale_minutes(recipe, *a.minutes));
   if (a.teacher.empty()) return invalid("distill: no teacher given: --teacher MODEL");
+  const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, a.threads, how_to_resume};
   if (a.dry_run) {
-    RETORT_TRY(const auto description, describe_run(recipe, a.teacher));
+    RETORT_TRY(const auto description, describe_run(recipe, options, {open_backend, open_encoders}));
     std::fputs((a.json ? description.dump(2) + "\n" : description_text(description)).c_str(), stdout);
     return {};
   }
   catch_interrupts();
-  const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, a.threads, how_to_resume};
   RETORT_TRY(const auto result, run_recipe(recipe, options, {open_backend, open_encoders}));
   if (a.json) std::puts(result.dump(2).c_str());
   else print_summary(result, a.out);

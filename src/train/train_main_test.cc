@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "base/sha256.h"
 #include "io/model_files.h"
 #include "support/tiny_model.h"
 #include "test_files.h"
@@ -384,6 +385,59 @@ TEST_F(TrainMainTest, DryRunWritesNothing) {
   EXPECT_EQ(d["stages"][0]["steps"], 12);
   EXPECT_GT(d["stages"][0]["parameters_trained"], 1000);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "dry"));
+  // What was measured, and what the text is.
+  for (const auto& stage : d["stages"]) {
+    EXPECT_GT(stage["step_seconds"], 0.0);
+    EXPECT_NEAR(stage["expected_seconds"].get<double>(), stage["step_seconds"].get<double>() * stage["steps"].get<double>(), 1e-9);
+    EXPECT_EQ(stage["expected_tokens"], stage["tokens"]);
+  }
+  EXPECT_GT(d["expected"]["peak_bytes"], 10000000);
+  const auto text = retort::test::read_file(folder_ / "corpus.jsonl");
+  EXPECT_EQ(d["data"]["files"][0]["sha256"], sha256_hex(text));
+  const double tokens = d["data"]["sources"][0]["tokens_estimated"], bytes = d["data"]["sources"][0]["text_bytes"];
+  EXPECT_NEAR(tokens / bytes, 1, 0.05) << "the tiny teacher has a token a byte";
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run"}), 0) << err();
+  const auto lines = retort::test::read_file(folder_ / "out.txt");
+  for (const char* what : {"attn_out (relative)", "logits (kl) + ce (hard) * 0.1", "SHA-256 ", "a step takes ", "disk ", "memory ", "time "}) {
+    EXPECT_NE(lines.find(what), std::string::npos) << what << "\n" << lines;
+  }
+}
+
+// The sizes on disk are those that a dry run says.
+TEST_F(TrainMainTest, DryRunKnowsWhatACheckpointTakes) {
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"));
+  ASSERT_TRUE(run_until({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"}, SIGINT, 4));
+  uintmax_t largest = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "b/checkpoints")) {
+    if (entry.path().filename() == "tensors.safetensors") largest = std::max(largest, entry.file_size());
+  }
+  const double expected = d["disk"]["checkpoint_bytes"];
+  EXPECT_GT(double(largest), 0.9 * expected);
+  EXPECT_LT(double(largest), 1.1 * expected + 20000) << "with its header";
+}
+
+TEST_F(TrainMainTest, DryRunRefusesWhatCannotWork) {
+  retort::test::write_file(folder_ / "file", "x");
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--set", "align.schedule={wsd: {warmup_steps: 13}}"}, "'warmup_steps' is 13"},
+      {{"--set", "align.train=['*.nothing.*']"}, "no tensor of this student is called '*.nothing.*'"},
+      {{"--set", "kd.seq=100000"}, "kd.seq is 100000; the teacher was made for"},
+      {{"--keep", "heads:100"}, "student.keep is heads:100"},
+      {{"--data", folder_ / "nowhere.jsonl"}, "nowhere.jsonl"},
+      {{"--out", folder_ / "file/run"}, "is a file"},
+      {{"--out", folder_.str()}, "not empty, and no run of retort"},
+      {{"--out", "/proc/run"}, "/proc"},
+  };
+  for (const auto& [flags, what] : cases) {
+    auto words = flags;
+    if (std::find(words.begin(), words.end(), "--out") == words.end()) words.insert(words.end(), {"--out", folder_ / "never"});
+    words.push_back("--dry-run");
+    EXPECT_EQ(run(words), 2) << what;
+    EXPECT_NE(err().find(what), std::string::npos) << what << ": " << err();
+    EXPECT_EQ(std::count(err().begin(), err().end(), '\n'), 1) << err();
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+  }
 }
 
 TEST_F(TrainMainTest, NoRoomOnTheDisk) {

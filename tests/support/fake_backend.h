@@ -27,6 +27,7 @@ struct FakeTensor {
 struct FakeBehaviour {
   int64_t nan_from = -1;                // losses are not finite from this step of the backend on
   std::function<void(int64_t)> on_step; // told the number of every step
+  int64_t nan_steps = INT64_MAX;        // so many of them
 };
 
 class FakeRunner : public StageRunner {
@@ -62,8 +63,10 @@ class FakeRunner : public StageRunner {
         p.gradient[i] += float(context.scale) * 2 * difference;
       }
     }
-    if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from) loss = std::numeric_limits<double>::quiet_NaN();
-    return StepResult{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
+    if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from && number - behaviour_.nan_from < behaviour_.nan_steps) loss = std::numeric_limits<double>::quiet_NaN();
+    StepResult result{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
+    if (stage_.layer_wise()) result.layers = {{loss_name(stage_.losses[0].kind), {loss / 2, std::numeric_limits<double>::quiet_NaN(), 1.0 / 3}}};
+    return result;
   }
   std::vector<Parameter> memory() override {
     if (start_.empty()) return {};
@@ -107,6 +110,13 @@ class FakeBackend : public Backend {
     return std::unique_ptr<StageRunner>(new FakeRunner(tensors_, stage, behaviour_, steps_));
   }
   Result<std::vector<float>> token_losses(const Batch& batch, bool) override { return std::vector<float>(batch.tokens.size(), 1.0f); }
+  Result<std::vector<HeadMatrices>> head_matrices(const Batch& batch) override {
+    HeadMatrices seen;
+    seen.mixer = "slots", seen.distance = double(batch.tokens[0]);
+    seen.teacher = seen.student = {1, {1}};
+    return std::vector<HeadMatrices>{seen};
+  }
+  std::string library() const override { return "fake 1"; }
   Status write_student(const std::string& folder, const nlohmann::json& provenance) override {
     RETORT_TRY(auto out, AtomicFolder::create(folder));
     std::string bytes;

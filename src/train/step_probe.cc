@@ -1,0 +1,64 @@
+#include "train/step_probe.h"
+
+#include <algorithm>
+#include <chrono>
+#include <sys/resource.h>
+
+#include "train/optimizer.h"
+#include "train/random.h"
+#include "train/stage_loop.h"
+
+namespace retort::train {
+namespace {
+
+constexpr double kLongStep = 10;  // seconds
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// What restore() leaves for a checkpoint to fill.
+void fill_empty(const std::vector<Parameter>& tensors) {
+  Random random{1};
+  for (const auto& tensor : tensors) {
+    if (std::any_of(tensor.value.begin(), tensor.value.end(), [](float v) { return v != 0; })) continue;
+    for (float& v : tensor.value) v = float(double(random.below(2001)) - 1000) * 2e-5f;
+  }
+}
+
+Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStream& batches, ThreadPool& pool) {
+  RETORT_TRY(auto runner, backend.make_stage(stage));
+  AdamW optimizer(runner->parameters(), adam_settings(stage), pool);
+  StageTime time;
+  for (int i = 0; i < 2 && time.step_seconds < kLongStep; ++i) {
+    const double begin = now();
+    RETORT_TRY(const Batch batch, batches.next());
+    StepContext context;
+    context.step = i, context.seed = uint64_t(i), context.scale = 1.0 / stage.accumulate;
+    RETORT_TRY(const StepResult result, runner->step(batch, context));
+    const double computed = now();
+    optimizer.step({});  // of rate 0
+    time.step_seconds = (computed - begin) * stage.accumulate + now() - computed;
+    time.step_tokens = (int64_t(batch.tokens.size()) - batch.padding) * stage.accumulate;
+  }
+  return time;
+}
+
+}  // namespace
+
+Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, std::shared_ptr<const TrainingText> text,
+                              const Encoders& encode, int threads) {
+  RETORT_RETURN_IF_ERROR(backend.restore(recipe.student, student.plan));
+  fill_empty(backend.tensors());
+  ThreadPool pool(threads);
+  ProbedRun out;
+  for (const auto& stage : recipe.stages) {
+    const auto batches = open_stream(recipe, stage, text, encode, backend.teacher().vocab_size);
+    RETORT_TRY(const StageTime time, probe_stage(stage, backend, *batches, pool));
+    out.stages.push_back(time);
+  }
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  out.peak_bytes = int64_t(usage.ru_maxrss) * 1024;
+  return out;
+}
+
+}  // namespace retort::train
