@@ -11,8 +11,10 @@
 #include "train/checkpoint.h"
 #include "train/data.h"
 #include "train/optimizer.h"
+#include "train/plateau.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
+#include "train/stage_data.h"
 
 namespace retort::train {
 
@@ -20,9 +22,10 @@ namespace retort::train {
 struct RunContext {
   const Recipe& recipe;
   const std::string& folder;
+  const std::string& teacher;                // MODEL
   const std::string& how_to_resume;
   Backend& backend;
-  std::shared_ptr<const TrainingText> text;
+  const StageData& data;
   Encoders encode;
   ThreadPool& pool;
   MetricsLog& metrics;
@@ -41,10 +44,13 @@ class StageLoop {
   Status run();
 
  private:
-  StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
+  StageLoop(RunContext& context, const StageSpec& stage, const Budget& budget, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
   std::vector<StateTensor> tensors();        // beside the student's: the optimiser's, the runner's memory
   Status resume(const Checkpoint& from);
   Status step();
+  double rate_factor() const;                // of the next step
+  void watch(double loss);                   // of a step that was taken
+  Status switch_if_due(Progress& progress);
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();
@@ -57,6 +63,9 @@ class StageLoop {
   AdamW optimizer_;
   std::unique_ptr<BatchStream> stream_;
   BudgetMeter meter_;
+  Plateau rate_plateau_, teacher_plateau_;   // of a plateau schedule; of a teacher that is switched on one
+  double reduced_ = 1;                       // what plateaus have left of the rate
+  bool switch_due_ = false;
   MetricsRow last_;
   int64_t tokens_of_step_ = 0;
   int skipped_in_a_row_ = 0;
