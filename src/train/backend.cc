@@ -1,7 +1,6 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
 
-#include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/path.h"
 #include "base/timing.h"
@@ -10,6 +9,7 @@
 #include "mixers/list.h"
 #include "train/matrix_pictures.h"
 #include "train/rank.h"
+#include "train/second_teacher.h"
 #include "train/stages.h"
 #include "train/student_plan.h"
 #include "train/student_start.h"
@@ -25,28 +25,6 @@ bool listed(const StageSpec& stage, const char* pattern) {
   return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
 }
 
-// Hash of all weights' bytes, in the order of their names.
-Result<std::string> hash_weights(const WeightStore& store) {
-  uint64_t hash = kFnvStart;
-  auto names = store.names();
-  std::sort(names.begin(), names.end());
-  for (const std::string& name : names) {
-    RETORT_TRY(auto view, store.tensor(name));
-    const auto* bytes = view.data;
-    const int64_t size = view.bytes();
-    hash = fnv1a(name, hash);
-    int64_t i = 0;
-    for (; i + 8 <= size; i += 8) {
-      uint64_t word;
-      std::memcpy(&word, bytes + i, 8);
-      hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
-      hash ^= hash >> 29;
-    }
-    for (; i < size; ++i) hash = fnv1a_unit(uint8_t(bytes[i]), hash);
-  }
-  return hex(hash);
-}
-
 class TorchBackend : public Backend {
  public:
   TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, int threads)
@@ -55,6 +33,11 @@ class TorchBackend : public Backend {
 
   const ModelConfig& teacher() const override { return teacher_.config; }
   std::string teacher_hash() const override { return hash_; }
+
+  Result<std::string> check_second_teacher(const std::string& model, int seq) override {
+    RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
+    return hash_weights(*second.files.weights);
+  }
 
   Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
     const auto begin = Clock::now();
@@ -122,6 +105,12 @@ class TorchBackend : public Backend {
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
     StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config)};
+    context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<OtherTeacher> {
+      RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
+      OtherTeacher out{{}, second.tokens};
+      RETORT_TRY(out.model, load_model(second.files, teacher_.numeric));
+      return out;
+    };
     for (Leaf& leaf : leaves_) {
       const bool trained = trains_leaf(stage, context.reached, leaf);
       leaf.value.set_requires_grad(trained);

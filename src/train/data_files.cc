@@ -1,15 +1,25 @@
 #include "train/data_files.h"
 
+#include <algorithm>
+
 #include "base/mapped_file.h"
 #include "base/sha256.h"
 #include "io/corpus.h"
 
 namespace retort::train {
 
-Result<std::vector<DataFile>> data_files(const std::vector<DataSource>& sources) {
+Result<std::vector<DataFile>> data_files(const Recipe& recipe) {
+  std::vector<std::string> sources;
+  const auto add = [&](const std::vector<DataSource>& named) {
+    for (const auto& source : named) {
+      if (std::find(sources.begin(), sources.end(), source.file) == sources.end()) sources.push_back(source.file);
+    }
+  };
+  add(recipe.data.train);
+  for (const auto& stage : recipe.stages) add(stage.data);
   std::vector<DataFile> out;
   for (const auto& source : sources) {
-    RETORT_TRY(const auto files, corpus_files({source.file}));
+    RETORT_TRY(const auto files, corpus_files({source}));
     for (const auto& file : files) {
       RETORT_TRY(const auto mapped, MappedFile::open(file));
       const auto bytes = mapped->bytes();

@@ -22,8 +22,9 @@ struct DataFile {
   bool operator==(const DataFile&) const = default;
 };
 
-// In the order in which they are read; a folder's files one by one. A file that cannot be read is an error that names it.
-Result<std::vector<DataFile>> data_files(const std::vector<DataSource>& sources);
+// The recipe's and those of its stages, every source once, in the order in which they are read; a folder's files one by one. A file that cannot
+// be read is an error that names it.
+Result<std::vector<DataFile>> data_files(const Recipe& recipe);
 
 // [{"file", "bytes", "sha256"}]
 nlohmann::json data_files_json(const std::vector<DataFile>& files);

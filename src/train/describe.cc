@@ -1,13 +1,18 @@
 // What a run would do, before it does it: `retort distill RECIPE --dry-run`. Whatever would be refused before the first step is refused here.
 #include <algorithm>
+#include <optional>
 
 #include "base/format.h"
+#include "base/timing.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
 #include "train/data_files.h"
+#include "train/logit_cache.h"
 #include "train/preflight.h"
 #include "train/run.h"
 #include "train/schedule.h"
+#include "train/second_teacher.h"
+#include "train/stage_data.h"
 #include "train/step_probe.h"
 #include "train/student_plan.h"
 
@@ -20,12 +25,33 @@ constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, ave
 constexpr int kBytesPerWeight = 4;
 constexpr size_t kSampledDocuments = 64, kSampledBytes = 4096;
 
-Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
+// The second teacher, and where logits are kept.
+Status describe_teachers(const StageSpec& stage, const ModelFiles& teacher, Json& out) {
+  if (const LossSpec* logits = stage.find(LossKind::kLogits); logits && !logits->cache.empty()) {
+    out["cache"] = {{"folder", logits->cache}, {"top_k", logits->top_k},
+                    {"bytes_per_token", LogitShape{stage.seq, logits->top_k, teacher.config.vocab_size}.bytes_per_token()}};
+  }
+  const SwitchSpec& change = stage.switch_teacher;
+  if (change.to.empty()) return {};
+  RETORT_TRY(const auto second, open_second_teacher(teacher, change.to, stage.seq));
+  RETORT_TRY(const auto hash, hash_weights(*second.files.weights));
+  int64_t parameters = 0;
+  for (const auto& spec : model_tensors(second.files.config)) parameters += spec.count();
+  std::string when = cat("on a plateau of ", change.plateau.patience, " times ", change.plateau.every, " steps");
+  if (change.when == SwitchSpec::When::kStep) when = cat("after ", change.step, " steps");
+  if (change.when == SwitchSpec::When::kFraction) when = cat("after ", format_significant(100 * change.fraction, 3), " %");
+  out["second_teacher"] = {{"path", change.to}, {"hash", hash}, {"layers", second.files.config.layers}, {"width", second.files.config.width},
+                           {"parameters", parameters}, {"when", when}};
+  return {};
+}
+
+Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, const ModelFiles& teacher, int64_t epoch_size) {
   const Trained what = trained(stage, student);
   Json losses = Json::array();
   for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
   const int64_t per_step = stage.tokens_per_step();
-  const BudgetMeter meter(stage.budget, per_step);
+  RETORT_TRY(const Budget budget, budget_of(stage, epoch_size));
+  const BudgetMeter meter(budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", what.tensors}, {"parameters_trained", what.parameters}, {"tokens_per_step", per_step}};
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
@@ -33,6 +59,11 @@ Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
     out["steps"] = steps;
     out["tokens"] = steps * per_step;
   }
+  if (stage.budget.epochs > 0) {
+    out["epochs"] = stage.budget.epochs;
+    out[stage.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = epoch_size;
+  }
+  RETORT_RETURN_IF_ERROR(describe_teachers(stage, teacher, out));
   out["optimizer_bytes"] = what.parameters * kBytesPerTrained;
   return out;
 }
@@ -65,7 +96,7 @@ Result<double> tokens_per_byte(const std::vector<const Document*>& documents, co
 }
 
 Result<Json> describe_data(const Recipe& recipe, const TrainingText& text, const Encoders& encode) {
-  RETORT_TRY(const auto files, data_files(recipe.data.train));
+  RETORT_TRY(const auto files, data_files(recipe));
   Json sources = Json::array();
   const auto weights = weights_of(recipe.data.train);
   for (size_t s = 0; s < recipe.data.train.size(); ++s) {
@@ -116,9 +147,23 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   for (const auto& spec : recipe.student.layers) {
     others.push_back(cat(spec.mixer, " in layers ", numbers_text(spec.layers), spec.heads.empty() ? "" : ", kv heads " + numbers_text(spec.heads)));
   }
-  for (const auto& stage : recipe.stages) {
-    stages.push_back(describe_stage(stage, student));
-    most = std::max(most, stages.back()["optimizer_bytes"].get<int64_t>());
+  std::optional<StageData> data;
+  Encoders encode;
+  std::vector<int64_t> sizes(recipe.stages.size(), 0);
+  double counting = 0;
+  if (!recipe.data.train.empty()) {
+    RETORT_TRY(data, StageData::load(recipe));
+    RETORT_TRY(encode, parts.open_encoders(options.teacher));
+    ThreadPool pool(options.threads);
+    const auto begin = Clock::now();
+    RETORT_TRY(sizes, epoch_sizes(recipe, *data, encode, files.config.vocab_size, pool));
+    counting = seconds_since(begin);
+  }
+  for (size_t s = 0; s < recipe.stages.size(); ++s) {
+    RETORT_TRY(const auto stage, describe_stage(recipe.stages[s], student, files, sizes[s]));
+    stages.push_back(stage);
+    const int64_t second = stage.contains("second_teacher") ? stage["second_teacher"]["parameters"].get<int64_t>() * kBytesPerWeight : 0;
+    most = std::max(most, stage["optimizer_bytes"].get<int64_t>() + second);
   }
   const DiskNeeds disk = disk_needs(recipe, student);
   Json out = {{"name", recipe.name},
@@ -131,15 +176,13 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
               {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
               {"disk", {{"checkpoint_bytes", disk.checkpoint}, {"checkpoints", disk.checkpoints}, {"student_bytes", disk.student}, {"bytes", disk.most()}}}};
   if (!options.out.empty()) out["disk"]["free_bytes"] = free_bytes(options.out);
-  if (!recipe.data.train.empty()) {
-    RETORT_TRY(auto loaded, TrainingText::load(recipe.data.train, recipe.data.held_out));
-    RETORT_RETURN_IF_ERROR(check_pairs(recipe, loaded));
-    const auto text = std::make_shared<const TrainingText>(std::move(loaded));
-    RETORT_TRY(const auto encode, parts.open_encoders(options.teacher));
-    RETORT_TRY(out["data"], describe_data(recipe, *text, encode));
+  const bool epochs = std::any_of(recipe.stages.begin(), recipe.stages.end(), [](const StageSpec& s) { return s.budget.epochs > 0; });
+  if (epochs) out["epoch_count_seconds"] = counting;
+  if (data) {
+    RETORT_TRY(out["data"], describe_data(recipe, *data->recipe(), encode));
     RETORT_TRY(auto backend, parts.open_backend(recipe, {options.teacher, options.threads}));
     out["teacher"]["hash"] = backend->teacher_hash();
-    RETORT_TRY(const auto probed, probe_steps(recipe, *backend, student, text, encode, options.threads));
+    RETORT_TRY(const auto probed, probe_steps(recipe, *backend, student, *data, encode, options.threads));
     out["expected"] = {{"seconds", add_times(recipe, probed, out["stages"])}, {"peak_bytes", probed.peak_bytes},
                        {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
   }
@@ -156,6 +199,19 @@ std::string stage_text(const Json& stage) {
   if (stage.contains("steps")) out += cat(count(stage["steps"]), " steps, ", count(stage["tokens"]), " tokens");
   if (stage.contains("minutes")) out += cat(stage.contains("steps") ? ", at most " : "", format_duration(60 * stage["minutes"].get<double>()));
   out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");
+  if (stage.contains("epochs")) {
+    const bool pairs = stage.contains("epoch_pairs");
+    out += cat("         ", stage["epochs"].get<double>(), " epochs of ", count(stage[pairs ? "epoch_pairs" : "epoch_tokens"]), pairs ? " pairs" : " tokens", "\n");
+  }
+  if (stage.contains("second_teacher")) {
+    const auto& second = stage["second_teacher"];
+    out += cat("         second teacher ", second["path"].get<std::string>(), " (", second["hash"].get<std::string>(), "), ", second["layers"], " layers of width ",
+               second["width"], ", ", count(second["parameters"]), " parameters: ", second["when"].get<std::string>(), "\n");
+  }
+  if (stage.contains("cache")) {
+    const auto& cache = stage["cache"];
+    out += cat("         logits in ", cache["folder"].get<std::string>(), ": the ", cache["top_k"], " largest of a position, ", cache["bytes_per_token"], " bytes a token\n");
+  }
   if (!stage.contains("step_seconds")) return out;
   return out + cat("         a step takes ", format_duration(stage["step_seconds"].get<double>()), ": ", count(stage["expected_steps"]), " steps, ",
                    count(stage["expected_tokens"]), " tokens in ", format_duration(stage["expected_seconds"].get<double>()), "\n");
@@ -194,6 +250,7 @@ std::string description_text(const nlohmann::ordered_json& d) {
   for (const auto& other : student["layers"]) out += cat("         ", text(other), "\n");
   if (d.contains("data")) out += data_text(d["data"]);
   for (const auto& stage : d["stages"]) out += stage_text(stage);
+  if (d.contains("epoch_count_seconds")) out += cat("epochs   counted in ", format_duration(d["epoch_count_seconds"].get<double>()), ", which a run needs too\n");
   const auto& disk = d["disk"];
   out += cat("disk     ", bytes(disk["bytes"]), " at most: ", disk["checkpoints"], " checkpoints of ", bytes(disk["checkpoint_bytes"]), " and the student's ",
              bytes(disk["student_bytes"]), disk.contains("free_bytes") && disk["free_bytes"].get<int64_t>() >= 0 ? cat("; ", bytes(disk["free_bytes"]), " are free") : "", "\n");

@@ -5,6 +5,7 @@
 
 #include "train/stages.h"
 #include "train/tasks.h"
+#include "train/top_logits.h"
 
 namespace retort::train {
 namespace {
@@ -22,6 +23,7 @@ struct Sample {
 // What both models made of one row at the sampled positions; the student's with its graph.
 struct RowPass {
   at::Tensor hidden, wanted;         // [n, D]; wanted only where a loss asks the teacher
+  TopLogits top;                     // instead of wanted, with a cache; of every position
 };
 
 struct RowResult {
@@ -40,10 +42,19 @@ class LogitStage : public StageRunner {
   LogitStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)) {
     const LossSpec* logits = stage_.find(LossKind::kLogits);
     needs_teacher_ = logits != nullptr;
+    if (logits) temperature_ = logits->temperature;
     for (const LossSpec& loss : stage_.losses) only_labels_ = only_labels_ && loss.mask == LossMask::kLabels;
   }
 
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
+
+  Status switch_teacher() override {
+    RETORT_TRY(auto second, context_.open_second());
+    second_ = std::make_unique<const OtherTeacher>(std::move(second));
+    return {};
+  }
+
+  void use_cache(std::shared_ptr<LogitCache> cache) override { cache_ = std::move(cache); }
 
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
@@ -62,13 +73,19 @@ class LogitStage : public StageRunner {
       const int count = std::min(context_.pool.size(), batch.rows - first);
       std::vector<RowPass> passes(count);
       std::vector<RowResult> results(count);
+      std::vector<Status> cached(count);
       // The teacher's pass and the student's are independent: a single row keeps two threads busy.
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * count, [&](int64_t task) {
         const int i = int(task / 2), row = first + i;
+        if (cache_ && task % 2 == 1) cached[i] = cached_pass(batch, row, passes[i]);
         if (samples[row].empty()) return;
         if (task % 2 == 0) student_pass(batch, row, samples[row], passes[i]);
-        else if (needs_teacher_) teacher_pass(batch, row, samples[row], passes[i]);
+        else if (needs_teacher_ && !cache_) teacher_pass(batch, row, samples[row], passes[i]);
       }));
+      for (int i = 0; i < count && cache_; ++i) {
+        RETORT_RETURN_IF_ERROR(cached[i]);
+        RETORT_RETURN_IF_ERROR(keep(batch, first + i, passes[i].top));
+      }
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
         if (!samples[first + i].empty()) results[i] = row_step(batch, samples[first + i], totals, step.scale, passes[i]);
       }));
@@ -111,10 +128,35 @@ class LogitStage : public StageRunner {
     return {batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq)};
   }
 
+  const TorchModel& teacher() const { return second_ ? second_->model : context_.teacher; }
+
   void teacher_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
     const at::NoGradGuard no_grad;
-    const Rows rows = batch_rows(context_.teacher, batch, row, 1);
-    pass.wanted = run_model(context_.teacher, row_tokens(batch, row), rows).index_select(0, sample.positions);
+    const Rows rows = batch_rows(teacher(), batch, row, 1);
+    pass.wanted = run_model(teacher(), row_tokens(batch, row), rows).index_select(0, sample.positions);
+  }
+
+  static int64_t place(const Batch& batch, int row) { return batch.number * batch.rows + row; }
+
+  // From the cache, or from the teacher where it has none yet.
+  Status cached_pass(const Batch& batch, int row, RowPass& pass) const {
+    if (place(batch, row) < cache_->rows()) {
+      RETORT_TRY(pass.top, cache_->read(place(batch, row), row_hash(batch, row)));
+    } else {
+      pass.top = top_logits(context_.teacher, row_tokens(batch, row), batch_rows(context_.teacher, batch, row, 1), cache_->shape().top_k, temperature_);
+    }
+    return {};
+  }
+
+  // Rows before those of a resumed run may be missing, when the folder was removed meanwhile: then nothing is added.
+  Status keep(const Batch& batch, int row, TopLogits& top) const {
+    if (place(batch, row) < cache_->rows()) return {};
+    if (place(batch, row) == cache_->rows()) {
+      RETORT_RETURN_IF_ERROR(cache_->append(row_hash(batch, row), top));
+      return cache_->flush();
+    }
+    RETORT_TRY(top, cache_->rounded(top));
+    return {};
   }
 
   void student_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
@@ -131,7 +173,7 @@ class LogitStage : public StageRunner {
       for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
         const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
         gradient.narrow(0, i, n).copy_(
-            compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? pass.wanted.narrow(0, i, n) : pass.wanted, sample, i, totals, batch, result));
+            compare(hidden.detach().narrow(0, i, n), pass, sample, i, totals, batch, result));
       }
     }
     result.gradients = leaf_gradients(context_, hidden, gradient * scale);
@@ -140,7 +182,7 @@ class LogitStage : public StageRunner {
   }
 
   // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
-  at::Tensor compare(const at::Tensor& hidden, const at::Tensor& wanted, const Sample& sample, int64_t first, const Totals& totals,
+  at::Tensor compare(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
                      const Batch& batch, RowResult& result) const {
     const at::Tensor& head = context_.student.body.head;
     const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
@@ -149,7 +191,7 @@ class LogitStage : public StageRunner {
     for (const LossSpec& loss : stage_.losses) {
       at::Tensor d = loss.kind == LossKind::kCe
                          ? hard_loss(logits, sample, first, totals, loss, result)
-                         : soft_loss(logits, product(wanted, context_.teacher.body.head.t()).to(at::kFloat), sample, first, totals, batch, loss, result);
+                         : soft_loss(logits, pass, sample, first, totals, batch, loss, result);
       d_logits = d_logits.defined() ? d_logits.add_(d) : d;
     }
     const at::Tensor low = d_logits.to(hidden.scalar_type());
@@ -171,25 +213,38 @@ class LogitStage : public StageRunner {
     return loss.kind == LossKind::kCe ? std::max(totals.followed, 1.0) : totals.positions;
   }
 
-  at::Tensor soft_loss(const at::Tensor& logits, const at::Tensor& teacher, const Sample& sample, int64_t first, const Totals& totals,
-                       const Batch& batch, const LossSpec& loss, RowResult& result) const {
-    const double t = loss.temperature;
-    const at::Tensor log_student = at::log_softmax(t == 1 ? logits : logits / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
+  // Against the teacher's whole distributions, from its hidden states [n, D].
+  SoftSums whole_loss(const at::Tensor& logits, const at::Tensor& wanted, const at::Tensor& mask, double t) const {
+    const int64_t tokens = second_ ? second_->tokens : logits.size(1);
+    at::Tensor teacher = product(wanted, this->teacher().body.head.t()).to(at::kFloat), student = logits;
+    if (second_) teacher = teacher.narrow(1, 0, tokens), student = student.narrow(1, 0, tokens);
+    const at::Tensor log_student = at::log_softmax(t == 1 ? student : student / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
     const at::Tensor p = log_teacher.exp();
+    if (mask.defined()) p.mul_(mask);
+    SoftSums sums;
+    sums.cross = -(p * log_student).sum().item<double>(), sums.entropy = -(p * log_teacher).sum().item<double>();
+    const at::Tensor q = log_student.exp_();
+    if (mask.defined()) q.mul_(mask);
+    sums.gradient = q.sub_(p);
+    if (tokens < logits.size(1)) sums.gradient = at::constant_pad_nd(sums.gradient, {0, logits.size(1) - tokens});
+    return sums;
+  }
+
+  at::Tensor soft_loss(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals, const Batch& batch,
+                       const LossSpec& loss, RowResult& result) const {
+    const double t = loss.temperature;
+    const int64_t n = logits.size(0);
     at::Tensor mask;
-    if (loss.mask == LossMask::kLabels) {
-      mask = mask_of(sample, first, logits.size(0));
-      p.mul_(mask);
-    }
-    const double soft = -(p * log_student).sum().item<double>(), entropy = -(p * log_teacher).sum().item<double>();
+    if (loss.mask == LossMask::kLabels) mask = mask_of(sample, first, n);
+    const SoftSums sums = cache_ ? top_loss(t == 1 ? logits : logits / t, targets_at(pass.top, cache_->shape().top_k, sample.positions.narrow(0, first, n)), mask)
+                                 : whole_loss(logits, pass.wanted.narrow(0, first, n), mask, t);
     const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / counted(loss, totals);
     // kl carries the factor t^2; its gradient by the logits has 1/t.
     const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
-    result.kl += (soft - entropy) * factor;
-    result.soft += soft * factor;
-    const at::Tensor q = log_student.exp_();
-    if (mask.defined()) q.mul_(mask);
-    return q.sub_(p).mul_(loss.weight * share * factor / t);
+    result.kl += (sums.cross - sums.entropy) * factor;
+    result.soft += sums.cross * factor;
+    at::Tensor gradient = sums.gradient;
+    return gradient.mul_(loss.weight * share * factor / t);
   }
 
   at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
@@ -230,6 +285,9 @@ class LogitStage : public StageRunner {
 
   StageSpec stage_;
   StageContext context_;
+  std::unique_ptr<const OtherTeacher> second_;   // asked in place of the first from when it is there
+  std::shared_ptr<LogitCache> cache_;
+  double temperature_ = 1;
   bool needs_teacher_ = false, only_labels_ = true;
 };
 

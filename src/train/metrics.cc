@@ -53,6 +53,7 @@ Status MetricsLog::add(const MetricsRow& row) {
     line[name] = number(value);
     scalars.emplace_back(cat(row.stage, "/", name), value);
   }
+  if (!row.teacher.empty()) line["teacher"] = row.teacher;
   line["tokens"] = row.tokens;
   const std::pair<const char*, double> speeds[] = {{"tokens_per_s", row.tokens_per_s}, {"time", row.time}, {"gemm_share", row.gemm_share}};
   for (const auto& [name, value] : speeds) {

@@ -2,7 +2,7 @@
 //
 // Layer: train, torch-free. Not thread-safe.
 //
-//   {"stage","step","steps","loss","loss/<name>"...,"<measure>"...,"lr","grad_norm","tokens","tokens_per_s","time","gemm_share","layers"}
+//   {"stage","step","steps","loss","loss/<name>"...,"<measure>"...,"lr","grad_norm",["teacher",]"tokens","tokens_per_s","time","gemm_share","layers"}
 //
 // step and steps count within the stage; tokens over the run; time is seconds spent training over the run. Of layer-wise stages some lines
 // have "layers": {"attn_out": [0.12, null, ...]}, every loss layer by layer, with four digits.
@@ -27,6 +27,7 @@ struct MetricsRow {
   double loss = 0;
   std::vector<std::pair<std::string, double>> parts, measures;   // losses, and means that are none
   double lr = 0, grad_norm = 0;
+  std::string teacher;       // which of a stage's two teachers; empty: it has one
   int64_t tokens = 0;
   double tokens_per_s = 0, time = 0, gemm_share = 0;
   std::vector<LayerLoss> layers;   // empty: not of this step

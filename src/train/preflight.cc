@@ -52,17 +52,6 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
   return {};
 }
 
-Status check_pairs(const Recipe& recipe, const TrainingText& text) {
-  const auto& documents = text.train();
-  if (std::any_of(documents.begin(), documents.end(), [](const Document& d) { return d.is_pair(); })) return {};
-  for (const auto& stage : recipe.stages) {
-    if (stage.compares_pairs()) {
-      return invalid("recipe: stage '", stage.name, "' compares answers, but no line of the data has \"prompt\", \"chosen\" and \"rejected\"");
-    }
-  }
-  return {};
-}
-
 Trained trained(const StageSpec& stage, const ModelConfig& student) {
   const Reached within = reached(stage, student);
   Trained out;

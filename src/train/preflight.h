@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "model/config.h"
-#include "train/data.h"
 #include "train/recipe.h"
 
 namespace retort::train {
@@ -17,8 +16,6 @@ namespace retort::train {
 Status check_keep(const KeepSpec& keep, const ModelConfig& teacher);
 // Rows longer than the teacher's context would teach what it never knew.
 Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
-// Stages that compare pairs find some.
-Status check_pairs(const Recipe& recipe, const TrainingText& text);
 
 struct Trained {
   int64_t tensors = 0, parameters = 0;

@@ -18,6 +18,12 @@ Recipe recipe(const std::string& stages) {
 
 ModelConfig student() { return *pure_student(fake::fake_config(), recipe("- {name: x, loss: ce}\n").student); }
 
+Recipe reading(const std::vector<std::string>& files) {
+  Recipe out;
+  for (const auto& file : files) out.data.train.push_back({file});
+  return out;
+}
+
 TEST(Preflight, DiskNeedsGrowWithWhatTrains) {
   const int64_t mixers = disk_needs(recipe("- {name: x, loss: attn_out}\n"), student()).checkpoint;
   const int64_t averaged = disk_needs(recipe("- {name: x, loss: attn_out, ema: 0.9}\n"), student()).checkpoint;
@@ -47,7 +53,7 @@ TEST(DataFiles, TheOneThatDiffersIsNamed) {
   std::filesystem::create_directories(folder / "b");
   test::write_file(folder / "b/2.txt", "");
   test::write_file(folder / "b/1.txt", "x");
-  const auto files = data_files({{folder / "a.jsonl"}, {folder / "b"}});
+  const auto files = data_files(reading({folder / "a.jsonl", folder / "b"}));
   ASSERT_TRUE(files.ok()) << files.error().message;
   ASSERT_EQ(files->size(), 3u);
   EXPECT_EQ((*files)[0].sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");  // FIPS 180-4's own example
@@ -65,7 +71,7 @@ TEST(DataFiles, TheOneThatDiffersIsNamed) {
   now.resize(2);
   EXPECT_EQ(data_difference(before, now).rfind(folder / "b/2.txt: ", 0), 0u);
   EXPECT_EQ(data_difference(nullptr, now), "");
-  const auto missing = data_files({{folder / "nowhere.txt"}});
+  const auto missing = data_files(reading({folder / "nowhere.txt"}));
   ASSERT_FALSE(missing.ok());
   EXPECT_NE(missing.error().message.find("nowhere.txt"), std::string::npos);
 }

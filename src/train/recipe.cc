@@ -10,6 +10,7 @@
 #include "base/suggest.h"
 #include "io/yaml_fields.h"
 #include "mixers/list.h"
+#include "train/recipe_parts.h"
 #include "train/schedule.h"
 
 namespace retort::train {
@@ -33,7 +34,8 @@ constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"b
 constexpr Named kMasks[] = {{"all", int(LossMask::kAll)}, {"labels", int(LossMask::kLabels)}};
 constexpr Named kReferences[] = {{"teacher", int(Reference::kTeacher)}, {"start", int(Reference::kStart)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
-                                {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)}};
+                                {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)},
+                                {"plateau", int(ScheduleKind::kPlateau)}};
 
 // The value of a name, or the first error of the source.
 template <class Enum>
@@ -106,6 +108,7 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   if (loss.kind == LossKind::kLogits) {
     fields.number("temperature", loss.temperature, 1e-3, 1e3);
     read_name(source, fields, "reduction", "reduction", kReductions, loss.reduction);
+    read_cache(source, fields, loss);
   }
   if (loss.kind == LossKind::kLogits || loss.kind == LossKind::kCe) read_name(source, fields, "mask", "mask", kMasks, loss.mask);
   if (loss.kind == LossKind::kDpo) {
@@ -170,7 +173,7 @@ void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule
   const std::string key = stage.key_of("schedule");
   if (node.IsScalar()) return choose(source, node, key, "schedule", kSchedules, node.Scalar(), schedule.kind);
   if (!node.IsMap() || node.size() != 1) {
-    return source.fail(node, key, "'schedule' must be one of constant, linear, cosine, wsd, or one of them with fields: {wsd: {warmup: 0.1}}");
+    return source.fail(node, key, "'schedule' must be one of constant, linear, cosine, wsd, plateau, or one of them with fields: {wsd: {warmup: 0.1}}");
   }
   const auto entry = *node.begin();
   const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
@@ -180,6 +183,10 @@ void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule
   read_extent(source, fields, "warmup", "warmup_steps", schedule.warmup, schedule.warmup_steps);
   if (schedule.kind == ScheduleKind::kWsd) read_extent(source, fields, "decay", "decay_steps", schedule.decay, schedule.decay_steps);
   if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, 1);
+  if (schedule.kind == ScheduleKind::kPlateau) {
+    fields.number("factor", schedule.factor, 1e-6, 0.999999);
+    read_plateau(fields, schedule.plateau);
+  }
   fields.finish();
 }
 
@@ -215,6 +222,8 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.count("tokens", stage.budget.tokens, 1);
   fields.count("steps", stage.budget.steps, 1);
   fields.number("minutes", stage.budget.minutes, 1e-6, 1e6);
+  fields.number("epochs", stage.budget.epochs, 1e-6, 1e6);
+  read_stage_data(source, fields, stage.data);
   fields.number("lr", stage.lr, 0, 10);
   fields.number("lr_features", stage.lr_features, 0, 10);
   fields.number("lr_gates", stage.lr_gates, 0, 10);
@@ -229,11 +238,12 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);
   fields.whole("max_prompt", stage.max_prompt, 1, 1 << 20);
   if (!fields.has("lr")) source.fail(node, name, "stage '", name, "' needs 'lr'");
-  if (!fields.has("tokens") && !fields.has("steps") && !fields.has("minutes")) {
-    source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps' or 'minutes'");
+  if (std::none_of(std::begin(kBudgets), std::end(kBudgets), [&](const char* budget) { return fields.has(budget); })) {
+    source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps', 'epochs' or 'minutes'");
   }
   check_warmup(source, fields, stage);
   check_pairs(source, fields, stage);
+  read_switch(source, fields, stage);
   if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
   fields.finish();
   return stage;
@@ -384,31 +394,10 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   return student;
 }
 
-// A file, or {file: a.jsonl, weight: 3}.
-void read_source(YamlSource& source, const YAML::Node& node, const std::string& key, std::vector<DataSource>& sources) {
-  if (node.IsScalar()) return sources.push_back({node.Scalar()});
-  if (!node.IsMap()) return source.fail(node, key, "data: 'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these");
-  DataSource one("");
-  YamlFields fields(source, node, key, "data.train");
-  fields.text("file", one.file);
-  fields.number("weight", one.weight, 1e-6, 1e9);
-  if (one.file.empty()) source.fail(node, key, "data.train: an entry needs 'file'");
-  fields.finish();
-  sources.push_back(std::move(one));
-}
-
-void read_sources(YamlSource& source, YamlFields& fields, std::vector<DataSource>& sources) {
-  if (!fields.has("train")) return;
-  const YAML::Node node = fields.take("train");
-  const std::string key = fields.key_of("train");
-  if (!node.IsSequence()) return read_source(source, node, key, sources);
-  for (const auto& item : node) read_source(source, item, key, sources);
-}
-
 DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   DataSpec data;
   YamlFields fields(source, node, "data", "data");
-  read_sources(source, fields, data.train);
+  if (fields.has("train")) read_sources(source, fields.take("train"), fields.key_of("train"), data.train);
   fields.number("held_out", data.held_out, 0, 0.9);
   fields.count("calibration_tokens", data.calibration_tokens, 256, kMostCalibrationTokens);
   fields.finish();
@@ -417,7 +406,6 @@ DataSpec read_data(YamlSource& source, const YAML::Node& node) {
 
 // Adds what the stage does not say itself. The stage's own nodes stay, and with them their places in the file.
 void add_defaults(YAML::Node stage, const YAML::Node& defaults) {
-  const auto is_budget = [](const std::string& name) { return name == "tokens" || name == "steps" || name == "minutes"; };
   std::vector<std::string> own;
   for (const auto& entry : stage) own.push_back(entry.first.IsScalar() ? entry.first.Scalar() : "");
   const bool own_budget = std::any_of(own.begin(), own.end(), is_budget);
@@ -466,7 +454,7 @@ Status set_path(YAML::Node node, std::span<const std::string> path, const YAML::
 
 // A budget that a flag gives replaces the stage's other budgets.
 void drop_other_budgets(YAML::Node stage, const std::string& given) {
-  for (const char* name : {"tokens", "steps", "minutes"}) {
+  for (const char* name : kBudgets) {
     if (given != name) stage.remove(name);
   }
 }
@@ -490,8 +478,7 @@ Status apply(YAML::Node& root, const Override& change) {
     if (!stage.IsMap() || !stage["name"] || !stage["name"].IsScalar()) continue;
     names.push_back(stage["name"].Scalar());
     if (names.back() != path[0]) continue;
-    const bool budget = path.size() == 2 && (path[1] == "tokens" || path[1] == "steps" || path[1] == "minutes");
-    if (budget) drop_other_budgets(stage, path[1]);
+    if (path.size() == 2 && is_budget(path[1])) drop_other_budgets(stage, path[1]);
     return set_path(stage, std::span(path).subspan(1), value, change);
   }
   return invalid(change.flag, ": unknown stage '", path[0], "'", suggestion(path[0], names));

@@ -1,5 +1,7 @@
 #include "train/recipe.h"
 
+#include <tuple>
+
 #include <gtest/gtest.h>
 
 namespace retort::train {
@@ -110,6 +112,73 @@ TEST(Recipe, ChatsAndPairs) {
   ASSERT_TRUE(defaults.ok()) << defaults.error().message;
   EXPECT_EQ(defaults->stages[0].find(LossKind::kDpo)->reference, Reference::kTeacher);
   EXPECT_EQ(defaults->stages[0].find(LossKind::kDpo)->beta, 0.1);
+}
+
+const std::string kParts = R"(name: parts
+data: {train: [a.jsonl]}
+defaults: {data: chats.jsonl, epochs: 2, lr: 1e-4}
+stages:
+- {name: align, loss: hidden, data: {train: [b.jsonl, {file: c.jsonl, weight: 3}]}, schedule: {plateau: {patience: 3, min_lr: 1e-5}}}
+- {name: kd, loss: logits, steps: 900, switch_teacher: {to: big, when: {step: 400}}, schedule: {plateau: {every: 7, factor: 0.5, threshold: 0.01}}}
+- {name: cached, loss: {logits: {cache: logits, top_k: 16}}, epochs: 0.5, tokens: 2M, data: [d.jsonl]}
+- {name: late, loss: logits, minutes: 3, data: {file: e.jsonl, weight: 2}, switch_teacher: {to: big, when: plateau}}
+)";
+
+TEST(Recipe, TextBudgetsAndTeachersOfStages) {
+  const auto r = parse_recipe(kParts, "a.yaml");
+  ASSERT_TRUE(r.ok()) << r.error().message;
+  EXPECT_EQ(r->stages[0].data, (std::vector<DataSource>{{"b.jsonl"}, {"c.jsonl", 3}}));
+  EXPECT_EQ(r->stages[1].data, (std::vector<DataSource>{{"chats.jsonl"}})) << "of defaults";
+  EXPECT_EQ(r->stages[2].data, (std::vector<DataSource>{{"d.jsonl"}}));
+  EXPECT_EQ(r->stages[3].data, (std::vector<DataSource>{{"e.jsonl", 2}}));
+  EXPECT_EQ(r->data.train, (std::vector<DataSource>{{"a.jsonl"}}));
+  EXPECT_EQ(r->stages[0].budget.epochs, 2);
+  EXPECT_EQ(r->stages[1].budget.epochs, 0) << "a stage's own budget replaces the default one";
+  EXPECT_EQ(r->stages[2].budget.epochs, 0.5);
+  EXPECT_EQ(r->stages[2].budget.tokens, 2'000'000);
+  const ScheduleSpec& plateau = r->stages[0].schedule;
+  EXPECT_EQ(plateau.kind, ScheduleKind::kPlateau);
+  EXPECT_EQ(std::tuple(plateau.factor, plateau.min_lr, plateau.plateau.every, plateau.plateau.patience, plateau.plateau.threshold), std::tuple(0.1, 1e-5, 100, 3, 1e-4));
+  EXPECT_EQ(r->stages[1].schedule.plateau.every, 7);
+  EXPECT_EQ(r->stages[1].switch_teacher.to, "big");
+  EXPECT_EQ(r->stages[1].switch_teacher.step, 400);
+  EXPECT_EQ(r->stages[3].switch_teacher.when, SwitchSpec::When::kPlateau);
+  EXPECT_EQ(r->stages[2].find(LossKind::kLogits)->cache, "logits");
+  EXPECT_EQ(r->stages[2].find(LossKind::kLogits)->top_k, 16);
+  const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  const auto changed = parse_recipe(kParts, "a.yaml", {{"cached.steps", "5", "--set"}, {"kd.data", "[x.txt, y.txt]", "--set"}});
+  ASSERT_TRUE(changed.ok()) << changed.error().message;
+  EXPECT_EQ(changed->stages[2].budget.epochs, 0) << "a flag's budget is the only one";
+  EXPECT_EQ(changed->stages[1].data.size(), 2u);
+}
+
+TEST(Recipe, ErrorsAboutTextBudgetsAndTeachersOfStages) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kParts, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    EXPECT_FALSE(r.ok()) << key << "=" << value;
+    if (!r.ok()) EXPECT_EQ(r.error().message.find('\n'), std::string::npos);
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("kd.data", "[]"), {"--set kd.data=[]", "names no text"});
+  expect_has(wrong("kd.data", "{train: [a], held_out: 0.1}"), {"unknown key 'held_out'"});
+  expect_has(wrong("kd.data", "[{weight: 2}]"), {"an entry needs 'file'"});
+  expect_has(wrong("kd.data", "[[a]]"), {"text is a file"});
+  expect_has(wrong("align.epochs", "0"), {"'epochs' is '0'"});
+  expect_has(wrong("align.schedule", "{plateau: {factor: 1}}"), {"'factor' is '1'"});
+  expect_has(wrong("align.schedule", "{plateau: {every: 0}}"), {"'every' is '0'"});
+  expect_has(wrong("align.schedule", "{cosine: {patience: 3}}"), {"unknown key 'patience'"});
+  expect_has(wrong("align.switch_teacher", "{to: big}"), {"is for 'logits': stage 'align' compares layers"});
+  expect_has(wrong("kd.loss", "ce"), {"is for 'logits', which stage 'kd' has not"});
+  expect_has(wrong("kd.switch_teacher", "{when: plateau}"), {"needs 'to'"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: soon}"), {"'when' must be plateau"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: {step: 900}}"), {"due after 900 steps; stage 'kd' has 900 in all"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: {fraction: 2}}"), {"'fraction' is '2'"});
+  expect_has(wrong("cached.switch_teacher", "{to: big}"), {"exclude each other"});
+  expect_has(wrong("kd.loss", "{logits: {top_k: 3}}"), {"'top_k' is how many logits of a position 'cache' holds"});
+  expect_has(wrong("cached.loss.logits.top_k", "0"), {"'top_k' is '0'"});
+  expect_has(wrong("kd.loss", "{ce: {cache: a}}"), {"unknown key 'cache'"});
 }
 
 TEST(Recipe, ChatErrorsSayWhatIsWrong) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
 #include "base/path.h"
@@ -17,6 +18,7 @@
 #include "mixers/list.h"
 #include "train/data_files.h"
 #include "train/preflight.h"
+#include "train/stage_cache.h"
 #include "train/stage_loop.h"
 #include "train/student_plan.h"
 
@@ -95,16 +97,20 @@ nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump(
 nlohmann::json comparable(nlohmann::json recipe) {
   if (!recipe.is_object()) return recipe;
   recipe.erase("checkpoint_minutes");
+  const auto weights_alone = [](nlohmann::json& holder, const char* key) {
+    const nlohmann::json sources = holder.is_object() && holder.contains(key) ? holder[key] : nlohmann::json();
+    if (!sources.is_array()) return;
+    const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
+    holder.erase(key);
+    if (std::none_of(sources.begin(), sources.end(), weighted)) return;
+    for (const auto& source : sources) holder["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
+  };
+  if (recipe.contains("data")) weights_alone(recipe["data"], "train");
+  if (!recipe.contains("stages") || !recipe["stages"].is_array()) return recipe;
   for (auto& stage : recipe["stages"]) {
     if (stage.is_object()) stage.erase("max_skipped");
+    weights_alone(stage, "data");
   }
-  if (!recipe.contains("data") || !recipe["data"].is_object()) return recipe;
-  nlohmann::json& data = recipe["data"];
-  const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
-  if (data.contains("train") && data["train"].is_array() && std::any_of(data["train"].begin(), data["train"].end(), weighted)) {
-    for (const auto& source : data["train"]) data["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
-  }
-  data.erase("train");
   return recipe;
 }
 
@@ -123,13 +129,19 @@ Json start_json(const RunState& state) {
   return out;
 }
 
-Json stages_json(const RunState& state) {
+Json stages_json(const Recipe& recipe, const RunState& state) {
   Json out = Json::array();
   for (const auto& stage : state.done) {
+    const size_t index = out.size();
     out.push_back({{"name", stage.name}, {"steps", stage.steps}, {"skipped", stage.skipped}, {"tokens", stage.tokens},
                    {"seconds", stage.seconds}, {"tokens_per_s", stage.seconds > 0 ? double(stage.tokens) / stage.seconds : 0.0},
                    {"gemm_share", stage.compute_seconds > 0 ? stage.gemm_seconds / stage.compute_seconds : 0.0},
                    {"first_loss", stage.first_loss}, {"last_loss", stage.last_loss}});
+    const StageSpec& spec = recipe.stages[index];
+    if (spec.budget.epochs > 0) out.back()[spec.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = state.epoch_sizes[index];
+    if (spec.switch_teacher.to.empty()) continue;
+    out.back()["second_teacher"] = {{"name", fs::path(spec.switch_teacher.to).filename().string()}, {"hash", state.second_teachers[index]},
+                                    {"after_steps", stage.switched_at >= 0 ? Json(stage.switched_at) : Json()}};
   }
   return out;
 }
@@ -181,13 +193,11 @@ class Run {
   Status open() {
     const auto& start = recipe_.student.start;
     if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
-    RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
-    RETORT_RETURN_IF_ERROR(check_pairs(recipe_, text));
-    text_ = std::make_shared<const TrainingText>(std::move(text));
-    RETORT_TRY(files_, data_files(recipe_.data.train));
+    RETORT_TRY(data_, StageData::load(recipe_));
+    RETORT_TRY(files_, data_files(recipe_));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
     RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
-    return {};
+    return check_caches(recipe_, data_, encode_, *backend_);
   }
 
   Status begin() {
@@ -196,6 +206,8 @@ class Run {
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
     if (!options_.overwrite) RETORT_RETURN_IF_ERROR(check_room(recipe_, student, options_.out));  // else room is made first
+    RETORT_TRY(state_.second_teachers, second_teachers());
+    RETORT_TRY(state_.epoch_sizes, epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_));
     std::error_code error;
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);
@@ -213,7 +225,7 @@ class Run {
   Status start_student() {
     std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
                  recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
-    const auto text = calibration_text(recipe_, text_, encode_, backend_->teacher().vocab_size);
+    const auto text = calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size);
     RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
     if (interrupted()) return interrupted_error();
     if (recipe_.student.keep.kind != KeepSpec::Kind::kNone) {
@@ -224,7 +236,7 @@ class Run {
     }
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
-    state_.data_hash = text_->hash();
+    state_.data_hash = data_.hash();
     state_.data = data_files_json(files_);
     state_.plan = std::move(report.plan);
     state_.kept = std::move(report.kept);
@@ -234,7 +246,7 @@ class Run {
 
   Status write_beginning() {
     RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
-    RETORT_RETURN_IF_ERROR(text_->write_held_out(path("held_out.jsonl")));
+    RETORT_RETURN_IF_ERROR(data_.recipe()->write_held_out(path("held_out.jsonl")));
     if (recipe_.save_init) RETORT_RETURN_IF_ERROR(backend_->write_student(path("student-init"), provenance()));
     return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_));  // last: it marks the folder as a run
   }
@@ -255,11 +267,12 @@ class Run {
     if (state_.teacher_hash != backend_->teacher_hash()) {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
     }
-    if (state_.data_hash != text_->hash()) {
+    if (state_.data_hash != data_.hash()) {
       const std::string difference = data_difference(state_.data, files_);
       if (!difference.empty()) return invalid(difference);
-      return invalid("the training text is not the one this run began with (its hash is ", text_->hash(), ", was ", state_.data_hash, ")");
+      return invalid("the training text is not the one this run began with (its hash is ", data_.hash(), ", was ", state_.data_hash, ")");
     }
+    RETORT_RETURN_IF_ERROR(same_second_teachers());
     if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
     RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
     std::vector<StateTensor> weights;
@@ -268,9 +281,30 @@ class Run {
     return loaded.ok() ? loaded : checkpoint_->damaged(loaded.error());
   }
 
+  // Of every stage the hash of its second teacher, which fits the first.
+  Result<std::vector<std::string>> second_teachers() const {
+    std::vector<std::string> hashes;
+    for (const StageSpec& stage : recipe_.stages) {
+      std::string& hash = hashes.emplace_back();
+      if (stage.switch_teacher.to.empty()) continue;
+      RETORT_TRY(hash, backend_->check_second_teacher(stage.switch_teacher.to, stage.seq));
+    }
+    return hashes;
+  }
+
+  Status same_second_teachers() const {
+    RETORT_TRY(const auto now, second_teachers());
+    for (size_t s = 0; s < now.size(); ++s) {
+      const std::string before = s < state_.second_teachers.size() ? state_.second_teachers[s] : "";
+      if (now[s] == before) continue;
+      return invalid(recipe_.stages[s].switch_teacher.to, ": not the second teacher this run began with (its hash is ", now[s], ", was ", before, ")");
+    }
+    return {};
+  }
+
   Status train() {
     RETORT_TRY(auto metrics, MetricsLog::open(options_.out, state_.metrics));
-    RunContext context{recipe_, options_.out, options_.how_to_resume, *backend_, text_, encode_, pool_, metrics, state_};
+    RunContext context{recipe_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_, metrics, state_};
     while (state_.stage < int64_t(recipe_.stages.size())) {
       const bool inside = checkpoint_ && !state_.cursor.is_null();
       RETORT_TRY(auto loop, StageLoop::create(context, recipe_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
@@ -281,6 +315,7 @@ class Run {
       ++state_.stage;
       state_.current = {};
       state_.cursor = nullptr;
+      state_.watch = nullptr;
       if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
     }
     return {};
@@ -290,7 +325,7 @@ class Run {
     Json out = {{"retort", RETORT_VERSION}, {"library", backend_->library()}, {"recipe", recipe_json(recipe_)},
                 {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
                 {"data_hash", state_.data_hash}, {"data", Json::parse(state_.data.dump())}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
-                {"stages", stages_json(state_)}, {"kept", state_.kept}};
+                {"stages", stages_json(recipe_, state_)}, {"kept", state_.kept}};
     return plain(out);
   }
 
@@ -298,7 +333,7 @@ class Run {
   Status write_matrices() {
     const ModelConfig& teacher = backend_->teacher();
     const int seq = teacher.context_length > 0 ? std::min(kMatrixTokens, teacher.context_length) : kMatrixTokens;
-    RETORT_TRY(const Batch batch, TokenStream(text_, encode_, {1, seq, mix_seed(recipe_.seed, 3), 0, teacher.vocab_size}).next());
+    RETORT_TRY(const Batch batch, TokenStream(data_.recipe(), encode_, {1, seq, mix_seed(recipe_.seed, 3), 0, teacher.vocab_size}).next());
     RETORT_TRY(const auto heads, backend_->head_matrices(batch));
     return heads.empty() ? Status() : write_text_file(path("matrices.json"), matrices_json(heads, seq).dump() + "\n");
   }
@@ -306,7 +341,7 @@ class Run {
   Result<Json> finish() {
     RETORT_RETURN_IF_ERROR(write_matrices());
     RETORT_RETURN_IF_ERROR(backend_->write_student(path("student"), provenance()));
-    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(state_)},
+    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(recipe_, state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
     RETORT_RETURN_IF_ERROR(write_text_file(path(kFinished), out.dump(1) + "\n"));
@@ -318,7 +353,7 @@ class Run {
   const RunOptions& options_;
   const RunParts& parts_;
   ThreadPool pool_;
-  std::shared_ptr<const TrainingText> text_;
+  StageData data_;
   std::vector<DataFile> files_;
   Encoders encode_;
   std::unique_ptr<Backend> backend_;
@@ -335,6 +370,7 @@ Result<Encoders> open_encoders(const std::string& teacher) {
   Encoders out;
   out.text = [tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); };
   out.chat = chat_encoder(tokenizer);
+  out.tokenizer = hex(tokenizer.fingerprint());
   return out;
 }
 

@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include <cmath>
 #include <csignal>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -432,6 +433,77 @@ TEST_F(RunTest, RowsFitTheTeachersContext) {  // of 512 tokens
   EXPECT_EQ(result.error().message, "recipe: kd.seq is 513; the teacher was made for 512 tokens at most");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "long"));
   EXPECT_TRUE(go("fits", false, {}, {{"kd.seq", "512", "--set"}, {"kd.steps", "1", "--set"}}).ok());
+}
+
+// Text of its own, a budget in epochs, a rate that falls on plateaus, a second teacher: kills anywhere change no bit.
+TEST_F(RunTest, WhatStagesHaveOfTheirOwnIsResumedBitForBit) {
+  chat_recipe();   // writes the texts
+  const auto own = [&](const std::vector<Override>& overrides = {}) {
+    auto parsed = parse_recipe(cat("name: own\nseed: 4\ncheckpoint_minutes: 0\nstudent: {mixer: slots, window: 8}\ndata: {held_out: 0.1}\n"
+                                   "defaults: {seq: 32, batch: 2, lr: 0.01, train: all}\nstages:\n"
+                                   "- {name: text, loss: logits, steps: 12, schedule: {plateau: {every: 2, patience: 0, factor: 0.5, min_lr: 1e-3, threshold: 0.9}},\n"
+                                   "   switch_teacher: {to: big, when: {plateau: {every: 2, patience: 1, threshold: 0.9}}}}\n"
+                                   "- {name: chat, loss: logits, epochs: 0.7, data: [", folder_ / "chats.jsonl", "], switch_teacher: {to: big, when: {fraction: 0.5}}}\n"
+                                   "- {name: pairs, loss: dpo, epochs: 1, accumulate: 2, data: ", folder_ / "pairs.jsonl", ", max_prompt: 20}\n"),
+                               "own.yaml", overrides);
+    EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+    parsed->data.train = {folder_ / "corpus.jsonl"};
+    return *parsed;
+  };
+  const auto result = go(own(), "straight");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  const auto& stages = (*result)["stages"];
+  const int64_t chat_steps = stages[1]["steps"];
+  EXPECT_EQ(chat_steps, int64_t(std::ceil(0.7 * stages[1]["epoch_tokens"].get<double>() / 64)));
+  EXPECT_EQ(stages[2]["steps"], (stages[2]["epoch_pairs"].get<int64_t>() + 3) / 4);
+  EXPECT_EQ(stages[0]["second_teacher"]["hash"], "hash of big");
+  const int64_t switched = stages[0]["second_teacher"]["after_steps"];
+  EXPECT_EQ(switched, 6) << "a first mean, and two in a row that are no better";
+  EXPECT_EQ(stages[1]["second_teacher"]["after_steps"], chat_steps / 2) << "the first step whose middle lies in the second half";
+  std::istringstream rows(test::read_file(folder_ / "straight/metrics.jsonl"));
+  std::vector<double> rates;
+  for (std::string line; std::getline(rows, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (row["stage"] != "text") continue;
+    EXPECT_EQ(row["teacher"], row["step"].get<int64_t>() > switched ? "big" : "teacher.gguf");
+    rates.push_back(row["lr"]);
+  }
+  // Means of two steps, none of them 90 % below the best: each from the second on halves the rate, but for the first against another teacher.
+  EXPECT_EQ(rates, (std::vector<double>{0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.0025, 0.0025, 0.00125, 0.00125}));
+  for (const int64_t death : {2, 5, 6, 9, 12, 12 + chat_steps / 2, 12 + chat_steps - 1, 12 + chat_steps + 3}) {
+    const std::string name = cat("killed", death);
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)go(own({{"checkpoint_minutes", "1e-9", "--set"}}), name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    const auto resumed = go(own(), name, true);
+    ASSERT_TRUE(resumed.ok()) << resumed.error().message;
+    EXPECT_EQ(student(name), student("straight")) << death;
+    EXPECT_EQ(steps(name), steps("straight")) << death;
+    EXPECT_EQ((*resumed)["stages"][0]["second_teacher"]["after_steps"], switched) << death;
+  }
+}
+
+TEST_F(RunTest, AStagesOwnTextMustStayAndAWrongSecondTeacherIsRefused) {
+  chat_recipe();
+  const std::string data = cat("[", folder_ / "chats.jsonl", "]");
+  const std::vector<Override> own = {{"kd.data", data, "--set"}};
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {-1, [](int64_t n) { if (n == 3) ::raise(SIGINT); }}, own).ok());
+  clear_interrupt();
+  auto result = go("a", true);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("not the one this run began with"), std::string::npos) << result.error().message;
+  test::write_file(folder_ / "chats.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  EXPECT_FALSE(go("a", true, {}, own).ok());
+  const auto stranger = go("b", false, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, {{"kd.switch_teacher", "{to: stranger}", "--set"}});
+  ASSERT_FALSE(stranger.ok());
+  EXPECT_EQ(stranger.error().message, "stranger: other tokens");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "b"));
 }
 
 // A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.

@@ -23,6 +23,8 @@
 
 namespace retort::train {
 
+class LogitCache;
+
 // Packed rows. Row r holds tokens[r*seq .. (r+1)*seq). `starts` has the index of every sequence's first token, ascending, every
 // row's first index included: no sequence crosses a row, and neither state nor attention nor a target crosses a start.
 //
@@ -35,6 +37,7 @@ struct Batch {
   std::vector<int32_t> starts;
   std::vector<uint8_t> labels;                   // 1: the token is one to predict (an answer's, or of plain text). Empty: all are
   int64_t padding = 0;                           // tokens that only fill rows up
+  int64_t number = 0;                            // of its stream, from 0
 };
 
 // One trainable tensor, as memory that stays where it is while the backend lives. `gradient` is zero before the first step(); step()
@@ -84,6 +87,10 @@ class StageRunner {
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
   // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
   virtual std::vector<Parameter> memory() { return {}; }
+  // From the next step on the stage's second teacher is the one that is asked: opens it.
+  virtual Status switch_teacher() { return internal_error("this stage has one teacher"); }
+  // What the teacher says is in there, or is to be put there. Asked once, before the first step.
+  virtual void use_cache(std::shared_ptr<LogitCache>) {}
 };
 
 // Rows of training text, the next ones at each call: k-means, ranking.
@@ -100,6 +107,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual const ModelConfig& teacher() const = 0;
   virtual std::string teacher_hash() const = 0;  // of the weights' bytes, 16 hex digits
+  // That MODEL can be a stage's second teacher, for rows of `seq` tokens; its hash.
+  virtual Result<std::string> check_second_teacher(const std::string& model, int seq) = 0;
 
   // Plans the student and gives every tensor its first value. `seed` fixes everything random.
   virtual Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;

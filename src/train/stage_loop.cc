@@ -1,11 +1,12 @@
 #include "train/stage_loop.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "base/format.h"
 #include "base/interrupt.h"
-#include "train/preference_data.h"
+#include "train/stage_cache.h"
 
 namespace retort::train {
 namespace {
@@ -28,17 +29,9 @@ void add_scaled(std::vector<LayerLoss>& sum, const std::vector<LayerLoss>& layer
   }
 }
 
-}  // namespace
+size_t index_of(const RunContext& context, const StageSpec& stage) { return size_t(&stage - context.recipe.stages.data()); }
 
-std::unique_ptr<BatchStream> open_stream(const Recipe& recipe, const StageSpec& stage, std::shared_ptr<const TrainingText> text,
-                                         const Encoders& encode, int vocab_size) {
-  const uint64_t seed = mix_seed(recipe.seed, 1, uint64_t(&stage - recipe.stages.data()));
-  if (stage.compares_pairs()) {
-    const int max_prompt = stage.max_prompt > 0 ? stage.max_prompt : stage.seq / 2;
-    return std::make_unique<PairStream>(std::move(text), encode.chat, PairOptions{stage.batch, stage.seq, max_prompt, seed, vocab_size});
-  }
-  return std::make_unique<TokenStream>(std::move(text), encode, StreamOptions{stage.batch, stage.seq, seed, stage.repeat_every, vocab_size});
-}
+}  // namespace
 
 AdamSettings adam_settings(const StageSpec& stage) {
   return {stage.betas[0], stage.betas[1], stage.eps, stage.weight_decay, stage.clip, stage.ema};
@@ -52,13 +45,16 @@ Status save_run(RunContext& context, std::vector<StateTensor> of_stage) {
   return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors);
 }
 
-StageLoop::StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters)
+StageLoop::StageLoop(RunContext& context, const StageSpec& stage, const Budget& budget, std::unique_ptr<StageRunner> runner,
+                     std::vector<Parameter> parameters)
     : context_(context),
       stage_(stage),
       runner_(std::move(runner)),
       optimizer_(std::move(parameters), adam_settings(stage), context.pool),
-      stream_(open_stream(context.recipe, stage, context.text, context.encode, context.backend.teacher().vocab_size)),
-      meter_(stage.budget, stage.tokens_per_step()) {}
+      stream_(open_stream(context.recipe, index_of(context, stage), context.data, context.encode, context.backend.teacher().vocab_size)),
+      meter_(budget, stage.tokens_per_step()),
+      rate_plateau_(stage.schedule.plateau),
+      teacher_plateau_(stage.switch_teacher.plateau) {}
 
 Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const StageSpec& stage, const Checkpoint* from) {
   RETORT_TRY(auto runner, context.backend.make_stage(stage));
@@ -68,7 +64,12 @@ Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const 
     for (const auto& pattern : stage.train) patterns += (patterns.empty() ? "" : ", ") + pattern;
     return invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns);
   }
-  std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, std::move(runner), std::move(parameters)));
+  const size_t index = index_of(context, stage);
+  RETORT_TRY(const auto cache, open_cache(context.recipe, index, context.data, context.encode, context.backend));
+  if (cache) runner->use_cache(cache);
+  const auto& sizes = context.state.epoch_sizes;
+  RETORT_TRY(const Budget budget, budget_of(stage, index < sizes.size() ? sizes[index] : 0));
+  std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, budget, std::move(runner), std::move(parameters)));
   if (from) RETORT_RETURN_IF_ERROR(loop->resume(*from));
   else context.state.current = StageReport{stage.name};
   return loop;
@@ -86,11 +87,50 @@ Status StageLoop::resume(const Checkpoint& from) {
   optimizer_.set_steps(state.optimizer_steps);
   skipped_in_a_row_ = int(state.skipped_in_a_row);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
+  if (state.watch.is_object()) {
+    const auto& watch = state.watch;
+    const bool good = watch.contains("rate") && watch.contains("teacher") && watch.contains("reduced") && watch["reduced"].is_number() &&
+                      watch.contains("due") && watch["due"].is_boolean();
+    if (!good) return invalid(from.folder, ": what the stage watches makes no sense");
+    RETORT_RETURN_IF_ERROR(rate_plateau_.restore(watch["rate"]));
+    RETORT_RETURN_IF_ERROR(teacher_plateau_.restore(watch["teacher"]));
+    reduced_ = watch["reduced"].get<double>(), switch_due_ = watch["due"].get<bool>();
+  }
+  if (state.current.switched_at >= 0) RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
   return stream_->restore(state.cursor);
 }
 
 uint64_t StageLoop::seed_of(int micro) const {
   return mix_seed(context_.recipe.seed, uint64_t(context_.state.run_step), uint64_t(micro) + 7);
+}
+
+double StageLoop::rate_factor() const {
+  const ScheduleSpec& schedule = stage_.schedule;
+  const double factor = schedule_factor(schedule, stage_.lr, meter_.middle_of_next_step());
+  if (schedule.kind != ScheduleKind::kPlateau || factor < 1) return factor;
+  return std::max(reduced_, stage_.lr > 0 ? std::min(1.0, schedule.min_lr / stage_.lr) : 0.0);
+}
+
+void StageLoop::watch(double loss) {
+  if (stage_.schedule.kind == ScheduleKind::kPlateau && rate_plateau_.add(loss)) reduced_ *= stage_.schedule.factor;
+  const SwitchSpec& change = stage_.switch_teacher;
+  if (change.to.empty() || context_.state.current.switched_at >= 0) return;
+  if (change.when == SwitchSpec::When::kPlateau && teacher_plateau_.add(loss)) switch_due_ = true;
+}
+
+// Against another teacher the loss is another: a plateau schedule measures it anew.
+Status StageLoop::switch_if_due(Progress& progress) {
+  const SwitchSpec& change = stage_.switch_teacher;
+  auto& report = context_.state.current;
+  if (change.to.empty() || report.switched_at >= 0) return {};
+  if (change.when == SwitchSpec::When::kStep) switch_due_ = report.steps >= change.step;
+  if (change.when == SwitchSpec::When::kFraction) switch_due_ = meter_.middle_of_next_step().progress >= change.fraction;
+  if (!switch_due_) return {};
+  RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
+  report.switched_at = report.steps;
+  rate_plateau_.reset();
+  progress.message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));
+  return {};
 }
 
 Result<bool> StageLoop::gradients(MetricsRow& row) {
@@ -130,7 +170,7 @@ Status StageLoop::step() {
   auto& report = state.current;
   MetricsRow row;
   RETORT_TRY(const bool finite, gradients(row));
-  const double factor = schedule_factor(stage_.schedule, stage_.lr, meter_.middle_of_next_step());
+  const double factor = rate_factor();
   const auto rate = [&](double own) { return (own > 0 ? own : stage_.lr) * factor; };
   row.lr = stage_.lr * factor;
   if (finite) row.grad_norm = optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)});
@@ -140,7 +180,10 @@ Status StageLoop::step() {
   if (!good) remember_bad_step(row);
   if (!good) ++report.skipped;
   else if (report.steps == report.skipped) report.first_loss = row.loss;
-  if (good) report.last_loss = row.loss;
+  if (good) {
+    report.last_loss = row.loss;
+    watch(row.loss);
+  }
 
   const int64_t tokens = tokens_of_step_;
   const double seconds = now() - begin;
@@ -156,6 +199,7 @@ Status StageLoop::step() {
   row.stage = stage_.name;
   row.step = report.steps;
   row.steps = int64_t(meter_.total_steps());
+  if (!stage_.switch_teacher.to.empty()) row.teacher = report.switched_at >= 0 ? stage_.switch_teacher.to : context_.teacher;
   row.run_step = state.run_step;
   row.tokens = state.tokens;
   row.tokens_per_s = seconds > 0 ? double(tokens) / seconds : 0;
@@ -184,6 +228,7 @@ Status StageLoop::checkpoint() {
   const double begin = now();
   auto& state = context_.state;
   state.cursor = stream_->cursor();
+  state.watch = {{"rate", rate_plateau_.cursor()}, {"teacher", teacher_plateau_.cursor()}, {"reduced", reduced_}, {"due", switch_due_}};
   state.pace = meter_.seconds_per_step();
   state.optimizer_steps = optimizer_.steps();
   state.skipped_in_a_row = skipped_in_a_row_;
@@ -213,6 +258,7 @@ Status StageLoop::run() {
   Progress progress(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
   while (!meter_.done()) {
     if (interrupted()) return saved_interruption();
+    RETORT_RETURN_IF_ERROR(switch_if_due(progress));
     RETORT_RETURN_IF_ERROR(step());
     show(progress, last_);
     const double interval = context_.recipe.checkpoint_minutes * 60;

@@ -12,8 +12,10 @@
 #include "train/checkpoint.h"
 #include "train/data.h"
 #include "train/optimizer.h"
+#include "train/plateau.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
+#include "train/stage_data.h"
 
 namespace retort::train {
 
@@ -21,18 +23,16 @@ namespace retort::train {
 struct RunContext {
   const Recipe& recipe;
   const std::string& folder;
+  const std::string& teacher;                // MODEL
   const std::string& how_to_resume;
   Backend& backend;
-  std::shared_ptr<const TrainingText> text;
+  const StageData& data;
   Encoders encode;
   ThreadPool& pool;
   MetricsLog& metrics;
   RunState& state;
 };
 
-// The batches of a stage of the recipe, from the first.
-std::unique_ptr<BatchStream> open_stream(const Recipe& recipe, const StageSpec& stage, std::shared_ptr<const TrainingText> text,
-                                         const Encoders& encode, int vocab_size);
 AdamSettings adam_settings(const StageSpec& stage);
 
 // Writes context.state and every tensor, and what belongs to a stage that has begun: its optimiser's, its memory.
@@ -47,10 +47,13 @@ class StageLoop {
   Status run();
 
  private:
-  StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
+  StageLoop(RunContext& context, const StageSpec& stage, const Budget& budget, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
   std::vector<StateTensor> tensors();        // beside the student's: the optimiser's, the runner's memory
   Status resume(const Checkpoint& from);
   Status step();
+  double rate_factor() const;                // of the next step
+  void watch(double loss);                   // of a step that was taken
+  Status switch_if_due(Progress& progress);
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();
@@ -65,6 +68,9 @@ class StageLoop {
   AdamW optimizer_;
   std::unique_ptr<BatchStream> stream_;
   BudgetMeter meter_;
+  Plateau rate_plateau_, teacher_plateau_;   // of a plateau schedule; of a teacher that is switched on one
+  double reduced_ = 1;                       // what plateaus have left of the rate
+  bool switch_due_ = false;
   MetricsRow last_;
   std::vector<Batch> batches_;               // of the step in hand
   int64_t tokens_of_step_ = 0;

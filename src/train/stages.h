@@ -3,6 +3,7 @@
 // Layer: train. Not thread-safe; each step() spreads over the pool. Results do not depend on how threads are scheduled.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -28,6 +29,11 @@ struct Leaf {
   std::vector<Slice> slices;
 };
 
+struct OtherTeacher {
+  TorchModel model;
+  int64_t tokens = 0;              // the first logits, which both teachers have; the rest are padding
+};
+
 // What a stage works on. The references live as long as the backend.
 struct StageContext {
   const TorchModel& teacher;
@@ -35,6 +41,7 @@ struct StageContext {
   ThreadPool& pool;
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
   Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
+  std::function<Result<OtherTeacher>()> open_second = {};   // the stage's second teacher
 };
 
 // `reached` null: everything.

@@ -44,15 +44,15 @@ Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStr
 
 }  // namespace
 
-Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, std::shared_ptr<const TrainingText> text,
-                              const Encoders& encode, int threads) {
+Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, const StageData& data, const Encoders& encode,
+                              int threads) {
   RETORT_RETURN_IF_ERROR(backend.restore(recipe.student, student.plan));
   fill_empty(backend.tensors());
   ThreadPool pool(threads);
   ProbedRun out;
-  for (const auto& stage : recipe.stages) {
-    const auto batches = open_stream(recipe, stage, text, encode, backend.teacher().vocab_size);
-    RETORT_TRY(const StageTime time, probe_stage(stage, backend, *batches, pool));
+  for (size_t s = 0; s < recipe.stages.size(); ++s) {
+    const auto batches = open_stream(recipe, s, data, encode, backend.teacher().vocab_size);
+    RETORT_TRY(const StageTime time, probe_stage(recipe.stages[s], backend, *batches, pool));
     out.stages.push_back(time);
   }
   rusage usage{};

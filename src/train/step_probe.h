@@ -3,10 +3,10 @@
 // Layer: train, torch-free. Seconds of work.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "train/run.h"
+#include "train/stage_data.h"
 
 namespace retort::train {
 
@@ -23,7 +23,7 @@ struct ProbedRun {
 // Every stage takes steps on its own first batches: two of them, of which the second counts, or one where that takes more than ten seconds;
 // of `accumulate` batches one is computed, and counts that many times. The student has the recipe's mixers in every layer that the recipe does not
 // name, and small random numbers for its weights: a step takes its time whatever they are. Nothing is written.
-Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, std::shared_ptr<const TrainingText> text,
-                              const Encoders& encode, int threads);
+Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, const StageData& data, const Encoders& encode,
+                              int threads);
 
 }  // namespace retort::train

@@ -325,6 +325,83 @@ TEST_F(TrainMainTest, ChatsAndPairsAreLearntAndResumedBitForBit) {
   EXPECT_EQ(losses_of("b"), losses);
 }
 
+TEST_F(TrainMainTest, ASecondTeacherIsNamedAndComesAtTheSameStepAgain) {
+  ModelConfig config = retort::test::tiny_config();
+  config.layers = 5, config.width = 48, config.vocab_size = 272;
+  config.plan = attention_plan(config);
+  ASSERT_TRUE(retort::test::write_random_model(folder_ / "big", config, 9).ok());
+  const auto at = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--out", folder_ / out, "--set", cat("kd.switch_teacher={to: ", folder_ / "big", ", when: {step: 3}}")});
+    return more;
+  };
+  ASSERT_EQ(run(at("a", {})), 0) << err();
+  const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / "a/train.json"));
+  const auto& second = train["stages"][1]["second_teacher"];
+  EXPECT_EQ(second["name"], "big");
+  EXPECT_EQ(second["after_steps"], 3);
+  EXPECT_EQ(open_model(folder_ / "a/student")->config.provenance["stages"][1]["second_teacher"], second);
+  std::istringstream rows(retort::test::read_file(folder_ / "a/metrics.jsonl"));
+  for (std::string line; std::getline(rows, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (row["stage"] == "kd") EXPECT_EQ(row["teacher"], row["step"] > 3 ? folder_ / "big" : folder_ / "teacher");
+    else EXPECT_FALSE(row.contains("teacher"));
+  }
+  ASSERT_EQ(run(at("dry", {"--dry-run"})), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find(cat("big (", second["hash"].get<std::string>(), "), 5 layers of width 48")), std::string::npos);
+  const auto pieces = at("b", {"--set", "checkpoint_minutes=1e-9"});
+  auto go_on = pieces;
+  go_on.push_back("--resume");
+  EXPECT_TRUE(run_until(pieces, SIGKILL, 16)) << "no signal came in time";
+  ASSERT_EQ(run(go_on), 0) << err();
+  EXPECT_TRUE(weights("b") == weights("a"));
+  EXPECT_EQ(losses_of("b"), losses_of("a"));
+
+  auto tokenizer = nlohmann::ordered_json::parse(retort::test::byte_tokenizer_json());
+  auto& vocabulary = tokenizer["model"]["vocab"];
+  std::swap(vocabulary["A"], vocabulary["B"]);
+  retort::test::write_file(folder_ / "big/tokenizer.json", tokenizer.dump());
+  EXPECT_EQ(run(at("never", {})), 2);
+  EXPECT_NE(err().find("big: token 65 is 'B', the first teacher's 'A'; a second teacher needs the same tokens\n"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+}
+
+TEST_F(TrainMainTest, LogitsAreKeptAndReadAgain) {
+  const auto at = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--out", folder_ / out, "--set", cat("kd.loss={logits: {form: kl, top_k: 12, cache: ", folder_ / "cache", "}, ce: 0.1}")});
+    return more;
+  };
+  const auto rows = [&] { return retort::test::read_file(folder_ / "cache/rows.bin"); };
+  const auto pieces = at("b", {"--set", "checkpoint_minutes=1e-9"});
+  auto go_on = pieces;
+  go_on.push_back("--resume");
+  EXPECT_TRUE(run_until(pieces, SIGKILL, 16)) << "no signal came in time";
+  ASSERT_EQ(run(go_on), 0) << err();
+  const std::string kept = rows();
+  EXPECT_EQ(kept.size(), size_t(8 * 2 * 2) * (16 + 48 * (12 * 4 + 2))) << "8 steps of two batches of two rows";
+  ASSERT_EQ(run(at("a", {})), 0) << err();   // reads what b has written
+  EXPECT_TRUE(rows() == kept);
+  EXPECT_TRUE(weights("a") == weights("b"));
+  EXPECT_EQ(losses_of("a"), losses_of("b"));
+  ASSERT_EQ(run(at("c", {"--mixer", "gla", "--set", "kd.steps=10"})), 0) << err();   // another student, and further
+  EXPECT_EQ(rows().substr(0, kept.size()), kept);
+  EXPECT_EQ(rows().size(), kept.size() * 10 / 8);
+  EXPECT_EQ(run(at("never", {"--set", "seed=6"})), 2);
+  EXPECT_NE(err().find("stage 'kd': "), std::string::npos) << err();
+  EXPECT_NE(err().find("logits of something else than this stage asks for: seed: 5 -> 6;"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+}
+
+TEST_F(TrainMainTest, ADryRunCountsEpochs) {
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json", "--set", "kd.epochs=2"}), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"), nullptr, false);
+  ASSERT_TRUE(d.is_object());
+  const int64_t tokens = d["stages"][1]["epoch_tokens"];
+  EXPECT_GT(tokens, 10000);
+  EXPECT_EQ(d["stages"][1]["steps"], (2 * tokens + 191) / 192);
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--set", "kd.epochs=2"}), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find("2 epochs of "), std::string::npos);
+}
+
 TEST_F(TrainMainTest, ChatsNeedATemplate) {
   retort::test::write_file(folder_ / "chats.jsonl", "{\"text\": \"x\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n");
   EXPECT_EQ(run({"--out", folder_ / "a", "--data", folder_ / "chats.jsonl", "--set", "data.held_out=0"}), 2);

@@ -57,7 +57,7 @@ class FakeRunner : public StageRunner {
         noise = noise * 6364136223846793005ull + 1442695040888963407ull;
         const float target = float(batch.tokens[(i * 7) % batch.tokens.size()]) / 128.0f + float(noise >> 40) * 1e-9f + float(batch.starts.size()) * 0.01f;
         const float labels = batch.labels.empty() ? 0.0f : float(batch.labels[(i * 5) % batch.labels.size()]) * 0.02f;
-        const float start = start_.empty() ? 0.0f : start_[i % start_.size()];
+        const float start = (start_.empty() ? 0.0f : start_[i % start_.size()]) + (switched_ ? 0.5f : 0.0f);
         const float difference = p.value[i] - target - labels - start;
         loss += double(difference) * double(difference);
         p.gradient[i] += float(context.scale) * 2 * difference;
@@ -67,6 +67,10 @@ class FakeRunner : public StageRunner {
     StepResult result{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
     if (stage_.layer_wise()) result.layers = {{loss_name(stage_.losses[0].kind), {loss / 2, std::numeric_limits<double>::quiet_NaN(), 1.0 / 3}}};
     return result;
+  }
+  Status switch_teacher() override {
+    switched_ = true;
+    return {};
   }
   std::vector<Parameter> memory() override {
     if (start_.empty()) return {};
@@ -78,6 +82,7 @@ class FakeRunner : public StageRunner {
   const StageSpec& stage_;
   const FakeBehaviour& behaviour_;
   int64_t& steps_;
+  bool switched_ = false;      // to the stage's second teacher
   std::vector<float> start_;   // of pairs: one tensor as it was when the stage began
 };
 
@@ -87,6 +92,10 @@ class FakeBackend : public Backend {
 
   const ModelConfig& teacher() const override { return config_; }
   std::string teacher_hash() const override { return "00000000deadbeef"; }
+  Result<std::string> check_second_teacher(const std::string& model, int) override {
+    if (model == "stranger") return invalid(model, ": other tokens");
+    return "hash of " + model;
+  }
 
   Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
     RETORT_TRY(const Batch batch, text(1, 16));
