@@ -150,7 +150,7 @@ TEST_F(RunTest, TheStudentSaysWhatItIsMadeOf) {
   EXPECT_EQ(config["data"], nlohmann::json::array({{{"file", folder_ / "corpus.jsonl"}, {"bytes", text.size()}, {"sha256", sha256_hex(text)}}}));
   const auto again = parse_recipe(config["recipe"].dump(), "config.json");  // JSON is YAML
   ASSERT_TRUE(again.ok()) << again.error().message;
-  EXPECT_EQ(resolved_yaml(*again), resolved_yaml(recipe()));
+  EXPECT_EQ(nlohmann::json::parse(recipe_json(*again).dump()), nlohmann::json::parse(recipe_json(recipe()).dump()));
   for (const auto& stage : config["stages"]) EXPECT_EQ(stage["skipped"], 0);
 }
 
