@@ -147,9 +147,10 @@ Result<TopLogits> LogitCache::decode(std::string_view payload, int64_t row) cons
     if (!(out.rest[t] >= 0 && out.rest[t] <= 1) || std::fabs(sum + double(out.rest[t]) - 1) > kMostOff) {
       return bad("the probabilities of position ", t, " sum to ", sum + double(out.rest[t]));
     }
-    // With a rest of 1 nothing is left for the others, which is no reason to divide by it.
-    const double scale = std::log(std::max(1 - double(out.rest[t]), 1e-12)) - std::log(std::max(sum, 1e-12));
-    for (size_t i = t * k; i < (t + 1) * k; ++i) out.log_p[i] = float(double(out.log_p[i]) + scale);
+    // All by one factor: p are exact to a share of themselves, and so is the rest; 1 - rest, where p are small, is not.
+    const double total = sum + double(out.rest[t]), scale = std::log(total);
+    for (size_t i = t * k; i < (t + 1) * k; ++i) out.log_p[i] = float(double(out.log_p[i]) - scale);
+    out.rest[t] = float(double(out.rest[t]) / total);
   }
   return out;
 }

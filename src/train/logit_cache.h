@@ -10,8 +10,8 @@
 //   ids     [seq, k]  u16, or u32 where the vocabulary has more than 65,536 tokens; rising within a position
 //   log p   [seq, k]  f16, of softmax(logits / temperature)
 //   rest    [seq]     f16, 1 - sum of those p
-// so a token takes k * (2 or 4, + 2) + 2 bytes: 130 for 32 of a vocabulary of 65,536 or fewer. As read, the p of a position are scaled so that they and
-// the rest sum to 1; a run that writes a cache trains on what it will read from it.
+// so a token takes k * (2 or 4, + 2) + 2 bytes: 130 for 32 of a vocabulary of 65,536 or fewer. As read, p and the rest of a position are divided by
+// their sum; a run that writes a cache trains on what it will read from it.
 //
 // Records are appended as batches are computed. Half a record at the end of the file, left by a process that was killed, is no record; the next
 // writer overwrites it. Everything that a file can say is checked, and one that lies is an error, never memory out of bounds.

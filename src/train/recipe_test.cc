@@ -158,8 +158,9 @@ TEST(Recipe, ErrorsAboutTextBudgetsAndTeachersOfStages) {
   const auto wrong = [](const char* key, const char* value) {
     const auto r = parse_recipe(kParts, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
     EXPECT_FALSE(r.ok()) << key << "=" << value;
-    if (!r.ok()) EXPECT_EQ(r.error().message.find('\n'), std::string::npos);
-    return r.ok() ? std::string() : r.error().message;
+    const std::string message = r.ok() ? "" : r.error().message;
+    EXPECT_EQ(message.find('\n'), std::string::npos);
+    return message;
   };
   expect_has(wrong("kd.data", "[]"), {"--set kd.data=[]", "names no text"});
   expect_has(wrong("kd.data", "{train: [a], held_out: 0.1}"), {"unknown key 'held_out'"});
@@ -200,7 +201,7 @@ TEST(Recipe, ChatErrorsSayWhatIsWrong) {
   expect_has(wrong("data.train", "[{weight: 3}]"), {"needs 'file'"});
   expect_has(wrong("data.train", "[{file: a, weight: 0}]"), {"'weight' is '0'"});
   expect_has(wrong("data.train", "[{file: a, share: 1}]"), {"unknown key 'share'"});
-  expect_has(wrong("data.train", "[[a]]"), {"'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these"});
+  expect_has(wrong("data.train", "[[a]]"), {"text is a file, {file: a.jsonl, weight: 3}, or a list of these"});
 }
 
 TEST(Recipe, FlagsOverride) {

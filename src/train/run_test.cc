@@ -470,7 +470,7 @@ TEST_F(RunTest, WhatStagesHaveOfTheirOwnIsResumedBitForBit) {
   }
   // Means of two steps, none of them 90 % below the best: each from the second on halves the rate, but for the first against another teacher.
   EXPECT_EQ(rates, (std::vector<double>{0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.0025, 0.0025, 0.00125, 0.00125}));
-  for (const int64_t death : {2, 5, 6, 9, 12, 12 + chat_steps / 2, 12 + chat_steps - 1, 12 + chat_steps + 3}) {
+  for (const int64_t death : std::vector<int64_t>{2, 5, 6, 9, 12, 12 + chat_steps / 2, 12 + chat_steps - 1, 12 + chat_steps + 3}) {
     const std::string name = cat("killed", death);
     const pid_t child = fork();
     if (child == 0) {

@@ -54,8 +54,10 @@ TEST(TopLoss, IsTheDivergenceWithOneBinForTheRest) {
     }
     EXPECT_NEAR(sums.cross, cross, 1e-9 * cross);
     EXPECT_NEAR(sums.entropy, entropy, 1e-9);
-    if (k == 40) EXPECT_NEAR(sums.cross - sums.entropy, whole, 1e-9 * whole) << "all tokens: the whole divergence";
-    else EXPECT_LE(sums.cross - sums.entropy, whole);
+    EXPECT_LE(sums.cross - sums.entropy, whole * (1 + 1e-9));
+    if (k == 40) {
+      EXPECT_NEAR(sums.cross - sums.entropy, whole, 1e-9 * whole) << "all tokens: the whole divergence";
+    }
     const auto [given, measured] = fake::slopes(student, sums.gradient, [&] { return top_loss(student, targets, {}).cross; });
     EXPECT_NEAR(given, measured, 1e-6 * std::fabs(measured));
   }
