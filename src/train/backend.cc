@@ -179,12 +179,23 @@ class TorchBackend : public Backend {
     for (int l = 0; l < config.layers; ++l) {
       for (PartWeights& part : parts[l]) {
         const bool attention = part.part.mixer == Attention::kName;
-        RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part));
+        RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part, spec.init));
       }
     }
+    RETORT_TRY(const auto copied, copied_attention(spec, seed));
     const int rows = std::max<int>(1, int(recipe_.data.calibration_tokens / kCalibrationRow));
     RETORT_TRY(Batch batch, text(rows, kCalibrationRow));
-    return start_from_data(teacher_, batch, seed, pool_, parts);
+    return start_from_data(teacher_, copied, batch, seed, pool_, parts);
+  }
+
+  // The attention that the mixers' projections are copies of, by layer.
+  Result<std::vector<std::vector<PartWeights>>> copied_attention(const StudentSpec& spec, uint64_t seed) {
+    if (spec.init == StudentInit::kTeacher) return teacher_.layers;
+    auto copied = empty_parts(teacher_.config);
+    for (int l = 0; l < teacher_.config.layers; ++l) {
+      RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, teacher_.config, l, seed, copied[l][0], spec.init));
+    }
+    return copied;
   }
 
   Status values_from_folder(const std::string& path, const ModelConfig& config, std::vector<std::vector<PartWeights>>& parts) {

@@ -64,7 +64,8 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
               {"teacher", {{"path", teacher}, {"layers", files.config.layers}, {"kv_heads", files.config.kv_heads}, {"parameters", teacher_parameters}}},
               {"student", {{"mixer", recipe.student.mixer}, {"window", recipe.student.window.size}, {"sinks", recipe.student.window.sinks},
                            {"layers", others},
-                           {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start}, {"parameters_all_layers_replaced", parameters}}},
+                           {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start},
+                           {"init", recipe.student.init == StudentInit::kRandom ? "random" : "teacher"}, {"parameters_all_layers_replaced", parameters}}},
               {"stages", stages},
               // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
               {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
@@ -78,7 +79,8 @@ std::string description_text(const nlohmann::ordered_json& d) {
   const auto& student = d["student"];
   std::string out = cat("recipe   ", text(d["name"]), "\nteacher  ", text(teacher["path"]), ": ", teacher["layers"], " layers of ", teacher["kv_heads"],
                         " kv heads, ", count(teacher["parameters"]), " parameters\nstudent  ", text(student["mixer"]), ", window ", student["window"],
-                        " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]), "; ",
+                        " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]),
+                        text(student["init"]) == "random" ? " with random projections; " : "; ",
                         count(student["parameters_all_layers_replaced"]), " parameters with every layer replaced\n");
   for (const auto& other : student["layers"]) out += cat("         ", text(other), "\n");
   for (const auto& stage : d["stages"]) {

@@ -32,6 +32,7 @@ constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm
 constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
 constexpr Named kMasks[] = {{"all", int(LossMask::kAll)}, {"labels", int(LossMask::kLabels)}};
 constexpr Named kReferences[] = {{"teacher", int(Reference::kTeacher)}, {"start", int(Reference::kStart)}};
+constexpr Named kInits[] = {{"teacher", int(StudentInit::kTeacher)}, {"random", int(StudentInit::kRandom)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
                                 {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)}};
 
@@ -378,7 +379,11 @@ StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   read_mixer(source, fields, "student", student);
   read_layers(source, fields, student);
   read_keep(source, fields, student.keep);
+  read_name(source, fields, "init", "init", kInits, student.init);
   fields.text("start", student.start);
+  if (student.init == StudentInit::kRandom && student.start != "teacher") {
+    source.fail(fields.take("init"), fields.key_of("init"), "student: 'init' is random, but all values come from 'start', ", student.start, "; remove one of them");
+  }
   fields.finish();
   return student;
 }

@@ -118,9 +118,13 @@ struct LayerSpec : MixerSpec {
   std::vector<int> heads;                             // rising; empty: all of the layer's
 };
 
+// What the projections of mixers start from: the teacher's q, k, v and o, or random ones of their shapes (the papers' ablation of that copy).
+enum class StudentInit { kTeacher, kRandom };
+
 struct StudentSpec : MixerSpec {                      // of what `layers` does not name
   std::vector<LayerSpec> layers;                      // no kv head of a layer is in two of them
   KeepSpec keep;
+  StudentInit init = StudentInit::kTeacher;
   std::string start = "teacher";                      // or the folder of another student
 };
 

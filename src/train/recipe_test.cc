@@ -273,6 +273,17 @@ TEST(Recipe, Numbers) {
   for (const char* text : {"", "a", "-1", "3-1", "1-", "1,,2", "1,1", "0-3,2", "1.5", "123456"}) EXPECT_FALSE(parse_numbers(text).ok()) << text;
 }
 
+TEST(Recipe, Init) {
+  EXPECT_EQ(good().student.init, StudentInit::kTeacher);
+  const Recipe r = good({{"student.init", "random", "--set ..."}});
+  EXPECT_EQ(r.student.init, StudentInit::kRandom);
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(again->student.init, StudentInit::kRandom);
+  expect_has(error_of("keep: heads:12", "init: randm"), {"a.yaml:3", "unknown init 'randm'; did you mean 'random'"});
+  expect_has(error_of("keep: heads:12", "init: random, start: runs/a"), {"a.yaml:3", "'init' is random", "runs/a"});
+}
+
 TEST(Recipe, OtherMixersInSomeLayers) {
   const Recipe r = good({{"student.layers", "[{layers: '0-1,4', mixer: gla, config: {retention: 0.9}}, {layers: [2, 3], heads: 0, window: 16},"
                                             " {layers: 2, heads: [1, 2], mixer: retnet, window: 0}]", "--set ..."}});

@@ -120,6 +120,7 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
   out["student"] = mixer_json(student);
   for (const auto& spec : student.layers) out["student"]["layers"].push_back(layer_json(spec));
   out["student"]["keep"] = keep_text(student.keep);
+  if (student.init == StudentInit::kRandom) out["student"]["init"] = "random";
   out["student"]["start"] = student.start;
   out["data"] = {{"train", sources_json(recipe.data.train)}, {"held_out", recipe.data.held_out},
                  {"calibration_tokens", recipe.data.calibration_tokens}};

@@ -133,6 +133,34 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   EXPECT_EQ(train["kept"].size(), 2u);
 }
 
+// Of a random start the body and kept attention are the teacher's, and a resume does not know the difference.
+TEST_F(TrainMainTest, RandomProjectionsUnderACopiedBody) {
+  const std::vector<std::string> flags = {"--set", "student.init=random", "--set", "student.keep=[1]"};
+  const auto with = [&](const std::string& out, std::vector<std::string> more = {}) {
+    std::vector<std::string> words = {"--out", folder_ / out};
+    words.insert(words.end(), flags.begin(), flags.end());
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  ASSERT_EQ(run(with("a")), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "copied", "--set", "student.keep=[1]"}), 0) << err();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"}) {
+    EXPECT_EQ(tensor_of("a/student-init", name), tensor_of("copied/student-init", name)) << name;
+  }
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    const std::string full = cat("model.layers.0.mixer.", name, ".weight");
+    EXPECT_NE(tensor_of("a/student-init", full), tensor_of("copied/student-init", full)) << name;
+  }
+  EXPECT_GT(losses_of("a")[0], losses_of("copied")[0]);
+  run_until(with("b", {"--set", "checkpoint_minutes=1e-9"}), SIGKILL, 5);
+  ASSERT_EQ(run(with("b", {"--set", "checkpoint_minutes=1e-9", "--resume"})), 0) << err();
+  EXPECT_EQ(weights("b"), weights("a"));
+  EXPECT_EQ(run(with("never", {"--start", folder_ / "a/student"})), 2);
+  EXPECT_NE(err().find("'init' is random, but all values come from 'start'"), std::string::npos) << err();
+  EXPECT_EQ(run(with("never", {"--dry-run"})), 0);
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find("starts from teacher with random projections"), std::string::npos);
+}
+
 // Layers of a model of its own, trained end to end against a teacher of another depth.
 // What an earlier run has trained outside the mixers stays, also where this run does not train it, and over a resume.
 TEST_F(TrainMainTest, AStudentStartsFromAllThatIsInItsFolder) {
