@@ -4,20 +4,23 @@
 #include "base/format.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
+#include "train/lora_targets.h"
 #include "train/reach.h"
 #include "train/run.h"
 #include "train/schedule.h"
+#include "train/stepwise.h"
 #include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using Heads = std::vector<std::pair<int, int>>;
 
 constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, average
 constexpr int kBytesPerWeight = 4;
 
-Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
+Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student) {
   const Reached within = reached(stage, student);
   int64_t trained = 0, count = 0;
   for (const auto& spec : model_tensors(student)) {
@@ -26,12 +29,18 @@ Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
     for (const ElementRange& range : found->second) trained += range.count;
     ++count;
   }
+  RETORT_TRY(const auto targets, lora_targets(stage, student));
+  for (const LoraTarget& target : targets) {
+    trained += stage.lora.r * (target.rows + target.columns);
+    count += 2;
+  }
   Json losses = Json::array();
   for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")"));
   const int64_t per_step = stage.tokens_per_step();
   const BudgetMeter meter(stage.budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", count}, {"parameters_trained", trained}, {"tokens_per_step", per_step}};
+  if (stage.lora.r > 0) out["lora"] = {{"r", stage.lora.r}, {"matrices", targets.size()}};
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
   if (const auto steps = int64_t(meter.total_steps()); steps > 0) {
     out["steps"] = steps;
@@ -46,7 +55,10 @@ Json describe_stage(const StageSpec& stage, const ModelConfig& student) {
 Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher) {
   RETORT_TRY(const auto files, open_model(teacher));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
+  RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_student(recipe, files.config, student));
+  RETORT_TRY(const auto steps, steps_of(recipe.student, student));
+  RETORT_TRY(const Recipe running, with_steps(recipe, steps));
   const auto tensors = model_tensors(student);
   int64_t parameters = 0, teacher_parameters = 0;
   for (const auto& spec : tensors) parameters += spec.count();
@@ -56,11 +68,16 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
     others.push_back(cat(spec.mixer, " in layers ", numbers_text(spec.layers), spec.heads.empty() ? "" : ", kv heads " + numbers_text(spec.heads)));
   }
   int64_t most = 0;
-  for (const auto& stage : recipe.stages) {
-    stages.push_back(describe_stage(stage, student));
+  // Of a layout that is measured nothing is known yet: as if every layer were replaced.
+  RETORT_TRY(const ModelConfig last, hybrid_student(student, is_measured(recipe.student.keep) ? Heads{} : listed_attention(recipe.student.keep, student.layers)));
+  for (size_t i = 0; i < running.stages.size(); ++i) {
+    ModelConfig then = last;
+    if (i < steps.size()) then.plan = steps[i].plan;
+    RETORT_TRY(auto stage, describe_stage(running.stages[i], then));
+    stages.push_back(std::move(stage));
     most = std::max(most, stages.back()["optimizer_bytes"].get<int64_t>());
   }
-  return Json{{"name", recipe.name},
+  Json out = {{"name", recipe.name},
               {"teacher", {{"path", teacher}, {"layers", files.config.layers}, {"kv_heads", files.config.kv_heads}, {"parameters", teacher_parameters}}},
               {"student", {{"mixer", recipe.student.mixer}, {"window", recipe.student.window.size}, {"sinks", recipe.student.window.sinks},
                            {"layers", others},
@@ -70,6 +87,8 @@ Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::str
               // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
               {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
               {"recipe", recipe_json(recipe)}};
+  if (!steps.empty()) out["steps"] = steps_json(steps);
+  return out;
 }
 
 std::string description_text(const nlohmann::ordered_json& d) {
@@ -83,11 +102,19 @@ std::string description_text(const nlohmann::ordered_json& d) {
                         text(student["init"]) == "random" ? " with random projections; " : "; ",
                         count(student["parameters_all_layers_replaced"]), " parameters with every layer replaced\n");
   for (const auto& other : student["layers"]) out += cat("         ", text(other), "\n");
+  if (d.contains("steps")) {
+    for (const auto& step : d["steps"]) {
+      const std::string left = text(step["attention"]);
+      out += cat("step     ", text(step["step"]), ": replaces layers ", text(step["replaces"]), left.empty() ? "; no attention stays" : "; attention in layers " + left, "\n");
+    }
+  }
   for (const auto& stage : d["stages"]) {
     std::string losses;
     for (const auto& loss : stage["losses"]) losses += (losses.empty() ? "" : " + ") + text(loss);
     out += cat("stage    ", text(stage["name"]), ": ", losses, stage["layer_wise"].get<bool>() ? ", layer by layer" : ", end to end", "; trains ",
-               count(stage["parameters_trained"]), " parameters in ", count(stage["tensors_trained"]), " tensors; ");
+               count(stage["parameters_trained"]), " parameters in ", count(stage["tensors_trained"]), " tensors");
+    if (stage.contains("lora")) out += cat(", with LoRA of rank ", stage["lora"]["r"], " on ", stage["lora"]["matrices"], " matrices");
+    out += "; ";
     if (stage.contains("steps")) out += cat(count(stage["steps"]), " steps, ", count(stage["tokens"]), " tokens");
     if (stage.contains("minutes")) out += cat(stage.contains("steps") ? ", at most " : "", format_duration(60 * stage["minutes"].get<double>()));
     out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");

@@ -32,10 +32,10 @@ struct RunState {
   nlohmann::json start;                   // Backend's details
   // Moves.
   int64_t stage = 0;                      // the stage that is running; as many as there are: all done
-  StageReport current;
+  StageReport current;                    // no name: the stage has not begun
   double pace = 0;
   int64_t optimizer_steps = 0;
-  nlohmann::json cursor;                  // null: the stage has not begun
+  nlohmann::json cursor;                  // of the text: where the stage stands, or where it will begin; null: at the beginning
   int64_t run_step = 0, tokens = 0;
   double seconds = 0;                     // spent training
   MetricsPosition metrics;

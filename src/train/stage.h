@@ -76,6 +76,8 @@ class StageRunner {
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
   // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
   virtual std::vector<Parameter> memory() { return {}; }
+  // After the last step: what the stage trained beside the student becomes part of it.
+  virtual void finish() {}
 };
 
 // Rows of training text, the next ones at each call: k-means, ranking.
@@ -95,6 +97,9 @@ class Backend {
 
   // Plans the student and gives every tensor its first value. `seed` fixes everything random.
   virtual Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;
+  // After start() and some stages: the same student with less attention, as `spec` keeps it. What stays keeps its values, trained or not; a
+  // mixer in the place of attention starts from that attention as it is now.
+  virtual Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;
   // The same student without values of its own: tensors() is filled by the caller from a checkpoint.
   virtual Status restore(const StudentSpec& spec, const std::vector<LayerPlan>& plan) = 0;
 

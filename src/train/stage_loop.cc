@@ -1,5 +1,6 @@
 #include "train/stage_loop.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -19,7 +20,8 @@ AdamSettings settings_of(const StageSpec& stage) {
 }
 
 std::unique_ptr<BatchStream> open_stream(const RunContext& context, const StageSpec& stage) {
-  const uint64_t seed = mix_seed(context.recipe.seed, 1, uint64_t(&stage - context.recipe.stages.data()));
+  const int64_t index = std::max<int64_t>(0, &stage - context.recipe.stages.data() - (context.steps - 1));
+  const uint64_t seed = mix_seed(context.recipe.seed, 1, uint64_t(index));
   const int vocab_size = context.backend.teacher().vocab_size;
   if (stage.compares_pairs()) {
     const int max_prompt = stage.max_prompt > 0 ? stage.max_prompt : stage.seq / 2;
@@ -55,8 +57,12 @@ Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const 
     return invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns);
   }
   std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, std::move(runner), std::move(parameters)));
-  if (from) RETORT_RETURN_IF_ERROR(loop->resume(*from));
-  else context.state.current = StageReport{stage.name};
+  if (from) {
+    RETORT_RETURN_IF_ERROR(loop->resume(*from));
+  } else {
+    context.state.current = StageReport{stage.name};
+    if (!context.state.cursor.is_null()) RETORT_RETURN_IF_ERROR(loop->stream_->restore(context.state.cursor));
+  }
   return loop;
 }
 
@@ -150,7 +156,7 @@ Status StageLoop::step() {
 
 Status StageLoop::too_many_skipped(const std::string& which) const {
   return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which,
-                 "; a lower lr or a clip usually helps: --set ", stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
+                 "; a lower lr or a clip usually helps: --set ", stage_.name.substr(0, stage_.name.find('[')), ".lr=", stage_.lr / 3, " --overwrite");
 }
 
 Status StageLoop::checkpoint() {
@@ -193,6 +199,8 @@ Status StageLoop::run() {
   const auto& report = context_.state.current;
   if (report.skipped == report.steps) return too_many_skipped(report.steps == 1 ? "its only step" : cat("any of its ", report.steps, " steps"));
   optimizer_.take_average();
+  runner_->finish();
+  context_.state.cursor = stream_->cursor();
   progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
                       format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
   return {};

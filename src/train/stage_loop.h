@@ -27,6 +27,7 @@ struct RunContext {
   ThreadPool& pool;
   MetricsLog& metrics;
   RunState& state;
+  int64_t steps = 1;                         // stages at the front that are one stage in several steps: they share one reading of the text
 };
 
 // Writes context.state and every tensor, and what belongs to a stage that has begun: its optimiser's, its memory.
