@@ -8,18 +8,21 @@
 #include "mixers/list.h"
 #include "train/data_files.h"
 #include "train/logit_cache.h"
+#include "train/lora_targets.h"
 #include "train/preflight.h"
 #include "train/run.h"
 #include "train/schedule.h"
 #include "train/second_teacher.h"
 #include "train/stage_data.h"
 #include "train/step_probe.h"
+#include "train/stepwise.h"
 #include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using Heads = std::vector<std::pair<int, int>>;
 
 constexpr int kBytesPerTrained = 20;  // f32: weight, gradient, two moments, average
 constexpr int kBytesPerWeight = 4;
@@ -47,6 +50,7 @@ Status describe_teachers(const StageSpec& stage, const ModelFiles& teacher, Json
 
 Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, const ModelFiles& teacher, int64_t epoch_size) {
   const Trained what = trained(stage, student);
+  RETORT_TRY(const auto targets, lora_targets(stage, student));
   Json losses = Json::array();
   for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
   const int64_t per_step = stage.tokens_per_step();
@@ -54,6 +58,7 @@ Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, 
   const BudgetMeter meter(budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", what.tensors}, {"parameters_trained", what.parameters}, {"tokens_per_step", per_step}};
+  if (stage.lora.r > 0) out["lora"] = {{"r", stage.lora.r}, {"matrices", targets.size()}};
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
   if (const auto steps = int64_t(meter.total_steps()); steps > 0) {
     out["steps"] = steps;
@@ -116,11 +121,11 @@ Result<Json> describe_data(const Recipe& recipe, const TrainingText& text, const
 }
 
 // What the measured steps come to, added to the stages; the sum of seconds.
-double add_times(const Recipe& recipe, const ProbedRun& probed, Json& stages) {
+double add_times(const Recipe& running, size_t steps_of_first, const ProbedRun& probed, Json& stages) {
   double sum = 0;
   for (size_t i = 0; i < stages.size(); ++i) {
-    const StageTime& time = probed.stages[i];
-    const double clock = recipe.stages[i].budget.minutes * 60, by_clock = clock > 0 ? std::max(1.0, clock / time.step_seconds) : 0;
+    const StageTime& time = probed.stages[written_stage(i, steps_of_first)];
+    const double clock = running.stages[i].budget.minutes * 60, by_clock = clock > 0 ? std::max(1.0, clock / time.step_seconds) : 0;
     double steps = stages[i].value("steps", 0.0);
     if (by_clock > 0) steps = steps > 0 ? std::min(steps, by_clock) : by_clock;
     stages[i]["step_seconds"] = time.step_seconds;
@@ -138,7 +143,10 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_rows(recipe, files.config));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
+  RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_student(recipe, files.config, student));
+  RETORT_TRY(const auto steps, steps_of(recipe.student, student));
+  RETORT_TRY(const Recipe running, with_steps(recipe, steps));
   if (!options.out.empty() && !options.resume) RETORT_RETURN_IF_ERROR(check_room(recipe, student, options.out));
   int64_t parameters = 0, teacher_parameters = 0, most = 0;
   for (const auto& spec : model_tensors(student)) parameters += spec.count();
@@ -159,8 +167,12 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
     RETORT_TRY(sizes, epoch_sizes(recipe, *data, encode, files.config.vocab_size, pool));
     counting = seconds_since(begin);
   }
-  for (size_t s = 0; s < recipe.stages.size(); ++s) {
-    RETORT_TRY(const auto stage, describe_stage(recipe.stages[s], student, files, sizes[s]));
+  // Of a layout that is measured nothing is known yet: as if every layer were replaced.
+  RETORT_TRY(const ModelConfig last, hybrid_student(student, is_measured(recipe.student.keep) ? Heads{} : listed_attention(recipe.student.keep, student.layers)));
+  for (size_t i = 0; i < running.stages.size(); ++i) {
+    ModelConfig then = last;
+    if (i < steps.size()) then.plan = steps[i].plan;
+    RETORT_TRY(const auto stage, describe_stage(running.stages[i], then, files, sizes[written_stage(i, steps.size())]));
     stages.push_back(stage);
     const int64_t second = stage.contains("second_teacher") ? stage["second_teacher"]["parameters"].get<int64_t>() * kBytesPerWeight : 0;
     most = std::max(most, stage["optimizer_bytes"].get<int64_t>() + second);
@@ -170,7 +182,8 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
               {"teacher", {{"path", options.teacher}, {"layers", files.config.layers}, {"kv_heads", files.config.kv_heads}, {"parameters", teacher_parameters}}},
               {"student", {{"mixer", recipe.student.mixer}, {"window", recipe.student.window.size}, {"sinks", recipe.student.window.sinks},
                            {"layers", others},
-                           {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start}, {"parameters_all_layers_replaced", parameters}}},
+                           {"keep", keep_text(recipe.student.keep)}, {"start", recipe.student.start},
+                           {"init", recipe.student.init == StudentInit::kRandom ? "random" : "teacher"}, {"parameters_all_layers_replaced", parameters}}},
               {"stages", stages},
               // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
               {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
@@ -183,9 +196,10 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
     RETORT_TRY(auto backend, parts.open_backend(recipe, {options.teacher, options.threads}));
     out["teacher"]["hash"] = backend->teacher_hash();
     RETORT_TRY(const auto probed, probe_steps(recipe, *backend, student, *data, encode, options.threads));
-    out["expected"] = {{"seconds", add_times(recipe, probed, out["stages"])}, {"peak_bytes", probed.peak_bytes},
+    out["expected"] = {{"seconds", add_times(running, steps.size(), probed, out["stages"])}, {"peak_bytes", probed.peak_bytes},
                        {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
   }
+  if (!steps.empty()) out["steps"] = steps_json(steps);
   out["recipe"] = recipe_json(recipe);
   return out;
 }
@@ -195,7 +209,9 @@ std::string stage_text(const Json& stage) {
   std::string losses;
   for (const auto& loss : stage["losses"]) losses += (losses.empty() ? "" : " + ") + loss.get<std::string>();
   std::string out = cat("stage    ", stage["name"].get<std::string>(), ": ", losses, stage["layer_wise"].get<bool>() ? ", layer by layer" : ", end to end",
-                        "; trains ", count(stage["parameters_trained"]), " parameters in ", count(stage["tensors_trained"]), " tensors; ");
+                        "; trains ", count(stage["parameters_trained"]), " parameters in ", count(stage["tensors_trained"]), " tensors");
+  if (stage.contains("lora")) out += cat(", with LoRA of rank ", stage["lora"]["r"], " on ", stage["lora"]["matrices"], " matrices");
+  out += "; ";
   if (stage.contains("steps")) out += cat(count(stage["steps"]), " steps, ", count(stage["tokens"]), " tokens");
   if (stage.contains("minutes")) out += cat(stage.contains("steps") ? ", at most " : "", format_duration(60 * stage["minutes"].get<double>()));
   out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");
@@ -245,9 +261,16 @@ std::string description_text(const nlohmann::ordered_json& d) {
   std::string out = cat("recipe   ", text(d["name"]), "\nteacher  ", text(teacher["path"]), ": ", teacher["layers"], " layers of ", teacher["kv_heads"],
                         " kv heads, ", count(teacher["parameters"]), " parameters", teacher.contains("hash") ? ", hash " + text(teacher["hash"]) : "",
                         "\nstudent  ", text(student["mixer"]), ", window ", student["window"],
-                        " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]), "; ",
+                        " + ", student["sinks"], " sinks, keeps ", text(student["keep"]), ", starts from ", text(student["start"]),
+                        text(student["init"]) == "random" ? " with random projections; " : "; ",
                         count(student["parameters_all_layers_replaced"]), " parameters with every layer replaced\n");
   for (const auto& other : student["layers"]) out += cat("         ", text(other), "\n");
+  if (d.contains("steps")) {
+    for (const auto& step : d["steps"]) {
+      const std::string left = text(step["attention"]);
+      out += cat("step     ", text(step["step"]), ": replaces layers ", text(step["replaces"]), left.empty() ? "; no attention stays" : "; attention in layers " + left, "\n");
+    }
+  }
   if (d.contains("data")) out += data_text(d["data"]);
   for (const auto& stage : d["stages"]) out += stage_text(stage);
   if (d.contains("epoch_count_seconds")) out += cat("epochs   counted in ", format_duration(d["epoch_count_seconds"].get<double>()), ", which a run needs too\n");

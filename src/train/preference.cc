@@ -31,25 +31,9 @@ struct Outcome {
 
 // The model with tensors of its own in place of the stage's leaves.
 TorchModel frozen_copy(const TorchModel& model, const std::vector<Leaf*>& leaves, std::vector<at::Tensor>& copies) {
-  TorchModel out = model;
-  for (const Leaf* leaf : leaves) copies.push_back(leaf->value.detach().clone());
-  const auto replace = [&](at::Tensor& tensor) {
-    for (size_t i = 0; i < leaves.size() && tensor.defined(); ++i) {
-      if (!tensor.is_same(leaves[i]->value)) continue;
-      tensor = copies[i];
-      break;
-    }
-  };
-  for (at::Tensor* tensor : {&out.body.embedding, &out.body.final_norm, &out.body.head}) replace(*tensor);
-  for (Body::Layer& layer : out.body.layers) {
-    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) replace(*tensor);
-  }
-  for (auto& parts : out.layers) {
-    for (PartWeights& part : parts) {
-      for (at::Tensor& value : part.values) replace(value);
-    }
-  }
-  return out;
+  std::vector<at::Tensor> values;
+  for (const Leaf* leaf : leaves) values.push_back(leaf->value), copies.push_back(leaf->value.detach().clone());
+  return with_tensors(model, values, copies);
 }
 
 class PreferenceStage : public StageRunner {
@@ -190,6 +174,27 @@ class PreferenceStage : public StageRunner {
 };
 
 }  // namespace
+
+TorchModel with_tensors(const TorchModel& model, const std::vector<at::Tensor>& from, const std::vector<at::Tensor>& to) {
+  TorchModel out = model;
+  const auto replace = [&](at::Tensor& tensor) {
+    for (size_t i = 0; i < from.size() && tensor.defined(); ++i) {
+      if (!tensor.is_same(from[i])) continue;
+      tensor = to[i];
+      break;
+    }
+  };
+  for (at::Tensor* tensor : {&out.body.embedding, &out.body.final_norm, &out.body.head}) replace(*tensor);
+  for (Body::Layer& layer : out.body.layers) {
+    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) replace(*tensor);
+  }
+  for (auto& parts : out.layers) {
+    for (PartWeights& part : parts) {
+      for (at::Tensor& value : part.values) replace(value);
+    }
+  }
+  return out;
+}
 
 std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context) {
   return std::make_unique<PreferenceStage>(stage, std::move(context));

@@ -8,6 +8,7 @@
 
 #include "base/format.h"
 #include "base/path.h"
+#include "train/lora_targets.h"
 #include "train/reach.h"
 
 namespace retort::train {
@@ -60,6 +61,9 @@ Trained trained(const StageSpec& stage, const ModelConfig& student) {
     if (found == within.end() || !trains(stage, spec.name, spec.group)) continue;
     for (const ElementRange& range : found->second) out.parameters += range.count;
     ++out.tensors;
+  }
+  if (const auto targets = lora_targets(stage, student); targets.ok()) {  // else the stage is refused elsewhere
+    for (const LoraTarget& target : *targets) out.parameters += stage.lora.r * (target.rows + target.columns), out.tensors += 2;
   }
   return out;
 }

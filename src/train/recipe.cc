@@ -33,6 +33,7 @@ constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm
 constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
 constexpr Named kMasks[] = {{"all", int(LossMask::kAll)}, {"labels", int(LossMask::kLabels)}};
 constexpr Named kReferences[] = {{"teacher", int(Reference::kTeacher)}, {"start", int(Reference::kStart)}};
+constexpr Named kInits[] = {{"teacher", int(StudentInit::kTeacher)}, {"random", int(StudentInit::kRandom)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
                                 {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)},
                                 {"plateau", int(ScheduleKind::kPlateau)}};
@@ -209,13 +210,48 @@ void check_warmup(YamlSource& source, YamlFields& fields, const StageSpec& stage
               steps == 1 ? " step" : " steps", " in all");
 }
 
+// The entry {lora: {r: 8, alpha: 16, on: [q, v]}} of 'train'.
+void read_lora(YamlSource& source, const YAML::Node& node, const std::string& key, LoraSpec& lora) {
+  YamlFields entry(source, node, key, "'train'");
+  const YAML::Node inner = entry.take("lora");
+  entry.finish();
+  if (!inner.IsDefined()) return source.fail(node, key, "'train' names tensors, or has {lora: {r: 8, alpha: 16, on: [q, k, v, o]}}");
+  YamlFields fields(source, inner, key + ".lora", "'lora'");
+  lora = {8, 16, {"q", "k", "v", "o"}};
+  fields.whole("r", lora.r, 1, 1 << 14);
+  fields.number("alpha", lora.alpha, 1e-6, 1e6);
+  fields.texts("on", lora.on);
+  if (lora.on.empty()) source.fail(fields.take("on"), fields.key_of("on"), "'on' names nothing; remove it or name q, k, v, o, gate, up, down");
+  fields.finish();
+}
+
+// Patterns, {lora: ...}, or a list of both.
+void read_train(YamlSource& source, YamlFields& stage_fields, StageSpec& stage) {
+  if (!stage_fields.has("train")) return;
+  const YAML::Node node = stage_fields.take("train");
+  const std::string key = stage_fields.key_of("train");
+  const bool maps = node.IsMap() || (node.IsSequence() && std::any_of(node.begin(), node.end(), [](const YAML::Node& item) { return item.IsMap(); }));
+  if (!maps) {
+    stage_fields.texts("train", stage.train);
+    if (stage.train.empty()) source.fail(node, key, "'train' names nothing; remove it or name mixers");
+    return;
+  }
+  stage.train.clear();
+  if (node.IsMap()) return read_lora(source, node, key, stage.lora);
+  for (const auto& item : node) {
+    if (item.IsScalar()) stage.train.push_back(item.Scalar());
+    else if (stage.lora.r == 0) read_lora(source, item, key, stage.lora);
+    else source.fail(item, key, "'train' has two entries that are no names; one {lora: ...} has all that it is 'on'");
+  }
+}
+
 StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
   StageSpec stage;
   stage.name = name;
   YamlFields fields(source, node, name, "stage '" + name + "'");
   fields.take("name");
   read_losses(source, fields, stage.losses);
-  fields.texts("train", stage.train);
+  read_train(source, fields, stage);
   fields.whole("seq", stage.seq, 2, 1 << 20);
   fields.whole("batch", stage.batch, 1, 1 << 16);
   fields.whole("accumulate", stage.accumulate, 1, 1 << 16);
@@ -244,7 +280,6 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   check_warmup(source, fields, stage);
   check_pairs(source, fields, stage);
   read_switch(source, fields, stage);
-  if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
   fields.finish();
   return stage;
 }
@@ -383,13 +418,41 @@ void read_layers(YamlSource& source, YamlFields& student_fields, StudentSpec& st
   }
 }
 
+// one_by_one, or the shares of the layers that the steps before the last one keep.
+void read_stepwise(YamlSource& source, YamlFields& fields, const KeepSpec& keep, StepwiseSpec& stepwise) {
+  if (!fields.has("stepwise")) return;
+  const YAML::Node node = fields.take("stepwise");
+  const std::string key = fields.key_of("stepwise");
+  bool good = node.IsScalar() || node.IsSequence();
+  stepwise.one_by_one = node.IsScalar() && node.Scalar() == "one_by_one";
+  if (good && !stepwise.one_by_one) {
+    for (const auto& item : node.IsScalar() ? YAML::Load("[" + node.Scalar() + "]") : node) {
+      double share = 0;
+      good = good && item.IsScalar() && parse_number(item.Scalar(), share) && share > 0 && share < (stepwise.shares.empty() ? 1.0 : stepwise.shares.back());
+      stepwise.shares.push_back(share);
+    }
+  }
+  if (!good) {
+    return source.fail(node, key, "student: 'stepwise' must be one_by_one, or the falling shares of the layers that keep attention on the way to 'keep', such as [0.75]");
+  }
+  if (stepwise.any() && (keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers)) {
+    source.fail(node, key, "student: 'stepwise' goes to a layout that is known beforehand, and 'keep' is ", keep_text(keep),
+                ", which is measured; none, a share or a list are known (retort layout measures one)");
+  }
+}
+
 StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   StudentSpec student;
   YamlFields fields(source, node, "student", "student");
   read_mixer(source, fields, "student", student);
   read_layers(source, fields, student);
   read_keep(source, fields, student.keep);
+  read_stepwise(source, fields, student.keep, student.stepwise);
+  read_name(source, fields, "init", "init", kInits, student.init);
   fields.text("start", student.start);
+  if (student.init == StudentInit::kRandom && student.start != "teacher") {
+    source.fail(fields.take("init"), fields.key_of("init"), "student: 'init' is random, but all values come from 'start', ", student.start, "; remove one of them");
+  }
   fields.finish();
   return student;
 }

@@ -101,10 +101,18 @@ struct DataSource {
 // None when no source has a weight; otherwise one each, 1 where none is given.
 std::vector<double> weights_of(const std::vector<DataSource>& sources);
 
+// Low-rank updates of matrices that themselves stay: W + (alpha / r) B A, A [r, in], B [out, r] (lora.h).
+struct LoraSpec {
+  int r = 0;                                     // 0: none
+  double alpha = 0;
+  std::vector<std::string> on;                   // q, k, v, o (of mixers and of kept attention), gate, up, down, or globs on tensor names
+};
+
 struct StageSpec {
   std::string name;
   std::vector<LossSpec> losses;
-  std::vector<std::string> train = {"mixers"};   // see trains()
+  std::vector<std::string> train = {"mixers"};   // see trains(); empty: LoRA alone
+  LoraSpec lora;
   int seq = 512;
   int batch = 1;               // rows of seq tokens; dpo: pairs of them
   int accumulate = 1;          // batches per optimiser step
@@ -153,9 +161,21 @@ struct LayerSpec : MixerSpec {
   std::vector<int> heads;                             // rising; empty: all of the layer's
 };
 
+// The way to the layout that `keep` names: the first stage runs once for each step, and each step replaces more attention (stepwise.h).
+struct StepwiseSpec {
+  std::vector<double> shares;                    // kept by the steps before the last, falling, of the layers
+  bool one_by_one = false;                       // a step for every layer, each with its share of the stage's budget
+  bool any() const { return one_by_one || !shares.empty(); }
+};
+
+// What the projections of mixers start from: the teacher's q, k, v and o, or random ones of their shapes (the papers' ablation of that copy).
+enum class StudentInit { kTeacher, kRandom };
+
 struct StudentSpec : MixerSpec {                      // of what `layers` does not name
   std::vector<LayerSpec> layers;                      // no kv head of a layer is in two of them
   KeepSpec keep;
+  StepwiseSpec stepwise;
+  StudentInit init = StudentInit::kTeacher;
   std::string start = "teacher";                      // or the folder of another student
 };
 

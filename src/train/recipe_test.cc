@@ -343,6 +343,70 @@ TEST(Recipe, Numbers) {
   for (const char* text : {"", "a", "-1", "3-1", "1-", "1,,2", "1,1", "0-3,2", "1.5", "123456"}) EXPECT_FALSE(parse_numbers(text).ok()) << text;
 }
 
+TEST(Recipe, Init) {
+  EXPECT_EQ(good().student.init, StudentInit::kTeacher);
+  const Recipe r = good({{"student.init", "random", "--set ..."}});
+  EXPECT_EQ(r.student.init, StudentInit::kRandom);
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(again->student.init, StudentInit::kRandom);
+  expect_has(error_of("keep: heads:12", "init: randm"), {"a.yaml:3", "unknown init 'randm'; did you mean 'random'"});
+  expect_has(error_of("keep: heads:12", "init: random, start: runs/a"), {"a.yaml:3", "'init' is random", "runs/a"});
+}
+
+TEST(Recipe, Stepwise) {
+  EXPECT_FALSE(good().student.stepwise.any());
+  const auto with = [](const char* keep, const char* stepwise) {
+    return parse_recipe(kGood, "a.yaml", {{"student.keep", keep, "--keep"}, {"student.stepwise", stepwise, "--set student.stepwise"}});
+  };
+  for (const char* value : {"[0.75, 0.5]", "[0.75]", "0.75", "one_by_one"}) {
+    const auto r = with("0.25", value);
+    ASSERT_TRUE(r.ok()) << r.error().message;
+    EXPECT_TRUE(r->student.stepwise.any());
+    const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+    ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+    EXPECT_EQ(again->student.stepwise.shares, r->student.stepwise.shares);
+    EXPECT_EQ(again->student.stepwise.one_by_one, r->student.stepwise.one_by_one);
+    EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  }
+  EXPECT_EQ(with("0.25", "[0.75, 0.5]")->student.stepwise.shares, (std::vector<double>{0.75, 0.5}));
+  EXPECT_FALSE(with("0.25", "[]")->student.stepwise.any());
+  for (const char* value : {"[0.5, 0.75]", "[1]", "[0]", "[0.5, 0.5]", "all", "{a: 1}", "[[0.5]]"}) {
+    const auto r = with("0.25", value);
+    ASSERT_FALSE(r.ok()) << value;
+    expect_has(r.error().message, {"--set student.stepwise", "'stepwise' must be one_by_one, or the falling shares"});
+  }
+  expect_has(with("heads:3", "[0.5]").error().message, {"'keep' is heads:3, which is measured"});
+}
+
+TEST(Recipe, Lora) {
+  const auto with = [](const char* train) { return parse_recipe(kGood, "a.yaml", {{"kd.train", train, "--set kd.train"}}); };
+  const auto alone = with("{lora: {r: 4, alpha: 12, on: [q, up]}}"), beside = with("[features, {lora: {on: '*.v_proj.weight'}}, norms]");
+  ASSERT_TRUE(alone.ok()) << alone.error().message;
+  ASSERT_TRUE(beside.ok()) << beside.error().message;
+  const StageSpec &a = alone->stages[1], &b = beside->stages[1];
+  EXPECT_TRUE(a.train.empty());
+  EXPECT_EQ(a.lora.r, 4);
+  EXPECT_EQ(a.lora.alpha, 12);
+  EXPECT_EQ(a.lora.on, (std::vector<std::string>{"q", "up"}));
+  EXPECT_EQ(b.train, (std::vector<std::string>{"features", "norms"}));
+  EXPECT_EQ(b.lora.r, 8);
+  EXPECT_EQ(b.lora.alpha, 16);
+  EXPECT_EQ(b.lora.on, (std::vector<std::string>{"*.v_proj.weight"}));
+  EXPECT_EQ(with("{lora: {}}")->stages[1].lora.on, (std::vector<std::string>{"q", "k", "v", "o"}));
+  for (const auto& r : {alone, beside}) {
+    const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+    ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+    EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  }
+  expect_has(with("{lora: {rank: 4}}").error().message, {"--set kd.train", "unknown key 'rank'"});
+  expect_has(with("{lora: {r: 0}}").error().message, {"'r' is '0'"});
+  expect_has(with("{lora: {on: []}}").error().message, {"'on' names nothing"});
+  expect_has(with("{loras: {r: 4}}").error().message, {"unknown key 'loras'", "lora"});
+  expect_has(with("[{lora: {r: 4}}, {lora: {r: 2}}]").error().message, {"'train' has two entries that are no names"});
+  expect_has(with("[]").error().message, {"'train' names nothing"});
+}
+
 TEST(Recipe, OtherMixersInSomeLayers) {
   const Recipe r = good({{"student.layers", "[{layers: '0-1,4', mixer: gla, config: {retention: 0.9}}, {layers: [2, 3], heads: 0, window: 16},"
                                             " {layers: 2, heads: [1, 2], mixer: retnet, window: 0}]", "--set ..."}});

@@ -70,8 +70,14 @@ Json sources_json(const std::vector<DataSource>& sources) {
   return out;
 }
 
+Json train_json(const StageSpec& stage) {
+  Json out = stage.train;
+  if (stage.lora.r > 0) out.push_back({{"lora", {{"r", stage.lora.r}, {"alpha", stage.lora.alpha}, {"on", stage.lora.on}}}});
+  return out;
+}
+
 Json stage_json(const StageSpec& stage) {
-  Json out = {{"name", stage.name}, {"loss", losses_json(stage.losses)}, {"train", stage.train},
+  Json out = {{"name", stage.name}, {"loss", losses_json(stage.losses)}, {"train", train_json(stage)},
               {"seq", stage.seq}, {"batch", stage.batch}, {"accumulate", stage.accumulate}};
   if (stage.budget.tokens > 0) out["tokens"] = stage.budget.tokens;
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
@@ -140,6 +146,9 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
   out["student"] = mixer_json(student);
   for (const auto& spec : student.layers) out["student"]["layers"].push_back(layer_json(spec));
   out["student"]["keep"] = keep_text(student.keep);
+  if (student.stepwise.one_by_one) out["student"]["stepwise"] = "one_by_one";
+  else if (student.stepwise.any()) out["student"]["stepwise"] = student.stepwise.shares;
+  if (student.init == StudentInit::kRandom) out["student"]["init"] = "random";
   out["student"]["start"] = student.start;
   out["data"] = {{"train", sources_json(recipe.data.train)}, {"held_out", recipe.data.held_out},
                  {"calibration_tokens", recipe.data.calibration_tokens}};

@@ -20,6 +20,7 @@
 #include "train/preflight.h"
 #include "train/stage_cache.h"
 #include "train/stage_loop.h"
+#include "train/stepwise.h"
 #include "train/student_plan.h"
 
 namespace retort::train {
@@ -116,8 +117,9 @@ nlohmann::json comparable(nlohmann::json recipe) {
 
 nlohmann::json comparable(const Recipe& recipe) { return comparable(plain(recipe_json(recipe))); }
 
-CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size) {
-  auto calls = std::make_shared<uint64_t>(0);
+// Another text for each step.
+CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size, int64_t step = 0) {
+  auto calls = std::make_shared<uint64_t>(uint64_t(step) << 32);
   return [=, seed = recipe.seed](int rows, int seq) {
     return TokenStream(text, encode, {rows, seq, mix_seed(seed, 2, (*calls)++), 0, vocab_size}).next();
   };
@@ -200,8 +202,25 @@ class Run {
     return check_caches(recipe_, data_, encode_, *backend_);
   }
 
+  // The recipe as it runs: with a stage for each step.
+  Status plan_steps() {
+    RETORT_TRY(const auto pure, pure_student(backend_->teacher(), recipe_.student));
+    RETORT_TRY(steps_, steps_of(recipe_.student, pure));
+    RETORT_TRY(running_, with_steps(recipe_, steps_));
+    return {};
+  }
+  bool begins_step() const { return state_.stage > 0 && state_.stage < int64_t(steps_.size()); }
+  // The student as the running step has it.
+  StudentSpec student_now() const {
+    StudentSpec spec = recipe_.student;
+    if (!steps_.empty()) spec.keep = steps_[std::min(size_t(state_.stage), steps_.size() - 1)].keep;
+    return spec;
+  }
+  CalibrationText text_of_step() const { return calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size, state_.stage); }
+
   Status begin() {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    RETORT_RETURN_IF_ERROR(plan_steps());
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
@@ -225,12 +244,11 @@ class Run {
   Status start_student() {
     std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
                  recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
-    const auto text = calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size);
-    RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
+    RETORT_TRY(auto report, backend_->start(student_now(), text_of_step(), recipe_.seed));
     if (interrupted()) return interrupted_error();
     if (recipe_.student.keep.kind != KeepSpec::Kind::kNone) {
       ModelConfig student = backend_->teacher();
-      student.plan = report.plan;
+      student.plan = steps_.empty() ? report.plan : steps_.back().plan;
       RETORT_RETURN_IF_ERROR(validate_plan(student));
       RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
     }
@@ -273,7 +291,8 @@ class Run {
       return invalid("the training text is not the one this run began with (its hash is ", data_.hash(), ", was ", state_.data_hash, ")");
     }
     RETORT_RETURN_IF_ERROR(same_second_teachers());
-    if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
+    RETORT_RETURN_IF_ERROR(plan_steps());
+    if (state_.stage > int64_t(running_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
     RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
     std::vector<StateTensor> weights;
     for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
@@ -304,20 +323,30 @@ class Run {
 
   Status train() {
     RETORT_TRY(auto metrics, MetricsLog::open(options_.out, state_.metrics));
-    RunContext context{recipe_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_, metrics, state_};
-    while (state_.stage < int64_t(recipe_.stages.size())) {
-      const bool inside = checkpoint_ && !state_.cursor.is_null();
-      RETORT_TRY(auto loop, StageLoop::create(context, recipe_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
+    RunContext context{recipe_, running_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_, metrics, state_};
+    while (state_.stage < int64_t(running_.stages.size())) {
+      const bool inside = checkpoint_ && !state_.current.name.empty();
+      if (!inside && begins_step()) RETORT_RETURN_IF_ERROR(next_step());
+      RETORT_TRY(auto loop, StageLoop::create(context, running_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
       checkpoint_.reset();  // unmaps what the next checkpoints replace
       RETORT_RETURN_IF_ERROR(loop->run());
       loop.reset();
       state_.done.push_back(state_.current);
       ++state_.stage;
       state_.current = {};
-      state_.cursor = nullptr;
+      if (!begins_step()) state_.cursor = nullptr;
       state_.watch = nullptr;
-      if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
+      if (state_.stage < int64_t(running_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
     }
+    return {};
+  }
+
+  // More attention goes; the text goes on where the step before has left it.
+  Status next_step() {
+    RETORT_TRY(auto report, backend_->advance(student_now(), text_of_step(), recipe_.seed));
+    if (interrupted()) return interrupted_error();
+    state_.plan = std::move(report.plan);
+    state_.kept = std::move(report.kept);
     return {};
   }
 
@@ -344,12 +373,15 @@ class Run {
     Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(recipe_, state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
+    if (!steps_.empty()) out["steps"] = steps_json(steps_);
     RETORT_RETURN_IF_ERROR(write_text_file(path(kFinished), out.dump(1) + "\n"));
     remove_checkpoints(options_.out);
     return out;
   }
 
   const Recipe& recipe_;
+  std::vector<Step> steps_;            // none: the student is converted at once
+  Recipe running_;                     // with a stage for each step
   const RunOptions& options_;
   const RunParts& parts_;
   ThreadPool pool_;

@@ -36,11 +36,11 @@ struct RunState {
   nlohmann::json data;                    // data_files_json(); null: a run of a version that did not note them
   // Moves.
   int64_t stage = 0;                      // the stage that is running; as many as there are: all done
-  StageReport current;
+  StageReport current;                    // no name: the stage has not begun
   double pace = 0;
   int64_t skipped_in_a_row = 0;
   int64_t optimizer_steps = 0;
-  nlohmann::json cursor;                  // null: the stage has not begun
+  nlohmann::json cursor;                  // of the text: where the stage stands, or where it will begin; null: at the beginning
   nlohmann::json watch;                   // what the stage watches its loss for
   int64_t run_step = 0, tokens = 0;
   double seconds = 0;                     // spent training

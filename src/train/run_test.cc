@@ -209,6 +209,54 @@ TEST_F(RunTest, KilledAndResumedBitForBit) {
   }
 }
 
+// 20 steps in two halves, a layer each, then kd: kills inside either, at their ends, and before anything of the second was saved.
+TEST_F(RunTest, StepsAreResumedBitForBit) {
+  const std::vector<Override> stepwise = {{"student.stepwise", "one_by_one", "--set"}};
+  const auto straight = go("straight", false, {}, stepwise);
+  ASSERT_TRUE(straight.ok()) << straight.error().message;
+  std::vector<std::string> names;
+  for (const auto& stage : (*straight)["stages"]) names.push_back(stage["name"]);
+  EXPECT_EQ(names, (std::vector<std::string>{"align[layer0]", "align[layer1]", "kd"}));
+  EXPECT_EQ((*straight)["stages"][1]["steps"], 10);
+  EXPECT_EQ((*straight)["steps"][0], (nlohmann::ordered_json{{"step", "layer0"}, {"replaces", "0"}, {"attention", "1"}}));
+  EXPECT_EQ((*straight)["kept"], nlohmann::ordered_json::array({"advanced"}));
+  EXPECT_NE(steps("straight").find("\"stage\":\"align[layer1]\",\"step\":10,\"steps\":10"), std::string::npos) << steps("straight");
+  ASSERT_TRUE(go("at-once").ok());
+  EXPECT_NE(student("at-once"), student("straight"));
+  for (const int64_t death : {3, 9, 10, 11, 19, 20, 26}) {
+    for (const char* often : {"1e-9", "0"}) {
+      const std::string name = cat("killed", death, often);
+      auto overrides = stepwise;
+      overrides.push_back({"checkpoint_minutes", often, "--set"});
+      const pid_t child = fork();
+      if (child == 0) {
+        (void)go(name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }}, overrides);
+        _exit(0);
+      }
+      int status = 0;
+      ASSERT_EQ(waitpid(child, &status, 0), child);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+      const auto result = go(name, true, {}, stepwise);
+      ASSERT_TRUE(result.ok()) << result.error().message;
+      EXPECT_EQ(student(name), student("straight")) << name;
+      EXPECT_EQ(steps(name), steps("straight")) << name;
+    }
+  }
+}
+
+// Two steps that keep what they were given read what one stage of both their budgets reads.
+TEST_F(RunTest, StepsReadOnWhereTheOneBeforeStopped) {
+  std::vector<std::vector<int32_t>> at_once, in_steps;
+  const auto reading = [](std::vector<std::vector<int32_t>>& out) {
+    fake::FakeBehaviour behaviour;
+    behaviour.on_batch = [&out](const Batch& batch) { out.push_back(batch.tokens); };
+    return behaviour;
+  };
+  ASSERT_TRUE(go("a", false, reading(at_once)).ok());
+  ASSERT_TRUE(go("b", false, reading(in_steps), {{"student.stepwise", "one_by_one", "--set"}}).ok());
+  EXPECT_EQ(in_steps, at_once);
+}
+
 TEST_F(RunTest, ChatsAndPairsAreResumedBitForBit) {
   const auto straight = go(chat_recipe(), "straight");
   ASSERT_TRUE(straight.ok()) << straight.error().message;

@@ -91,6 +91,8 @@ class StageRunner {
   virtual Status switch_teacher() { return internal_error("this stage has one teacher"); }
   // What the teacher says is in there, or is to be put there. Asked once, before the first step.
   virtual void use_cache(std::shared_ptr<LogitCache>) {}
+  // After the last step: what the stage trained beside the student becomes part of it.
+  virtual void finish() {}
 };
 
 // Rows of training text, the next ones at each call: k-means, ranking.
@@ -112,6 +114,9 @@ class Backend {
 
   // Plans the student and gives every tensor its first value. `seed` fixes everything random.
   virtual Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;
+  // After start() and some stages: the same student with less attention, as `spec` keeps it. What stays keeps its values, trained or not; a
+  // mixer in the place of attention starts from that attention as it is now.
+  virtual Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) = 0;
   // The same student without values of its own: tensors() is filled by the caller from a checkpoint.
   virtual Status restore(const StudentSpec& spec, const std::vector<LayerPlan>& plan) = 0;
 

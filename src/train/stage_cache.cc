@@ -19,6 +19,10 @@ Result<std::shared_ptr<LogitCache>> open_cache(const Recipe& recipe, size_t inde
 }
 
 Status check_caches(const Recipe& recipe, const StageData& data, const Encoders& encode, const Backend& backend) {
+  const bool in_steps = recipe.student.stepwise.any() && !recipe.stages.empty();
+  if (const LossSpec* first = in_steps ? recipe.stages[0].find(LossKind::kLogits) : nullptr; first && !first->cache.empty()) {
+    return invalid("recipe: ", recipe.stages[0].name, ".loss.logits: a 'cache' holds one reading of the text from its beginning; with student.stepwise the stage runs several times");
+  }
   for (size_t s = 0; s < recipe.stages.size(); ++s) RETORT_RETURN_IF_ERROR(open_cache(recipe, s, data, encode, backend));
   return {};
 }

@@ -7,6 +7,7 @@
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "train/stage_cache.h"
+#include "train/stepwise.h"
 
 namespace retort::train {
 namespace {
@@ -29,7 +30,11 @@ void add_scaled(std::vector<LayerLoss>& sum, const std::vector<LayerLoss>& layer
   }
 }
 
-size_t index_of(const RunContext& context, const StageSpec& stage) { return size_t(&stage - context.recipe.stages.data()); }
+// Steps of one stage share its place in the recipe, and with it one reading of the text.
+size_t index_of(const RunContext& context, const StageSpec& stage) {
+  const size_t steps = context.recipe.stages.size() - context.written.stages.size() + 1;
+  return written_stage(size_t(&stage - context.recipe.stages.data()), steps);
+}
 
 }  // namespace
 
@@ -51,7 +56,7 @@ StageLoop::StageLoop(RunContext& context, const StageSpec& stage, const Budget& 
       stage_(stage),
       runner_(std::move(runner)),
       optimizer_(std::move(parameters), adam_settings(stage), context.pool),
-      stream_(open_stream(context.recipe, index_of(context, stage), context.data, context.encode, context.backend.teacher().vocab_size)),
+      stream_(open_stream(context.written, index_of(context, stage), context.data, context.encode, context.backend.teacher().vocab_size)),
       meter_(budget, stage.tokens_per_step()),
       rate_plateau_(stage.schedule.plateau),
       teacher_plateau_(stage.switch_teacher.plateau) {}
@@ -65,13 +70,17 @@ Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const 
     return invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns);
   }
   const size_t index = index_of(context, stage);
-  RETORT_TRY(const auto cache, open_cache(context.recipe, index, context.data, context.encode, context.backend));
+  RETORT_TRY(const auto cache, open_cache(context.written, index, context.data, context.encode, context.backend));
   if (cache) runner->use_cache(cache);
   const auto& sizes = context.state.epoch_sizes;
   RETORT_TRY(const Budget budget, budget_of(stage, index < sizes.size() ? sizes[index] : 0));
   std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, budget, std::move(runner), std::move(parameters)));
-  if (from) RETORT_RETURN_IF_ERROR(loop->resume(*from));
-  else context.state.current = StageReport{stage.name};
+  if (from) {
+    RETORT_RETURN_IF_ERROR(loop->resume(*from));
+  } else {
+    context.state.current = StageReport{stage.name};
+    if (!context.state.cursor.is_null()) RETORT_RETURN_IF_ERROR(loop->stream_->restore(context.state.cursor));
+  }
   return loop;
 }
 
@@ -221,7 +230,7 @@ Status StageLoop::too_many_skipped(const std::string& which) const {
   const auto saved = write_bad_step(context_.folder, bad_step_);
   return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which, "; ",
                  saved.ok() ? cat(context_.folder, "/", kBadStep, " has that step's data; ") : "", "a lower lr or a clip usually helps: --set ",
-                 stage_.name, ".lr=", stage_.lr / 3, " --overwrite");
+                 stage_.name.substr(0, stage_.name.find('[')), ".lr=", stage_.lr / 3, " --overwrite");
 }
 
 Status StageLoop::checkpoint() {
@@ -267,6 +276,8 @@ Status StageLoop::run() {
   const auto& report = context_.state.current;
   if (report.skipped == report.steps) return too_many_skipped(report.steps == 1 ? "its only step" : cat("any of its ", report.steps, " steps"));
   optimizer_.take_average();
+  runner_->finish();
+  context_.state.cursor = stream_->cursor();
   progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
                       format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
   return {};

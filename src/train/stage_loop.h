@@ -21,7 +21,8 @@ namespace retort::train {
 
 // What all stages of a run share.
 struct RunContext {
-  const Recipe& recipe;
+  const Recipe& written;                     // the recipe
+  const Recipe& recipe;                      // as it runs, with a stage for each step (with_steps)
   const std::string& folder;
   const std::string& teacher;                // MODEL
   const std::string& how_to_resume;

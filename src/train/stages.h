@@ -54,6 +54,9 @@ std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Te
 // Adds them to the leaves; `head_gradient`, if defined, is the head's own share, which does not pass through hidden states.
 void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient);
 
+// The model with to[i] wherever it has from[i].
+TorchModel with_tensors(const TorchModel& model, const std::vector<at::Tensor>& from, const std::vector<at::Tensor>& to);
+
 std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context);

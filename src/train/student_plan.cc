@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "io/model_files.h"
+#include "model/layout.h"
 #include "mixers/list.h"
+#include "train/lora_targets.h"
 #include "train/reach.h"
 
 namespace retort::train {
@@ -97,6 +99,60 @@ Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& 
   return config;
 }
 
+Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
+  const int heads = teacher.layers * teacher.kv_heads;
+  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
+    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
+  }
+  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
+    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
+  }
+  if (keep.kind != KeepSpec::Kind::kList) return {};
+  for (const auto& [l, g] : keep.list) {
+    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
+      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
+                     " with kv heads 0 to ", teacher.kv_heads - 1);
+    }
+  }
+  return {};
+}
+
+bool is_measured(const KeepSpec& keep) { return keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers; }
+
+std::vector<std::pair<int, int>> listed_attention(const KeepSpec& keep, int layers) {
+  if (keep.kind != KeepSpec::Kind::kFraction) return keep.list;
+  std::vector<std::pair<int, int>> kept;
+  for (int l : interleaved_layers(keep.fraction, layers)) kept.emplace_back(l, -1);
+  return kept;
+}
+
+Result<ModelConfig> hybrid_student(ModelConfig config, const std::vector<std::pair<int, int>>& kept) {
+  if (kept.empty()) return config;
+  std::vector<std::vector<bool>> exact(size_t(config.layers), std::vector<bool>(size_t(config.kv_heads), false));
+  for (const auto& [l, g] : kept) {
+    for (int h = 0; h < config.kv_heads; ++h) {
+      if (g < 0 || g == h) exact[size_t(l)][size_t(h)] = true;
+    }
+  }
+  for (int l = 0; l < config.layers; ++l) {
+    auto& parts = config.plan[size_t(l)].parts;
+    Part attention;
+    for (Part& part : parts) {
+      if (part.mixer == Attention::kName) {
+        for (int h : part.kv_heads) exact[size_t(l)][size_t(h)] = true;
+      }
+      std::erase_if(part.kv_heads, [&](int h) { return exact[size_t(l)][size_t(h)]; });
+    }
+    std::erase_if(parts, [](const Part& part) { return part.kv_heads.empty(); });
+    for (int h = 0; h < config.kv_heads; ++h) {
+      if (exact[size_t(l)][size_t(h)]) attention.kv_heads.push_back(h);
+    }
+    if (!attention.kv_heads.empty()) parts.push_back(attention);
+  }
+  RETORT_RETURN_IF_ERROR(validate_plan(config));
+  return config;
+}
+
 Status check_trained(const Recipe& recipe, const ModelConfig& student) {
   const auto tensors = model_tensors(student);
   for (const auto& stage : recipe.stages) {
@@ -108,6 +164,8 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
         return invalid("recipe: ", stage.name, ".train: no tensor of this student is called '", pattern, "', and the groups are: ", group_names());
       }
     }
+    RETORT_TRY(const auto adapted, lora_targets(stage, student));
+    if (!adapted.empty()) continue;
     const Reached within = reached(stage, student);
     const bool any = std::any_of(tensors.begin(), tensors.end(), [&](const TensorSpec& spec) {
       return trains(stage, spec.name, spec.group) && within.contains(spec.name);

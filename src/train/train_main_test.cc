@@ -134,6 +134,159 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   EXPECT_EQ(train["kept"].size(), 2u);
 }
 
+// Of a random start the body and kept attention are the teacher's, and a resume does not know the difference.
+TEST_F(TrainMainTest, RandomProjectionsUnderACopiedBody) {
+  const std::vector<std::string> flags = {"--set", "student.init=random", "--set", "student.keep=[1]"};
+  const auto with = [&](const std::string& out, std::vector<std::string> more = {}) {
+    std::vector<std::string> words = {"--out", folder_ / out};
+    words.insert(words.end(), flags.begin(), flags.end());
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  ASSERT_EQ(run(with("a")), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "copied", "--set", "student.keep=[1]"}), 0) << err();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"}) {
+    EXPECT_EQ(tensor_of("a/student-init", name), tensor_of("copied/student-init", name)) << name;
+  }
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    const std::string full = cat("model.layers.0.mixer.", name, ".weight");
+    EXPECT_NE(tensor_of("a/student-init", full), tensor_of("copied/student-init", full)) << name;
+  }
+  EXPECT_GT(losses_of("a")[0], losses_of("copied")[0]);
+  run_until(with("b", {"--set", "checkpoint_minutes=1e-9"}), SIGKILL, 5);
+  ASSERT_EQ(run(with("b", {"--set", "checkpoint_minutes=1e-9", "--resume"})), 0) << err();
+  EXPECT_EQ(weights("b"), weights("a"));
+  EXPECT_EQ(run(with("never", {"--start", folder_ / "a/student"})), 2);
+  EXPECT_NE(err().find("'init' is random, but all values come from 'start'"), std::string::npos) << err();
+  EXPECT_EQ(run(with("never", {"--dry-run"})), 0);
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find("starts from teacher with random projections"), std::string::npos);
+}
+
+// One layer after another, then the rest of the recipe; killed in every step, the same bits.
+TEST_F(TrainMainTest, StepsCarryWeightsAndResumeBitForBit) {
+  for (const bool shares : {false, true}) {
+    const std::string a = cat("a", shares), b = "b";
+    // Layer by layer with frozen attention; end to end with attention that trains, so that mixers start from what it has become.
+    const std::vector<std::string> how = shares ? std::vector<std::string>{"--set", "student.stepwise=[0.67]", "--set", "student.keep=[2]", "--set",
+                                                                           "align.loss=ce", "--set", "align.train=all", "--set", "align.steps=4"}
+                                                : std::vector<std::string>{"--set", "student.stepwise=one_by_one"};
+    const auto with = [&](const std::string& out, std::vector<std::string> more) {
+      std::vector<std::string> words = {"--out", folder_ / out, "--set", "save_init=true"};
+      words.insert(words.end(), how.begin(), how.end());
+      words.insert(words.end(), more.begin(), more.end());
+      return words;
+    };
+    ASSERT_EQ(run(with(a, {})), 0) << err();
+    const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / (a + "/train.json")));
+    std::vector<std::string> names;
+    for (const auto& stage : train["stages"]) names.push_back(stage["name"]);
+    EXPECT_EQ(names, shares ? (std::vector<std::string>{"align[0.67]", "align[list]", "kd"})
+                            : (std::vector<std::string>{"align[layer0]", "align[layer2]", "align[layer1]", "kd"}));
+    EXPECT_EQ(train["steps"].size(), names.size() - 1);
+    const auto student = open_model(folder_ / (a + "/student")), init = open_model(folder_ / (a + "/student-init"));
+    ASSERT_TRUE(student.ok() && init.ok());
+    for (int l = 0; l < 3; ++l) {
+      EXPECT_EQ(student->config.plan[size_t(l)].parts[0].mixer, shares && l == 2 ? "attention" : "slots") << l;
+      EXPECT_EQ(init->config.plan[size_t(l)].parts[0].mixer, l == 0 ? "slots" : "attention") << "the first step, layer " << l;
+    }
+    int killed = 0;
+    for (const int rows : {2, 5, 9, 13}) {
+      std::filesystem::remove_all(folder_ / b);
+      const auto words = with(b, {"--set", "checkpoint_minutes=1e-9"});
+      killed += run_until(words, SIGKILL, rows);
+      auto go_on = words;
+      go_on.push_back("--resume");
+      ASSERT_EQ(run(go_on), 0) << err();
+      EXPECT_TRUE(weights(b) == weights(a)) << rows;
+      EXPECT_EQ(losses_of(b), losses_of(a)) << rows;
+    }
+    EXPECT_GT(killed, 0);
+    ASSERT_EQ(run(with("never", {"--dry-run"})), 0) << err();
+    const std::string said = retort::test::read_file(folder_ / "out.txt");
+    EXPECT_NE(said.find(shares ? "step     0.67: replaces layers 0; attention in layers 1-2\nstep     list: replaces layers 1; attention in layers 2\n"
+                               : "step     layer0: replaces layers 0; attention in layers 1-2\nstep     layer2: replaces layers 2; attention in layers 1\n"
+                                 "step     layer1: replaces layers 1; no attention stays\n"), std::string::npos) << said;
+    EXPECT_NE(said.find(shares ? "stage    align[0.67]: ce" : "stage    align[layer2]: attn_out"), std::string::npos) << said;
+  }
+}
+
+// A hybrid's folder: with the same attention it goes on as it is, its own attention included; with less, mixers start from the folder's.
+TEST_F(TrainMainTest, AHybridGoesOnOrLosesMoreAttention) {
+  ASSERT_EQ(run({"--out", folder_ / "h", "--keep", "list:1,2", "--set", "kd.train=[all]", "--set", "kd.lr=1e-2"}), 0) << err();
+  const std::string query = "model.layers.1.self_attn.q_proj.weight", became = "model.layers.1.mixer.q_proj.weight";
+  ASSERT_EQ(run({"--out", folder_ / "same", "--start", folder_ / "h/student", "--keep", "list:1,2"}), 0) << err();
+  for (const auto& name : open_model(folder_ / "h/student")->weights->names()) EXPECT_EQ(tensor_of("same/student-init", name), tensor_of("h/student", name)) << name;
+  EXPECT_EQ(tensor_of("same/student", query), tensor_of("h/student", query)) << "attention that does not train stays the folder's";
+
+  const std::vector<std::string> less = {"--start", folder_ / "h/student", "--keep", "list:2"};
+  const auto with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), less.begin(), less.end());
+    return words;
+  };
+  ASSERT_EQ(run(with({"--out", folder_ / "less"})), 0) << err();
+  for (const char* projection : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    EXPECT_EQ(tensor_of("less/student-init", cat("model.layers.1.mixer.", projection, ".weight")), tensor_of("h/student", cat("model.layers.1.self_attn.", projection, ".weight")));
+  }
+  EXPECT_EQ(tensor_of("less/student-init", "model.layers.0.mixer.q_proj.weight"), tensor_of("h/student", "model.layers.0.mixer.q_proj.weight"));
+  EXPECT_EQ(tensor_of("less/student", "model.layers.2.self_attn.k_proj.weight"), tensor_of("h/student", "model.layers.2.self_attn.k_proj.weight"));
+  EXPECT_NE(tensor_of("less/student", became), tensor_of("less/student-init", became)) << "it trains";
+  run_until(with({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"}), SIGKILL, 5);
+  ASSERT_EQ(run(with({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9", "--resume"})), 0) << err();
+  EXPECT_EQ(weights("b"), weights("less"));
+  // Attention that the folder has no more is the teacher's.
+  ASSERT_EQ(run({"--out", folder_ / "more", "--start", folder_ / "less/student", "--keep", "list:0,2"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "plain", "--keep", "list:0"}), 0) << err();
+  EXPECT_EQ(tensor_of("more/student-init", "model.layers.0.self_attn.q_proj.weight"), tensor_of("plain/student-init", "model.layers.0.self_attn.q_proj.weight"));
+}
+
+// LoRA on mixers, on attention that stays and on MLPs, layer by layer and end to end: the student has no trace of it; what it is not on stays.
+TEST_F(TrainMainTest, LoraIsMergedAndResumesBitForBit) {
+  const std::vector<std::string> flags = {"--keep", "list:1", "--set", "align.train=[features, {lora: {r: 2, alpha: 4, on: [q, o]}}]", "--set",
+                                          "kd.train={lora: {r: 3, alpha: 6, on: [q, v, down, up]}}", "--set", "kd.lr=2e-2", "--set", "kd.ema=0.5"};
+  const auto with = [&](const std::string& out, std::vector<std::string> more = {}) {
+    std::vector<std::string> words = {"--out", folder_ / out};
+    words.insert(words.end(), flags.begin(), flags.end());
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  ASSERT_EQ(run(with("a")), 0) << err();
+  const auto student = open_model(folder_ / "a/student");
+  ASSERT_TRUE(student.ok());
+  for (const auto& name : student->weights->names()) EXPECT_EQ(name.find("lora"), std::string::npos) << name;
+  for (const char* name : {"model.layers.0.mixer.q_proj.weight", "model.layers.0.mixer.v_proj.weight", "model.layers.0.mixer.o_proj.weight",
+                           "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.v_proj.weight", "model.layers.2.mlp.up_proj.weight",
+                           "model.layers.2.mlp.down_proj.weight"}) {
+    EXPECT_NE(tensor_of("a/student", name), tensor_of("a/student-init", name)) << name;
+  }
+  for (const char* name : {"model.layers.0.mixer.k_proj.weight", "model.layers.1.self_attn.k_proj.weight", "model.layers.2.mlp.gate_proj.weight",
+                           "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"}) {
+    EXPECT_EQ(tensor_of("a/student", name), tensor_of("a/student-init", name)) << name;
+  }
+  int killed = 0;
+  for (const int rows : {4, 12, 16}) {
+    std::filesystem::remove_all(folder_ / "b");
+    const auto words = with("b", {"--set", "checkpoint_minutes=1e-9"});
+    killed += run_until(words, SIGKILL, rows);
+    auto go_on = words;
+    go_on.push_back("--resume");
+    ASSERT_EQ(run(go_on), 0) << err();
+    EXPECT_TRUE(weights("b") == weights("a")) << rows;
+  }
+  EXPECT_GT(killed, 0);
+  ASSERT_EQ(run(with("never", {"--dry-run", "--json"})), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"));
+  // Width 32, MLPs of 48, two kv heads of 8: q and v of three layers, up and down of three.
+  EXPECT_EQ(d["stages"][1]["parameters_trained"], 3 * 3 * ((32 + 32) + (16 + 32) + 2 * (48 + 32)));
+  EXPECT_EQ(d["stages"][1]["lora"]["matrices"], 12);
+  const std::pair<const char*, const char*> wrong[] = {{"kd.train=[mixers, {lora: {on: [q]}}]", "q_proj.weight trains itself, and has LoRA"},
+                                                       {"kd.train={lora: {on: [qq]}}", "is called 'qq'"}};
+  for (const auto& [set, what] : wrong) {
+    EXPECT_EQ(run(with("never", {"--set", set})), 2);
+    EXPECT_NE(err().find(what), std::string::npos) << err();
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+  }
+}
+
 // Layers of a model of its own, trained end to end against a teacher of another depth.
 // What an earlier run has trained outside the mixers stays, also where this run does not train it, and over a resume.
 TEST_F(TrainMainTest, AStudentStartsFromAllThatIsInItsFolder) {

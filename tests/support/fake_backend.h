@@ -28,6 +28,7 @@ struct FakeBehaviour {
   int64_t nan_from = -1;                // losses are not finite from this step of the backend on
   std::function<void(int64_t)> on_step; // told the number of every step
   int64_t nan_steps = INT64_MAX;        // so many of them
+  std::function<void(const Batch&)> on_batch;
 };
 
 class FakeRunner : public StageRunner {
@@ -50,6 +51,7 @@ class FakeRunner : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& context) override {
     const int64_t number = steps_++;
     if (behaviour_.on_step) behaviour_.on_step(number);
+    if (behaviour_.on_batch) behaviour_.on_batch(batch);
     double loss = 0;
     uint64_t noise = context.seed;
     for (auto& p : parameters()) {
@@ -104,6 +106,14 @@ class FakeBackend : public Backend {
       for (size_t i = 0; i < t.value.size(); ++i) t.value[i] = float((seed * 31 + i * 17 + size_t(batch.tokens[i % 16])) % 97) / 97.0f;
     }
     return StartReport{config_.plan, {"1.0"}, {{"seconds", 0.25}}};
+  }
+  // Less attention: what was there moves, and by what text is read.
+  Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
+    RETORT_TRY(const Batch batch, text(1, 16));
+    for (auto& t : tensors_) {
+      for (float& value : t.value) value += float((seed + size_t(batch.tokens[3]) + spec.keep.list.size()) % 13) / 13.0f;
+    }
+    return StartReport{config_.plan, {"advanced"}, {}};
   }
   Status restore(const StudentSpec&, const std::vector<LayerPlan>& plan) override {
     if (plan != config_.plan) return internal_error("another plan");
