@@ -37,10 +37,14 @@ nlohmann::json data_files_json(const std::vector<DataFile>& files) {
 
 std::string data_difference(const nlohmann::json& before, const std::vector<DataFile>& now) {
   if (!before.is_array()) return "";
-  const auto text = [](const nlohmann::json& item, const char* key) { return item.is_object() && item.contains(key) && item[key].is_string() ? item[key].get<std::string>() : "?"; };
+  const auto text = [](const nlohmann::json& item, const char* key) {
+    const bool has = item.is_object() && item.contains(key) && item[key].is_string();
+    return has ? item[key].get<std::string>() : "?";
+  };
   for (size_t i = 0; i < std::min(before.size(), now.size()); ++i) {
     const std::string was = text(before[i], "sha256");
-    if (was != now[i].sha256) return cat(now[i].file, ": its text is not the one this run began with (SHA-256 ", now[i].sha256.substr(0, 12), ", was ", was.substr(0, 12), ")");
+    if (was == now[i].sha256) continue;
+    return cat(now[i].file, ": its text is not the one this run began with (SHA-256 ", now[i].sha256.substr(0, 12), ", was ", was.substr(0, 12), ")");
   }
   if (before.size() < now.size()) return cat(now[before.size()].file, ": not among the files this run began with");
   if (before.size() > now.size()) return cat(text(before[now.size()], "file"), ": missing; this run began with its text");

@@ -1,5 +1,6 @@
 // What a run would do, before it does it: `retort distill RECIPE --dry-run`. Whatever would be refused before the first step is refused here.
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "base/format.h"
@@ -52,7 +53,9 @@ Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, 
   const Trained what = trained(stage, student);
   RETORT_TRY(const auto targets, lora_targets(stage, student));
   Json losses = Json::array();
-  for (const auto& loss : stage.losses) losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
+  for (const auto& loss : stage.losses) {
+    losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
+  }
   const int64_t per_step = stage.tokens_per_step();
   RETORT_TRY(const Budget budget, budget_of(stage, epoch_size));
   const BudgetMeter meter(budget, per_step);
@@ -113,7 +116,8 @@ Result<Json> describe_data(const Recipe& recipe, const TrainingText& text, const
       bytes += int64_t(text_bytes(document));
     }
     RETORT_TRY(const double rate, tokens_per_byte(documents, encode));
-    Json source = {{"file", recipe.data.train[s].file}, {"documents", documents.size()}, {"text_bytes", bytes}, {"tokens_estimated", std::llround(rate * double(bytes))}};
+    Json source = {{"file", recipe.data.train[s].file}, {"documents", documents.size()}, {"text_bytes", bytes},
+                   {"tokens_estimated", std::llround(rate * double(bytes))}};
     if (!weights.empty()) source["weight"] = weights[s];
     sources.push_back(std::move(source));
   }
@@ -275,8 +279,9 @@ std::string description_text(const nlohmann::ordered_json& d) {
   for (const auto& stage : d["stages"]) out += stage_text(stage);
   if (d.contains("epoch_count_seconds")) out += cat("epochs   counted in ", format_duration(d["epoch_count_seconds"].get<double>()), ", which a run needs too\n");
   const auto& disk = d["disk"];
+  const bool known = disk.value("free_bytes", int64_t{-1}) >= 0;
   out += cat("disk     ", bytes(disk["bytes"]), " at most: ", disk["checkpoints"], " checkpoints of ", bytes(disk["checkpoint_bytes"]), " and the student's ",
-             bytes(disk["student_bytes"]), disk.contains("free_bytes") && disk["free_bytes"].get<int64_t>() >= 0 ? cat("; ", bytes(disk["free_bytes"]), " are free") : "", "\n");
+             bytes(disk["student_bytes"]), known ? cat("; ", bytes(disk["free_bytes"]), " are free") : "", "\n");
   if (!d.contains("expected")) {
     return out + cat("memory   at least ", bytes(d["memory_bytes_at_least"]), "\ntime     with --data some steps are measured\n");
   }

@@ -102,8 +102,9 @@ Status check_room(const Recipe& recipe, const ModelConfig& student, const std::s
   const DiskNeeds needs = disk_needs(recipe, student);
   const int64_t room = free_bytes(folder);
   if (room < 0 || room >= needs.least()) return {};
-  return io_error("--out ", folder, ": the run needs ", format_bytes(double(needs.least())), " at least (", needs.checkpoints > 0 ? cat("two checkpoints of ", format_bytes(double(needs.checkpoint)), ", ") : "",
-                  "the student), and ", format_bytes(double(room)), " are free there");
+  const std::string checkpoints = needs.checkpoints > 0 ? cat("two checkpoints of ", format_bytes(double(needs.checkpoint)), ", ") : "";
+  return io_error("--out ", folder, ": the run needs ", format_bytes(double(needs.least())), " at least (", checkpoints, "the student), and ",
+                  format_bytes(double(room)), " are free there");
 }
 
 }  // namespace retort::train

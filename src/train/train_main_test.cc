@@ -666,8 +666,9 @@ TEST_F(TrainMainTest, DryRunRefusesWhatCannotWork) {
     if (std::find(words.begin(), words.end(), "--out") == words.end()) words.insert(words.end(), {"--out", folder_ / "never"});
     words.push_back("--dry-run");
     EXPECT_EQ(run(words), 2) << what;
-    EXPECT_NE(err().find(what), std::string::npos) << what << ": " << err();
-    EXPECT_EQ(std::count(err().begin(), err().end(), '\n'), 1) << err();
+    const std::string lines = err();
+    EXPECT_NE(lines.find(what), std::string::npos) << what << ": " << lines;
+    EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
     EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
   }
 }
