@@ -537,7 +537,7 @@ TEST_F(TrainMainTest, LogitsAreKeptAndReadAgain) {
   EXPECT_TRUE(rows() == kept);
   EXPECT_TRUE(weights("a") == weights("b"));
   EXPECT_EQ(losses_of("a"), losses_of("b"));
-  ASSERT_EQ(run(at("c", {"--mixer", "gla", "--set", "kd.steps=10"})), 0) << err();   // another student, and further
+  ASSERT_EQ(run(at("c", {"--mixer", "gla", "--set", "student.config={}", "--set", "kd.steps=10"})), 0) << err();   // another student, and further
   EXPECT_EQ(rows().substr(0, kept.size()), kept);
   EXPECT_EQ(rows().size(), kept.size() * 10 / 8);
   EXPECT_EQ(run(at("never", {"--set", "seed=6"})), 2);
