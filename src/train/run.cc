@@ -220,10 +220,10 @@ class Run {
 
   Status begin() {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
-    RETORT_RETURN_IF_ERROR(plan_steps());
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
+    RETORT_RETURN_IF_ERROR(plan_steps());
     if (!options_.overwrite) RETORT_RETURN_IF_ERROR(check_room(recipe_, student, options_.out));  // else room is made first
     RETORT_TRY(state_.second_teachers, second_teachers());
     RETORT_TRY(state_.epoch_sizes, epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_));
@@ -343,10 +343,14 @@ class Run {
 
   // More attention goes; the text goes on where the step before has left it.
   Status next_step() {
-    RETORT_TRY(auto report, backend_->advance(student_now(), text_of_step(), recipe_.seed));
-    if (interrupted()) return interrupted_error();
-    state_.plan = std::move(report.plan);
-    state_.kept = std::move(report.kept);
+    auto report = backend_->advance(student_now(), text_of_step(), recipe_.seed);
+    if (interrupted()) {
+      return Error{ErrorCode::kInterrupted, cat("interrupted before stage '", running_.stages[size_t(state_.stage)].name, "', and saved as the one before it left it. Go on with: ",
+                                                options_.how_to_resume)};
+    }
+    if (!report.ok()) return report.error();
+    state_.plan = std::move(report->plan);
+    state_.kept = std::move(report->kept);
     return {};
   }
 

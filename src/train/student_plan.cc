@@ -184,6 +184,9 @@ Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const Model
     if (!stage.layer_wise()) continue;
     return invalid("recipe: stage '", stage.name, "' compares layer by layer, and ", depths, ": train it end to end, with logits or ce");
   }
+  if (recipe.student.stepwise.any()) {
+    return invalid("recipe: student.stepwise replaces attention of the teacher's layers, and ", depths, ": remove it");
+  }
   if (recipe.student.keep.kind != KeepSpec::Kind::kNone) {
     return invalid("recipe: student.keep is ", keep_text(recipe.student.keep), ", and ", depths, ": name its attention with mixer: attention");
   }

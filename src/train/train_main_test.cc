@@ -355,6 +355,7 @@ stages:
   const std::pair<std::vector<std::string>, const char*> wrong[] = {
       {{"--set", "kd.loss=attn_out"}, "stage 'kd' compares layer by layer"},
       {{"--keep", "heads:1"}, "student.keep is heads:1"},
+      {{"--set", "student.stepwise=one_by_one"}, "student.stepwise replaces attention of the teacher's layers"},
       {{"--start", folder_ / "narrow"}, "only the number of layers may differ"},
       {{"--set", "student.layers=[{layers: 2, mixer: gla}]"}, "names layer 2; the model has layers 0 to 1"},
       {{"--mixer", "gla"}, "layer 0 is not mixer 'gla'"}};
