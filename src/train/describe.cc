@@ -147,7 +147,6 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_rows(recipe, files.config));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
-  RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_student(recipe, files.config, student));
   RETORT_TRY(const auto steps, steps_of(recipe.student, student));
   RETORT_TRY(const Recipe running, with_steps(recipe, steps));

@@ -26,24 +26,6 @@ fs::path existing(const std::string& folder) {
 
 }  // namespace
 
-Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
-  const int heads = teacher.layers * teacher.kv_heads;
-  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
-    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
-  }
-  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
-    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
-  }
-  if (keep.kind != KeepSpec::Kind::kList) return {};
-  for (const auto& [l, g] : keep.list) {
-    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
-      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
-                     " with kv heads 0 to ", teacher.kv_heads - 1);
-    }
-  }
-  return {};
-}
-
 Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
   for (const auto& stage : recipe.stages) {
     if (teacher.context_length > 0 && stage.seq > teacher.context_length) {

@@ -12,8 +12,6 @@
 
 namespace retort::train {
 
-// What the recipe keeps exists in this teacher.
-Status check_keep(const KeepSpec& keep, const ModelConfig& teacher);
 // Rows longer than the teacher's context would teach what it never knew.
 Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
 
