@@ -146,6 +146,7 @@ TEST_F(LayerStageTest, LossesByLayerHaveTheMeansOfTheParts) {
   open("{mixer: hedgehog, window: 6, layers: [{layers: 1, mixer: attention}]}", "loss: {hidden: {gap: 3}, matrix: 0.5, attn_out: 1}, train: [mixers]");
   auto runner = backend_->make_stage(recipe_.stages[0]);
   ASSERT_TRUE(runner.ok());
+  ASSERT_FALSE((*runner)->parameters().empty());
   const auto result = (*runner)->step(some_rows(2, kSeq), {});
   ASSERT_TRUE(result.ok()) << result.error().message;
   ASSERT_EQ(result->layers.size(), result->parts.size());

@@ -131,10 +131,11 @@ Json start_json(const RunState& state) {
   return out;
 }
 
-Json stages_json(const Recipe& recipe, const RunState& state) {
+// Of a recipe whose first stage ran in `steps` steps, or in none.
+Json stages_json(const Recipe& recipe, size_t steps, const RunState& state) {
   Json out = Json::array();
   for (const auto& stage : state.done) {
-    const size_t index = out.size();
+    const size_t index = std::min(written_stage(out.size(), steps), recipe.stages.size() - 1);
     out.push_back({{"name", stage.name}, {"steps", stage.steps}, {"skipped", stage.skipped}, {"tokens", stage.tokens},
                    {"seconds", stage.seconds}, {"tokens_per_s", stage.seconds > 0 ? double(stage.tokens) / stage.seconds : 0.0},
                    {"gemm_share", stage.compute_seconds > 0 ? stage.gemm_seconds / stage.compute_seconds : 0.0},
@@ -358,7 +359,7 @@ class Run {
     Json out = {{"retort", RETORT_VERSION}, {"library", backend_->library()}, {"recipe", recipe_json(recipe_)},
                 {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
                 {"data_hash", state_.data_hash}, {"data", Json::parse(state_.data.dump())}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
-                {"stages", stages_json(recipe_, state_)}, {"kept", state_.kept}};
+                {"stages", stages_json(recipe_, steps_.size(), state_)}, {"kept", state_.kept}};
     return plain(out);
   }
 
@@ -374,7 +375,7 @@ class Run {
   Result<Json> finish() {
     RETORT_RETURN_IF_ERROR(write_matrices());
     RETORT_RETURN_IF_ERROR(backend_->write_student(path("student"), provenance()));
-    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(recipe_, state_)},
+    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(recipe_, steps_.size(), state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
     if (!steps_.empty()) out["steps"] = steps_json(steps_);
