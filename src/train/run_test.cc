@@ -545,7 +545,7 @@ TEST_F(RunTest, AStagesOwnTextMustStayAndAWrongSecondTeacherIsRefused) {
   clear_interrupt();
   auto result = go("a", true);
   ASSERT_FALSE(result.ok());
-  EXPECT_NE(result.error().message.find("not the one this run began with"), std::string::npos) << result.error().message;
+  EXPECT_NE(result.error().message.find("chats.jsonl: missing; this run began with its text"), std::string::npos) << result.error().message;
   test::write_file(folder_ / "chats.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
   EXPECT_FALSE(go("a", true, {}, own).ok());
   const auto stranger = go("b", false, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, {{"kd.switch_teacher", "{to: stranger}", "--set"}});
