@@ -1,9 +1,9 @@
 #include "train/step_probe.h"
 
 #include <algorithm>
-#include <chrono>
 #include <sys/resource.h>
 
+#include "base/timing.h"
 #include "train/optimizer.h"
 #include "train/random.h"
 #include "train/stage_loop.h"
@@ -12,8 +12,6 @@ namespace retort::train {
 namespace {
 
 constexpr double kLongStep = 10;  // seconds
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // What restore() leaves for a checkpoint to fill.
 void fill_empty(const std::vector<Parameter>& tensors) {
@@ -29,14 +27,15 @@ Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStr
   AdamW optimizer(runner->parameters(), adam_settings(stage), pool);
   StageTime time;
   for (int i = 0; i < 2 && time.step_seconds < kLongStep; ++i) {
-    const double begin = now();
+    const auto begin = Clock::now();
     RETORT_TRY(const Batch batch, batches.next());
     StepContext context;
     context.step = i, context.seed = uint64_t(i), context.scale = 1.0 / stage.accumulate;
     RETORT_TRY(const StepResult result, runner->step(batch, context));
-    const double computed = now();
+    const double computing = seconds_since(begin);
+    const auto computed = Clock::now();
     optimizer.step({});  // of rate 0
-    time.step_seconds = (computed - begin) * stage.accumulate + now() - computed;
+    time.step_seconds = computing * stage.accumulate + seconds_since(computed);
     time.step_tokens = (int64_t(batch.tokens.size()) - batch.padding) * stage.accumulate;
   }
   return time;

@@ -41,6 +41,14 @@ class TrainMainTest : public ::testing::Test {
     retort::test::write_file(folder_ / "tiny.yaml", recipe);
   }
 
+  // A run's folder, and flags.
+  std::vector<std::string> command(const std::string& out, const std::vector<std::string>& flags, const std::vector<std::string>& more) const {
+    std::vector<std::string> all = {"--out", folder_ / out};
+    all.insert(all.end(), flags.begin(), flags.end());
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+
   // In a child process: signals, limits and torch's threads stay out of the test program. `prepare` runs in the child.
   int run(std::vector<std::string> more, const std::function<void()>& prepare = {}) {
     const bool named = !more.empty() && more.front().find(".yaml") != std::string::npos;
@@ -137,12 +145,7 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
 // Of a random start the body and kept attention are the teacher's, and a resume does not know the difference.
 TEST_F(TrainMainTest, RandomProjectionsUnderACopiedBody) {
   const std::vector<std::string> flags = {"--set", "student.init=random", "--set", "student.keep=[1]"};
-  const auto with = [&](const std::string& out, std::vector<std::string> more = {}) {
-    std::vector<std::string> words = {"--out", folder_ / out};
-    words.insert(words.end(), flags.begin(), flags.end());
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more = {}) { return command(out, flags, more); };
   ASSERT_EQ(run(with("a")), 0) << err();
   ASSERT_EQ(run({"--out", folder_ / "copied", "--set", "student.keep=[1]"}), 0) << err();
   for (const char* name : {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"}) {
@@ -171,10 +174,8 @@ TEST_F(TrainMainTest, StepsCarryWeightsAndResumeBitForBit) {
                                                                            "align.loss=ce", "--set", "align.train=all", "--set", "align.steps=4"}
                                                 : std::vector<std::string>{"--set", "student.stepwise=one_by_one"};
     const auto with = [&](const std::string& out, std::vector<std::string> more) {
-      std::vector<std::string> words = {"--out", folder_ / out, "--set", "save_init=true"};
-      words.insert(words.end(), how.begin(), how.end());
-      words.insert(words.end(), more.begin(), more.end());
-      return words;
+      more.insert(more.end(), {"--set", "save_init=true"});
+      return command(out, how, more);
     };
     ASSERT_EQ(run(with(a, {})), 0) << err();
     const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / (a + "/train.json")));
@@ -243,12 +244,7 @@ TEST_F(TrainMainTest, AHybridGoesOnOrLosesMoreAttention) {
 TEST_F(TrainMainTest, LoraIsMergedAndResumesBitForBit) {
   const std::vector<std::string> flags = {"--keep", "list:1", "--set", "align.train=[features, {lora: {r: 2, alpha: 4, on: [q, o]}}]", "--set",
                                           "kd.train={lora: {r: 3, alpha: 6, on: [q, v, down, up]}}", "--set", "kd.lr=2e-2", "--set", "kd.ema=0.5"};
-  const auto with = [&](const std::string& out, std::vector<std::string> more = {}) {
-    std::vector<std::string> words = {"--out", folder_ / out};
-    words.insert(words.end(), flags.begin(), flags.end());
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more = {}) { return command(out, flags, more); };
   ASSERT_EQ(run(with("a")), 0) << err();
   const auto student = open_model(folder_ / "a/student");
   ASSERT_TRUE(student.ok());
