@@ -10,8 +10,25 @@
 
 namespace retort {
 
-// What every 64-bit Arm has.
-struct Neon {
+// sum += levels below 16 times x, four products to each of the sums. Without byte dot products: two of them, 2 * 15 * 128, fit 16 bits.
+struct NeonProducts {
+  static int32x4_t add(int32x4_t sum, uint8x16_t levels, int8x16_t x) {
+    const int8x16_t w = vreinterpretq_s8_u8(levels);
+    const int16x8_t first = vmull_s8(vget_low_s8(w), vget_low_s8(x)), second = vmull_high_s8(w, x);
+    return vpadalq_s16(sum, vpaddq_s16(first, second));
+  }
+};
+
+#if defined(__ARM_FEATURE_DOTPROD)
+// Arm 8.2 and later, and Apple's: in one instruction.
+struct NeonDotProducts {
+  static int32x4_t add(int32x4_t sum, uint8x16_t levels, int8x16_t x) { return vdotq_s32(sum, vreinterpretq_s8_u8(levels), x); }
+};
+#endif
+
+// A struct of its own for each: no function of the units that are compiled for newer processors can take the place of an older one's.
+template <class Products>
+struct NeonLanes {
   struct F { float32x4_t v[4]; };
   struct I { int32x4_t v[4]; };
   struct Levels { uint8x16_t v[4]; };  // 4 rows each
@@ -117,12 +134,6 @@ struct Neon {
     std::memcpy(&four, x, 4);
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
   }
-  // Levels below 16: the sum of two products, 2 * 15 * 128, fits 16 bits.
-  static int32x4_t add_products(int32x4_t sum, uint8x16_t levels, int8x16_t x) {
-    const int8x16_t w = vreinterpretq_s8_u8(levels);
-    const int16x8_t first = vmull_s8(vget_low_s8(w), vget_low_s8(x)), second = vmull_high_s8(w, x);
-    return vpadalq_s16(sum, vpaddq_s16(first, second));
-  }
   static void start(Dot4& d, I base) {
     for (int i = 0; i < 4; ++i) d.v[i] = base.v[i];
   }
@@ -131,13 +142,13 @@ struct Neon {
   }
   static void step(Dot4& d, Levels w, const int8_t* x) {
     const int8x16_t b = broadcast4(x);
-    for (int i = 0; i < 4; ++i) d.v[i] = add_products(d.v[i], w.v[i], b);
+    for (int i = 0; i < 4; ++i) d.v[i] = Products::add(d.v[i], w.v[i], b);
   }
   static void step(Dot8& d, Levels w, const int8_t* x) {
     const int8x16_t b = broadcast4(x);
     for (int i = 0; i < 4; ++i) {
-      d.low[i] = add_products(d.low[i], low_nibbles(w.v[i]), b);
-      d.high[i] = add_products(d.high[i], vshrq_n_u8(w.v[i], 4), b);
+      d.low[i] = Products::add(d.low[i], low_nibbles(w.v[i]), b);
+      d.high[i] = Products::add(d.high[i], vshrq_n_u8(w.v[i], 4), b);
     }
   }
   static I finish(const Dot4& d, I) { return imap([&](int i) { return d.v[i]; }); }
@@ -150,22 +161,9 @@ struct Neon {
   }
 };
 
+using Neon = NeonLanes<NeonProducts>;  // what every 64-bit Arm has
 #if defined(__ARM_FEATURE_DOTPROD)
-// Arm 8.2 and later, and Apple's: four products of bytes and their sum in one instruction.
-struct NeonDot : Neon {
-  static int32x4_t add_products(int32x4_t sum, uint8x16_t levels, int8x16_t x) { return vdotq_s32(sum, vreinterpretq_s8_u8(levels), x); }
-  static void step(Dot4& d, Levels w, const int8_t* x) {
-    const int8x16_t b = broadcast4(x);
-    for (int i = 0; i < 4; ++i) d.v[i] = add_products(d.v[i], w.v[i], b);
-  }
-  static void step(Dot8& d, Levels w, const int8_t* x) {
-    const int8x16_t b = broadcast4(x);
-    for (int i = 0; i < 4; ++i) {
-      d.low[i] = add_products(d.low[i], low_nibbles(w.v[i]), b);
-      d.high[i] = add_products(d.high[i], vshrq_n_u8(w.v[i], 4), b);
-    }
-  }
-};
+using NeonDot = NeonLanes<NeonDotProducts>;
 #endif
 
 }  // namespace retort
