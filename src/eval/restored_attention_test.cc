@@ -8,15 +8,9 @@
 namespace retort {
 namespace {
 
+using testing_support::some_tokens;
 using testing_support::tiny_config;
 using testing_support::tiny_files;
-
-std::vector<int> some_tokens(int count) {
-  Random random(5);
-  std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
-}
 
 ModelFiles with_store(ModelFiles files, std::function<void(testing_support::RandomStore&)> change, uint64_t seed) {
   auto store = std::make_shared<testing_support::RandomStore>(files.config, seed);
@@ -62,7 +56,7 @@ Output run(const ModelFiles& files, const std::vector<int>& tokens) {
 
 TEST(RestoredAttention, WithAllOfItTheStudentIsTheTeacher) {
   const auto teacher = some_teacher();
-  const auto tokens = some_tokens(14);
+  const auto tokens = some_tokens(14, 5);
   const auto expected = run(teacher, tokens).logits;
   for (const auto& [name, plan] : testing_support::plans_of_every_mixer()) {
     if (name.find("beside") != std::string::npos || name == "attention") continue;
@@ -83,7 +77,7 @@ TEST(RestoredAttention, WithAllOfItTheStudentIsTheTeacher) {
 // of a part, as HGRN2's does: two parts have two norms.
 TEST(RestoredAttention, HeadsAddUp) {
   const auto teacher = some_teacher();
-  const auto tokens = some_tokens(19);
+  const auto tokens = some_tokens(19, 5);
   const auto whole = run(teacher, tokens).hidden;
   for (const auto& [name, plan] : testing_support::plans_of_every_mixer()) {
     if (name.find("beside") != std::string::npos || name == "attention" || name.starts_with("hgrn2")) continue;
@@ -136,7 +130,7 @@ TEST(KeepRanking, TheLayerThatIsWrongIsTheFirst) {
         store.values(name) = *read_f32(*teacher.weights->tensor(own));
       }
     }, 2);
-    const auto tokens = some_tokens(24);
+    const auto tokens = some_tokens(24, 5);
     const auto matcher = LayerMatcher::make(teacher, tokens, pool);
     ASSERT_TRUE(matcher.ok());
     const auto error = [&](const ModelFiles& model, int layer) -> Result<double> {
