@@ -133,6 +133,11 @@ void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& l
   } else {
     return source.fail(node, stage.key_of("loss"), "'loss' must name one loss, or map losses to weights");
   }
+  for (size_t i = 0; i < losses.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (losses[i].kind == losses[j].kind) source.fail(node, stage.key_of("loss"), "'", loss_name(losses[i].kind), "' is given twice");
+    }
+  }
   const auto layered = std::count_if(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
   if (layered != 0 && layered != int64_t(losses.size())) {
     source.fail(node, stage.key_of("loss"), "attn_out, hidden, matrix and attn_xent feed every layer from the teacher, logits and ce run the student end to end: "
@@ -261,8 +266,8 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("epochs", stage.budget.epochs, 1e-6, 1e6);
   read_stage_data(source, fields, stage.data);
   fields.number("lr", stage.lr, 0, 10);
-  fields.number("lr_features", stage.lr_features, 0, 10);
-  fields.number("lr_gates", stage.lr_gates, 0, 10);
+  fields.number("lr_features", stage.lr_features, 1e-30, 10);
+  fields.number("lr_gates", stage.lr_gates, 1e-30, 10);
   read_betas(source, fields, stage.betas);
   fields.number("weight_decay", stage.weight_decay, 0, 10);
   fields.number("eps", stage.eps, 1e-30, 1);
