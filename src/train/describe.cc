@@ -14,6 +14,7 @@
 #include "train/run.h"
 #include "train/schedule.h"
 #include "train/second_teacher.h"
+#include "train/stage_cache.h"
 #include "train/stage_data.h"
 #include "train/step_probe.h"
 #include "train/stepwise.h"
@@ -57,19 +58,23 @@ Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, 
     losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
   }
   const int64_t per_step = stage.tokens_per_step();
-  RETORT_TRY(const Budget budget, budget_of(stage, epoch_size));
+  const bool counted = stage.budget.epochs <= 0 || epoch_size > 0;  // what an epoch is, the text says
+  Budget budget = stage.budget;
+  if (counted) {
+    RETORT_TRY(budget, budget_of(stage, epoch_size));
+  }
   const BudgetMeter meter(budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", what.tensors}, {"parameters_trained", what.parameters}, {"tokens_per_step", per_step}};
   if (stage.lora.r > 0) out["lora"] = {{"r", stage.lora.r}, {"matrices", targets.size()}};
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
-  if (const auto steps = int64_t(meter.total_steps()); steps > 0) {
+  if (const auto steps = int64_t(meter.total_steps()); counted && steps > 0) {
     out["steps"] = steps;
     out["tokens"] = steps * per_step;
   }
   if (stage.budget.epochs > 0) {
     out["epochs"] = stage.budget.epochs;
-    out[stage.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = epoch_size;
+    if (counted) out[stage.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = epoch_size;
   }
   RETORT_RETURN_IF_ERROR(describe_teachers(stage, teacher, out));
   out["optimizer_bytes"] = what.parameters * kBytesPerTrained;
@@ -151,7 +156,7 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   RETORT_TRY(const auto steps, steps_of(recipe.student, student));
   RETORT_TRY(const Recipe running, with_steps(recipe, steps));
   if (!options.out.empty() && !options.resume) RETORT_RETURN_IF_ERROR(check_room(recipe, student, options.out));
-  int64_t parameters = 0, teacher_parameters = 0, most = 0;
+  int64_t parameters = 0, teacher_parameters = 0, most = 0, largest_second = 0;
   for (const auto& spec : model_tensors(student)) parameters += spec.count();
   for (const auto& spec : model_tensors(files.config)) teacher_parameters += spec.count();
   Json stages = Json::array(), others = Json::array();
@@ -172,6 +177,7 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   }
   // Of a layout that is measured nothing is known yet: as if every layer were replaced.
   RETORT_TRY(const ModelConfig last, hybrid_student(student, is_measured(recipe.student.keep) ? Heads{} : listed_attention(recipe.student.keep, student.layers)));
+  if (!is_measured(recipe.student.keep)) RETORT_RETURN_IF_ERROR(check_trained(recipe, last));
   for (size_t i = 0; i < running.stages.size(); ++i) {
     ModelConfig then = last;
     if (i < steps.size()) then.plan = steps[i].plan;
@@ -179,6 +185,7 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
     stages.push_back(stage);
     const int64_t second = stage.contains("second_teacher") ? stage["second_teacher"]["parameters"].get<int64_t>() * kBytesPerWeight : 0;
     most = std::max(most, stage["optimizer_bytes"].get<int64_t>() + second);
+    largest_second = std::max(largest_second, second);
   }
   const DiskNeeds disk = disk_needs(recipe, student);
   Json out = {{"name", recipe.name},
@@ -198,9 +205,11 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
     RETORT_TRY(out["data"], describe_data(recipe, *data->recipe(), encode));
     RETORT_TRY(auto backend, parts.open_backend(recipe, {options.teacher, options.threads}));
     out["teacher"]["hash"] = backend->teacher_hash();
-    RETORT_TRY(const auto probed, probe_steps(recipe, *backend, student, *data, encode, options.threads));
+    RETORT_RETURN_IF_ERROR(check_caches(recipe, *data, encode, *backend));
+    RETORT_TRY(const auto probed, probe_steps(recipe, *backend, last, *data, encode, options.threads));
     out["expected"] = {{"seconds", add_times(running, steps.size(), probed, out["stages"])}, {"peak_bytes", probed.peak_bytes},
                        {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
+    if (largest_second > 0) out["expected"]["second_teacher_bytes"] = largest_second;  // the measured steps are the first one's
   }
   if (!steps.empty()) out["steps"] = steps_json(steps);
   out["recipe"] = recipe_json(recipe);
@@ -220,7 +229,9 @@ std::string stage_text(const Json& stage) {
   out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");
   if (stage.contains("epochs")) {
     const bool pairs = stage.contains("epoch_pairs");
-    out += cat("         ", stage["epochs"].get<double>(), " epochs of ", count(stage[pairs ? "epoch_pairs" : "epoch_tokens"]), pairs ? " pairs" : " tokens", "\n");
+    out += cat("         ", stage["epochs"].get<double>(), " epochs");
+    if (pairs || stage.contains("epoch_tokens")) out += cat(" of ", count(stage[pairs ? "epoch_pairs" : "epoch_tokens"]), pairs ? " pairs" : " tokens");
+    out += "\n";
   }
   if (stage.contains("second_teacher")) {
     const auto& second = stage["second_teacher"];
@@ -285,7 +296,9 @@ std::string description_text(const nlohmann::ordered_json& d) {
     return out + cat("memory   at least ", bytes(d["memory_bytes_at_least"]), "\ntime     with --data some steps are measured\n");
   }
   const auto& expected = d["expected"];
-  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps\ntime     ", format_duration(expected["seconds"].get<double>()), " of ",
+  const bool second = expected.contains("second_teacher_bytes");
+  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps",
+                   second ? cat(", and at most ", bytes(expected["second_teacher_bytes"]), " for the second teacher; its steps are not measured") : "", "\ntime     ", format_duration(expected["seconds"].get<double>()), " of ",
                    text(expected["rule"]), "\n");
 }
 
