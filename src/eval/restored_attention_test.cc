@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "eval/divergence.h"
 #include "eval/keep_ranking.h"
 #include "tiny_model.h"
 
@@ -143,6 +144,21 @@ TEST(KeepRanking, TheLayerThatIsWrongIsTheFirst) {
       EXPECT_GT((*ranking)[0].gain, 0.01);
       EXPECT_NEAR(ranking->back().gain, 0, 1e-9);
     }
+    // The same by the whole model's predictions.
+    Engine reference(*Model::load(teacher, WeightFormat::kF32, pool), pool);
+    DivergenceBase base(reference, tokens, int64_t(tokens.size()));
+    const auto divergence = [&](const ModelFiles& model, int) -> Result<double> {
+      Engine engine(*Model::load(model, WeightFormat::kF32, pool), pool);
+      RETORT_TRY(const Divergence found, base.compare(engine));
+      return found.kl_mean;
+    };
+    const double before = *divergence(student, 0);
+    EXPECT_GT(before, 1e-4);
+    const auto ranking = rank_units(teacher, student, replaced_units(student.config, false), [&](int) { return before; }, divergence);
+    ASSERT_TRUE(ranking.ok()) << ranking.error().message;
+    EXPECT_EQ((*ranking)[0].unit.layer, wrong);
+    EXPECT_NEAR((*ranking)[0].gain, before, 1e-5 + 1e-2 * before) << "all of it: the rest is the teacher";
+    EXPECT_NEAR((*ranking)[1].gain, 0, 1e-5 + 1e-2 * before);
   }
 }
 
