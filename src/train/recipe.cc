@@ -540,6 +540,11 @@ Status apply(YAML::Node& root, const Override& change) {
   } catch (const YAML::Exception& error) {
     return invalid(change.flag, ": the value is not YAML: ", error.msg);
   }
+  // Fields are a mixer's own: another one starts from its defaults.
+  if (change.key == "student.mixer" && root["student"].IsMap()) {
+    const YAML::Node before = root["student"]["mixer"];
+    if (!before || !before.IsScalar() || before.Scalar() != change.value) root["student"].remove("config");
+  }
   if (path.size() == 1 || path[0] == "student" || path[0] == "data" || path[0] == "defaults") return set_path(root, path, value, change);
   std::vector<std::string> names = {"student", "data", "defaults"};
   for (auto stage : root["stages"]) {
