@@ -1,5 +1,6 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
+#include <fnmatch.h>
 #include <set>
 
 #include "base/interrupt.h"
@@ -258,7 +259,9 @@ class TorchBackend : public Backend {
   Status carry(const TorchModel& before, const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                std::vector<std::vector<PartWeights>>& parts) {
     const auto own = attention_weights(before);
-    const bool as_teacher = spec.start == "teacher" && !attention_trains();
+    const bool as_teacher = spec.start == "teacher" && std::none_of(before.layers.begin(), before.layers.end(), [&](const auto& layer) {
+      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return part.part.mixer == Attention::kName && attention_trains(part); });
+    });
     const bool random = spec.init == StudentInit::kRandom;
     RETORT_TRY(const auto copied, copied_attention(spec, seed));
     Carry carried{before, spec.start == "teacher" ? "the student" : spec.start, as_teacher || random ? *files_.weights : *own,
@@ -286,7 +289,7 @@ class TorchBackend : public Backend {
 
   // Attention that never trains is computed with in bf16.
   void narrow_frozen(PartWeights& part) const {
-    if (part.part.mixer != Attention::kName || attention_trains()) return;
+    if (part.part.mixer != Attention::kName || attention_trains(part)) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised) part.values[i] = part.values[i].to(at::kBFloat16);
     }
@@ -295,6 +298,17 @@ class TorchBackend : public Backend {
   bool attention_trains() const {
     return std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
                        [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention") || adapts_attention(s); });
+  }
+
+  // As a whole, or by a pattern that names one of its tensors.
+  bool attention_trains(const PartWeights& part) const {
+    const auto names = [&](const std::string& pattern) {
+      return std::any_of(part.table.begin(), part.table.end(), [&](const TensorSpec& spec) {
+        return spec.present() && fnmatch(pattern.c_str(), (part.prefix + spec.name).c_str(), 0) == 0;
+      });
+    };
+    return attention_trains() || std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
+                                             [&](const StageSpec& s) { return std::any_of(s.train.begin(), s.train.end(), names); });
   }
 
   // `pure` are the mixers of all heads; what they leave to attention has the values of `before`, where it had attention there, or the teacher's.
@@ -385,7 +399,7 @@ class TorchBackend : public Backend {
 
   void own_part(int layer, PartWeights& part) {
     const bool attention = part.part.mixer == Attention::kName;
-    if (attention && !attention_trains() && !own_attention_ && !is_draft()) return;
+    if (attention && !attention_trains(part) && !own_attention_ && !is_draft()) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (!part.values[i].defined()) continue;
       const TensorSpec& spec = part.table[i];

@@ -243,7 +243,7 @@ Result<ExportPlan> plan_gguf(const ModelConfig& config) {
       plan.format = "qwen35";
       RETORT_RETURN_IF_ERROR(add_qwen35(target, one));
     } else {
-      return invalid("cannot be written as a GGUF: no architecture of llama.cpp has the mixer '", one.mixer,
+      return invalid("cannot be written as a GGUF: retort writes no architecture of llama.cpp with the mixer '", one.mixer,
                      "'; there are some for: attention, mamba2, gated_deltanet");
     }
   }
