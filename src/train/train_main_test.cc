@@ -246,6 +246,13 @@ TEST_F(TrainMainTest, AHybridGoesOnOrLosesMoreAttention) {
   ASSERT_EQ(run({"--out", folder_ / "more", "--start", folder_ / "less/student", "--keep", "list:0,2"}), 0) << err();
   ASSERT_EQ(run({"--out", folder_ / "plain", "--keep", "list:0"}), 0) << err();
   EXPECT_EQ(tensor_of("more/student-init", "model.layers.0.self_attn.q_proj.weight"), tensor_of("plain/student-init", "model.layers.0.self_attn.q_proj.weight"));
+  // A pattern names some of what stays; a dry run measures the hybrid.
+  ASSERT_EQ(run({"--out", folder_ / "some", "--keep", "list:1", "--set", "kd.train=[mixers, model.layers.1.self_attn.q_*]", "--set", "kd.lr=1e-2"}), 0) << err();
+  EXPECT_NE(tensor_of("some/student", query), tensor_of("some/student-init", query));
+  EXPECT_EQ(tensor_of("some/student", "model.layers.1.self_attn.k_proj.weight"), tensor_of("some/student-init", "model.layers.1.self_attn.k_proj.weight"));
+  EXPECT_EQ(run({"--out", folder_ / "never", "--dry-run", "--keep", "list:1", "--set", "kd.train=[attention]"}), 0) << err();
+  EXPECT_EQ(run({"--out", folder_ / "never", "--dry-run", "--keep", "list:1", "--set", "kd.train=[mixerz]"}), 2);
+  EXPECT_NE(err().find("'mixerz'"), std::string::npos) << err();
 }
 
 // LoRA on mixers, on attention that stays and on MLPs, layer by layer and end to end: the student has no trace of it; what it is not on stays.
