@@ -190,7 +190,7 @@ Status set_sentencepiece(const GgufVocabulary& v, TokenizerSpec& spec) {
   spec.fuse_unk = true;
   spec.model_unk = spec.unk;
   const json to_mark = {{"type", "Replace"}, {"pattern", string_pattern(" ")}, {"content", kSpaceMark}};
-  json decoders = json::array({{{"type", "Replace"}, {"pattern", string_pattern(kSpaceMark)}, {"content", " "}},
+  json decoders = json::array({{{"type", "Replace"}, {"pattern", string_pattern(std::string(kSpaceMark))}, {"content", " "}},
                                {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   if (v.add_space_prefix.value_or(true)) {
     spec.normalizer = {{"type", "Sequence"},
