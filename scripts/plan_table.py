@@ -4,23 +4,17 @@
     scripts/plan_table.py RUN          RUN: the --out of `retort distill PLAN.yaml`
 """
 import json
-import math
 import pathlib
 import sys
+
+from update_results import markdown, ratio_at_start, short
 
 HEAD = ["run", "kept", "steps", "tokens", "ratio at the start", "ratio", "recall"]
 
 
-def short(value):
-    if value is None or not math.isfinite(value):
-        return "-"
-    return format(value, ".3f" if value < 10 else ".4g")
-
-
 def row(student, teacher):
-    start = student["perplexity_init"]
     steps = " + ".join(f"{s['steps']} {s['name'].split('/', 1)[-1]}" for s in student["stages"])
-    return [f"`{student['name']}`", student["kept"], steps, f"{student['tokens_trained']:,}", short(start and start / teacher["perplexity"]),
+    return [f"`{student['name']}`", student["kept"], steps, f"{student['tokens_trained']:,}", short(ratio_at_start(student, teacher)),
             short(student["perplexity_ratio"]), short(student["copy_perplexity"])]
 
 
@@ -29,8 +23,7 @@ def main(run):
     if not file.is_file():
         sys.exit(f"plan_table.py: {file}: no such file; the run has not finished")
     results = json.loads(file.read_text())
-    for cells in [HEAD, ["---"] * 3 + ["---:"] * 4] + [row(s, results["teacher"]) for s in results["students"]]:
-        print("| " + " | ".join(cells) + " |")
+    print(markdown([HEAD, ["---"] * 3 + ["---:"] * 4] + [row(s, results["teacher"]) for s in results["students"]]), end="")
 
 
 if len(sys.argv) != 2:

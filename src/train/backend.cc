@@ -1,6 +1,5 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
-#include <fnmatch.h>
 #include <set>
 
 #include "base/interrupt.h"
@@ -260,7 +259,7 @@ class TorchBackend : public Backend {
                std::vector<std::vector<PartWeights>>& parts) {
     const auto own = attention_weights(before);
     const bool as_teacher = spec.start == "teacher" && std::none_of(before.layers.begin(), before.layers.end(), [&](const auto& layer) {
-      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return part.part.mixer == Attention::kName && attention_trains(part); });
+      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return attention_trains(part); });
     });
     const bool random = spec.init == StudentInit::kRandom;
     RETORT_TRY(const auto copied, copied_attention(spec, seed));
@@ -295,20 +294,22 @@ class TorchBackend : public Backend {
     }
   }
 
-  bool attention_trains() const {
-    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
-                       [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention") || adapts_attention(s); });
+  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
+  static StageSpec as_of_attention(StageSpec stage) {
+    std::erase_if(stage.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
+    if (listed(stage, "attention")) stage.train = {"all"};
+    return stage;
   }
 
-  // As a whole, or by a pattern that names one of its tensors.
+  // Attention of which some stage trains something, or has LoRA on it.
   bool attention_trains(const PartWeights& part) const {
-    const auto names = [&](const std::string& pattern) {
-      return std::any_of(part.table.begin(), part.table.end(), [&](const TensorSpec& spec) {
-        return spec.present() && fnmatch(pattern.c_str(), (part.prefix + spec.name).c_str(), 0) == 0;
+    if (part.part.mixer != Attention::kName) return false;
+    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) {
+      const StageSpec stage = as_of_attention(s);
+      return adapts_attention(s) || std::any_of(part.table.begin(), part.table.end(), [&](const TensorSpec& spec) {
+        return spec.present() && trains(stage, part.prefix + spec.name, spec.group);
       });
-    };
-    return attention_trains() || std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
-                                             [&](const StageSpec& s) { return std::any_of(s.train.begin(), s.train.end(), names); });
+    });
   }
 
   // `pure` are the mixers of all heads; what they leave to attention has the values of `before`, where it had attention there, or the teacher's.
@@ -350,13 +351,8 @@ class TorchBackend : public Backend {
     });
   }
 
-  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
   bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) const {
-    StageSpec named = stage;
-    if (attention_[size_t(&leaf - leaves_.data())]) {
-      std::erase_if(named.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
-      if (listed(stage, "attention")) named.train = {"all"};
-    }
+    const StageSpec named = attention_[size_t(&leaf - leaves_.data())] ? as_of_attention(stage) : stage;
     return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(named, s.name, s.group) && reached.contains(s.name); });
   }
 

@@ -177,7 +177,6 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   }
   // Of a layout that is measured nothing is known yet: as if every layer were replaced.
   RETORT_TRY(const ModelConfig last, hybrid_student(student, is_measured(recipe.student.keep) ? Heads{} : listed_attention(recipe.student.keep, student.layers)));
-  if (!is_measured(recipe.student.keep)) RETORT_RETURN_IF_ERROR(check_trained(recipe, last));
   for (size_t i = 0; i < running.stages.size(); ++i) {
     ModelConfig then = last;
     if (i < steps.size()) then.plan = steps[i].plan;

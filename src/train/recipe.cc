@@ -126,17 +126,13 @@ void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& l
   if (node.IsScalar()) {  // loss: attn_out
     losses.push_back(read_loss(source, node, YAML::Node(YAML::NodeType::Map), stage.key_of("loss")));
   } else if (node.IsMap() && node.size() > 0) {
+    const YamlFields once(source, node, stage.key_of("loss"), "'loss'");  // no loss is named twice
     for (const auto& entry : node) {
       const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
       losses.push_back(read_loss(source, entry.first, entry.second, stage.key_of("loss") + "." + name));
     }
   } else {
     return source.fail(node, stage.key_of("loss"), "'loss' must name one loss, or map losses to weights");
-  }
-  for (size_t i = 0; i < losses.size(); ++i) {
-    for (size_t j = 0; j < i; ++j) {
-      if (losses[i].kind == losses[j].kind) source.fail(node, stage.key_of("loss"), "'", loss_name(losses[i].kind), "' is given twice");
-    }
   }
   const auto layered = std::count_if(losses.begin(), losses.end(), [](const LossSpec& l) { return is_layer_loss(l.kind); });
   if (layered != 0 && layered != int64_t(losses.size())) {
