@@ -1,16 +1,18 @@
 // Discrete Mamba-2 (mixers.md 3.12), the student of Llamba / MOHAWK: no step size, a decay per head projected from the token,
 // a short convolution without activation, a skip and a gate that both start as the identity.
 //
-//   x, B, C = norm(conv(W_in u));   z = W_z u;   a = W_a u
+//   x, B, C = norm(conv(W_in u));   z = W_z u;   a = W_a u (+ b_a)
 //   l = log_sigmoid(-a);   S_t = e^l S_{t-1} + B x^T;   y = S^T C + D x;   out = W_out( y o SiLU(z + z_bias) )
 //
 // x and B have as many heads as the teacher's values and keys, which they start as, and are repeated for the query heads of a group behind
 // the convolution: decays, and so states, belong to a query head. C takes the teacher's queries and the 1/sqrt(d) of attention; with `rope`
-// B and C are rotated last. The norm is the teacher's of its queries and keys, where it has them (Qwen3), on C and B. Layer: mixers.
+// B and C are rotated last. The norm is the teacher's of its queries and keys, where it has them (Qwen3), on C and B. W_a starts at 0, so a state
+// keeps a half of itself a token; another `retention` gives a the bias that does so. Layer: mixers.
 #pragma once
 
 #include <cmath>
 
+#include "mixers/logit.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -22,14 +24,16 @@ struct DiscreteMamba2 {
   static constexpr bool kNeedsWindow = false;
   struct Config {
     int conv_size = 4;
+    double retention = 0.5;  // decay at the start; 0.5, as published: no bias
     int rope = 0;
     template <class V>
     void visit(V&& v) {
       v("conv_size", conv_size, 1, 64);
+      v("retention", retention, 0.5, 1.0 - 1e-6);
       v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kIn, kGate, kDecay, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kWeightCount };
+  enum Weight : int { kIn, kGate, kDecay, kConv, kConvBias, kSkip, kGateBias, kOutput, kQueryNorm, kKeyNorm, kDecayBias, kWeightCount };
   static constexpr double kSiluIsOne = 1.278464542761;  // SiLU(1.278464542761) = 1
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
@@ -55,6 +59,8 @@ struct DiscreteMamba2 {
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, TrainGroup::kProjection, {B::teacher(kOutput)}, HeadAxis::kQueryColumns},
         {"q_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kQueryNorm)}},
         {"k_norm.weight", normed, Precision::kF32, TrainGroup::kProjection, {B::teacher(kKeyNorm)}},
+        {"a_proj.bias", c.retention == 0.5 ? std::vector<int64_t>{} : std::vector<int64_t>{h}, Precision::kF32, TrainGroup::kGate,
+         {B::constant(-logit_of_power(c.retention, 1))}, HeadAxis::kQueryRows},
     };
   }
 
@@ -81,7 +87,7 @@ struct DiscreteMamba2 {
     in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
     in.k = expand(ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
     in.v = expand(ops.leaving(in.local_v));
-    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.linear(u, w[kDecay]))));
+    in.log_decay = ops.leaving(ops.log_sigmoid(ops.neg(ops.linear(u, w[kDecay], w[kDecayBias]))));
     in.skip = w[kSkip];
     in.gate = ops.linear(u, w[kGate]);
     return in;

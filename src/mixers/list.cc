@@ -22,6 +22,7 @@ PartShape part_shape(const ModelConfig& c, const Part& part) {
   s.rope = c.rope;
   s.window = part.window;
   s.kv_numbers = part.kv_heads;
+  s.layer_heads = c.heads;
   return s;
 }
 

@@ -4,9 +4,9 @@
 //   S_t = e^l S_{t-1} + D_t B x^T;   y = S^T C + D x;   out = W_out RMS_head( y o SiLU(z) )
 //
 // x and B have as many heads as the teacher's values and keys and are repeated for the query heads of a group behind the convolution: steps
-// and decays, and so states, belong to a query head. C takes the 1/sqrt(d) of attention; with `rope` B and C are rotated last. A joined part
-// has no skip, as its window already has the current token, and its norm is the teacher's of queries and keys, where it has them (Qwen3), on C
-// and B. A part alone has no norm there, as Mamba-2 elsewhere. Layer: mixers.
+// and decays, and so states, belong to a query head. C takes the 1/sqrt(d) of attention; with `rope` B and C are rotated last. The norm is
+// the teacher's of queries and keys, where it has them (Qwen3), on C and B. A joined part has no skip, as its window already has the current
+// token. Layer: mixers.
 #pragma once
 
 #include <cmath>
@@ -38,7 +38,7 @@ struct Mamba2 {
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     const int64_t e = int64_t(s.heads) * s.head_dim, g = int64_t(s.kv_heads) * s.head_dim, h = s.heads;
     const bool joined = s.window.size > 0;
-    const std::vector<int64_t> normed = s.qk_norm && joined ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
+    const std::vector<int64_t> normed = s.qk_norm ? std::vector<int64_t>{s.head_dim} : std::vector<int64_t>{};
     const double slowest = std::log(-std::log(c.retention) / c.step), unscaled = 1.0 / std::sqrt(double(s.head_dim));
     using enum TeacherSource;
     using B = InitBlock;
@@ -79,7 +79,7 @@ struct Mamba2 {
     in.local_k = ops.columns(conv, g, g);
     auto q = ops.columns(conv, 2 * g, e);
     in.local_q = ops.scale(q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
-    if (w[kQueryNorm]) {
+    if (s.qk_norm) {
       in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
       in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.kv_heads, s.norm_eps);
       q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));

@@ -78,6 +78,7 @@ struct PartShape {
   RopeConfig rope;
   WindowConfig window;
   std::vector<int> kv_numbers;  // which of the layer's kv heads these are; empty: the first ones
+  int layer_heads = 0;          // query heads of the whole layer; 0: the part's own
   int group() const { return heads / kv_heads; }
   // The number in the layer of the part's query head h.
   int layer_head(int h) const { return (kv_numbers.empty() ? h / group() : kv_numbers[size_t(h / group())]) * group() + h % group(); }

@@ -1,6 +1,6 @@
 // RetNet (mixers.md 3.5): a fixed decay per query head, slower from head to head.
 //
-//   gamma_h = 1 - 2^(-5-h), h = 0, 1, ..;   S_t = gamma_h S_{t-1} + k v^T;   y = S^T q / sqrt(d)
+//   gamma_h = 1 - 2^(-5-h), h = 0, 1, .., or with `bounded` 1 - 2^(-5 - 4 h/(H-1));   S_t = gamma_h S_{t-1} + k v^T;   y = S^T q / sqrt(d)
 //   out = W_o( RMS_head(y) o SiLU(W_g x) )
 //
 // q and k are rotated by the teacher's rope (field `rope`). Queries, keys and values start as the teacher's; every query head has a
@@ -20,9 +20,11 @@ struct Retnet {
   static constexpr bool kNeedsWindow = false;
   struct Config {
     int rope = 1;
+    int bounded = 0;  // 1: decays from 1/32 to 1/512, however many heads there are
     template <class V>
     void visit(V&& v) {
       v("rope", rope, 0, 1);
+      v("bounded", bounded, 0, 1);
     }
   };
   enum Weight : int { kOutput = qkv::kO, kGate = qkv::kCount, kNorm, kWeightCount };
@@ -51,7 +53,9 @@ struct Retnet {
     in.k = for_every_head(ops.leaving(qkv::rotated(ops, c.rope, p.k, s.kv_heads)));
     in.v = for_every_head(ops.leaving(p.v));
     std::vector<double> log_gamma;
-    for (int h = 0; h < s.heads; ++h) log_gamma.push_back(std::log1p(-std::exp2(-5 - s.layer_head(h))));
+    const int heads = s.layer_heads > 0 ? s.layer_heads : s.heads;
+    const double step = c.bounded == 0 ? 1 : heads > 1 ? 4.0 / (heads - 1) : 0;
+    for (int h = 0; h < s.heads; ++h) log_gamma.push_back(std::log1p(-std::exp2(-5 - step * s.layer_head(h))));
     in.log_decay = ops.same_row(x, log_gamma);  // of any token: nothing to delay
     in.gate = ops.linear(x, w[kGate]);
     return in;

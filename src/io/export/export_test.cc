@@ -37,6 +37,16 @@ ModelConfig student(const std::string& mixer, nlohmann::json fields, bool pure) 
   return c;
 }
 
+// In every layer, with llama.cpp's heads of 64.
+ModelConfig rwkv7_student() {
+  ModelConfig c = sizes();
+  c.width = 128, c.heads = 2, c.kv_heads = 1, c.head_dim = 64, c.tie_embeddings = true;
+  c.plan = attention_plan(c);
+  for (auto& layer : c.plan) layer.parts.front().mixer = "rwkv7";
+  EXPECT_TRUE(validate_plan(c).ok());
+  return c;
+}
+
 struct Case {
   std::string name, target;
   ModelConfig config;
@@ -79,6 +89,7 @@ std::vector<Case> cases() {
   EXPECT_TRUE(validate_plan(window).ok());
   add("window", "mistral", window);
   for (const char* target : {"qwen3_5", "gguf"}) add_student(target, "gated_deltanet", {});
+  add("rwkv7", "gguf", rwkv7_student());
   for (bool tied : {true, false}) {
     ModelConfig c = sizes();
     c.heads = 8, c.kv_heads = 2, c.tie_embeddings = tied;
@@ -211,7 +222,14 @@ TEST(Export, RefusalsNameTheFieldAndTheRule) {
   expect(student("gated_deltanet", {{"rope", 1}}, true), "qwen3_5", "field 'rope' is 1");
   expect(student("slots", {{"slots", 16}}, true), "fla", "its mixer is 'slots'; there are classes for: gla");
   expect(student("gla", {}, true), "gguf", "retort writes no architecture of llama.cpp with the mixer 'gla'");
-  ModelConfig c = student("gla", {}, true);
+  expect(student("rwkv7", {}, true), "gguf", "head_dim is 8; llama.cpp's kernel");
+  ModelConfig c = rwkv7_student();
+  c.plan[1].parts.front() = {"attention", {0}};
+  expect(c, "gguf", "layer 1 is attention; every layer there is RWKV-7");
+  c = rwkv7_student();
+  c.width = 64;
+  expect(c, "gguf", "heads x head_dim is 128; it must be the width there, 64");
+  c = student("gla", {}, true);
   c.qkv_bias = true;
   expect(c, "fla", "qkv_bias is on; projections there have no biases");
   c = student("gla", {}, false);

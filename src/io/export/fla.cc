@@ -87,6 +87,7 @@ Status add_hgrn2(FlaTarget& t) {
 Status add_retnet(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   RETORT_RETURN_IF_ERROR(t.field("rope", 1));
+  RETORT_RETURN_IF_ERROR(t.field("bounded", 0));
   const RopeConfig& rope = t.config.rope;
   if (rope.base != 10000.0 || rope.scaling != RopeConfig::Scaling::kNone) {
     return wont_fit(t.name, "rope_theta", cat(rope.base, rope.scaling == RopeConfig::Scaling::kNone ? "" : ", scaled"), "retention there rotates by 10000, unscaled");

@@ -3,6 +3,7 @@
 //
 //   granitehybrid   mamba2, its inner width padded with heads of zeros to the 2 x width that llama.cpp asks for
 //   qwen35          gated_deltanet in every layer, keys and values for every head
+//   arwkv7          rwkv7 in every layer, keys, values, decays and rates for every head
 //
 // llama.cpp's hybrids want an attention layer: a student without one gets an inert layer at the end, whose output matrices are zero.
 #include <cmath>
@@ -42,10 +43,14 @@ void add_sizes(GgufTarget& t, int layers) {
   t.u32("embedding_length", c.width);
   t.u32("feed_forward_length", c.mlp_width);
   t.u32("vocab_size", c.vocab_size);
+  t.f32("attention.layer_norm_rms_epsilon", double{c.norm_eps});
+}
+
+void add_attention_sizes(GgufTarget& t) {
+  const ModelConfig& c = t.config;
   t.u32("attention.head_count", c.heads);
   t.u32("attention.key_length", c.head_dim);
   t.u32("attention.value_length", c.head_dim);
-  t.f32("attention.layer_norm_rms_epsilon", double{c.norm_eps});
   t.u32("rope.dimension_count", c.head_dim);
   t.f32("rope.freq_base", c.rope.base);
 }
@@ -73,8 +78,8 @@ Status add_rope_scaling(GgufTarget& t, bool reads_factors) {
 }
 
 // Embedding, norms, MLPs, head.
-void add_blocks(GgufTarget& t, const char* mlp_norm, P::Change norms) {
-  t.out.blocks({"token_embd", "output_norm", "blk.", "attn_norm", mlp_norm, "ffn_gate", "ffn_up", "ffn_down", norms, "output.weight"});
+void add_blocks(GgufTarget& t, const char* mlp_norm, bool ties = true) {
+  t.out.blocks({"token_embd", "output_norm", "blk.", "attn_norm", mlp_norm, "ffn_gate", "ffn_up", "ffn_down", P::Change::kNone, "output.weight", ties});
 }
 
 // What the layer's attention has of q, k, v, o, biases and norms. `interleave`: the architecture rotates neighbours.
@@ -92,13 +97,14 @@ void add_attention(GgufTarget& t, int layer, bool interleave) {
 Status add_transformer(GgufTarget& t) {
   const ModelConfig& c = t.config;
   add_sizes(t, c.layers);
+  add_attention_sizes(t);
   t.u32("attention.head_count_kv", c.kv_heads);
   const bool llama = t.plan.format == "llama";
   if (t.plan.format == "qwen2" && c.head_dim * c.heads != c.width) {
     return wont_fit("a GGUF of qwen2", "head_dim", c.head_dim, cat("llama.cpp takes ", c.width, " / ", c.heads, " there"));
   }
   RETORT_RETURN_IF_ERROR(add_rope_scaling(t, llama));
-  add_blocks(t, "ffn_norm", P::Change::kNone);
+  add_blocks(t, "ffn_norm");
   for (int l = 0; l < c.layers; ++l) add_attention(t, l, llama);
   return {};
 }
@@ -166,10 +172,11 @@ Status add_granite_hybrid(GgufTarget& t, const OneMixer& one) {
     return wont_fit("granitehybrid", "heads x head_dim", cat(c.heads, " x ", c.head_dim), cat("llama.cpp's inner width is 2 x ", c.width, ", filled up with whole heads"));
   }
   if (one.fields.at("rope") == 1) return wont_fit("granitehybrid", "field 'rope'", 1, "Mamba-2 there rotates nothing");
-  if (c.qk_norm && !one.kept.empty()) return wont_fit("granitehybrid", "qk_norm of the attention layers", "on", "attention there has no norms on q and k");
+  if (c.qk_norm) return wont_fit("granitehybrid", "qk_norm", "on", "there are no norms on q and k, nor on C and B");
   if (one.kept_window.size > 0) return wont_fit("granitehybrid", "the window of the attention layers", one.kept_window.size, "attention there sees everything");
   const int64_t padding = 2 * int64_t{c.width} / c.head_dim - c.heads;
   add_sizes(t, layers.count());
+  add_attention_sizes(t);
   add_head_counts(t, layers);
   t.u32("ssm.conv_kernel", one.fields.at("conv_size").get<int>());
   t.u32("ssm.inner_size", 2 * int64_t{c.width});
@@ -177,7 +184,7 @@ Status add_granite_hybrid(GgufTarget& t, const OneMixer& one) {
   t.u32("ssm.time_step_rank", c.heads + padding);
   t.u32("ssm.group_count", c.heads + padding);
   RETORT_RETURN_IF_ERROR(add_rope_scaling(t, true));
-  add_blocks(t, "ffn_norm", P::Change::kNone);
+  add_blocks(t, "ffn_norm");
   for (int l = 0; l < c.layers; ++l) {
     if (one.recurrent[static_cast<size_t>(l)]) add_mamba2(t, l, padding);
     else add_attention(t, l, /*interleave=*/true);
@@ -211,6 +218,7 @@ Status add_qwen35(GgufTarget& t, const OneMixer& one) {
   }
   const HybridLayers layers(one);
   add_sizes(t, layers.count());
+  add_attention_sizes(t);
   t.u32("attention.head_count_kv", c.kv_heads);
   t.plan.metadata.booleans(t.key("attention.recurrent_layers"), layers.recurrent);
   t.plan.metadata.i32s(t.key("rope.dimension_sections"), {c.head_dim / 2, 0, 0, 0});  // of positions in text, height, width: text
@@ -219,9 +227,67 @@ Status add_qwen35(GgufTarget& t, const OneMixer& one) {
   t.u32("ssm.group_count", c.heads);
   t.u32("ssm.time_step_rank", c.heads);
   t.u32("ssm.inner_size", int64_t{c.heads} * c.head_dim);
-  add_blocks(t, "post_attention_norm", P::Change::kNone);
+  add_blocks(t, "post_attention_norm");
   for (int l = 0; l < c.layers; ++l) add_gated_deltanet(t, l);
   add_inert_layer(t, "post_attention_norm", 2 * int64_t{c.heads} * c.head_dim, true);
+  return {};
+}
+
+Status check_arwkv7(const ModelConfig& c, const OneMixer& one) {
+  const char* target = "arwkv7";
+  if (!one.kept.empty()) return wont_fit(target, cat("layer ", one.kept.front()), "attention", "every layer there is RWKV-7");
+  if (int64_t{c.heads} * c.head_dim != c.width) return wont_fit(target, "heads x head_dim", int64_t{c.heads} * c.head_dim, cat("it must be the width there, ", c.width));
+  if (c.head_dim != 64) return wont_fit(target, "head_dim", c.head_dim, "llama.cpp's kernel and its norm's epsilon are for 64");
+  if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "RWKV-7 there rotates nothing");
+  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
+  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on r and k");
+  return {};
+}
+
+void add_rwkv7(GgufTarget& t, int layer, int64_t unused_rank) {
+  const ModelConfig& c = t.config;
+  const std::string ours = ours_in(c, layer), theirs = cat("blk.", layer, ".");
+  const auto every_head = [&](const std::string& name) { return P::repeat(ours + name, c.kv_heads, c.group()); };
+  const auto mix = [&](const char* name) { return P::copy(cat(ours, "x_", name)); };
+  t.out.add_shaped(theirs + "time_mix_lerp_fused.weight", {6, 1, 1, c.width}, {mix("r"), mix("w"), mix("k"), mix("v"), mix("a"), mix("g")});
+  t.out.copy(theirs + "time_mix_receptance.weight", ours + "r_proj.weight");
+  t.out.add(theirs + "time_mix_key.weight", {every_head("k_proj.weight")});
+  t.out.add(theirs + "time_mix_value.weight", {every_head("v_proj.weight")});
+  for (const char* name : {"w", "a"}) {
+    const std::string lora = cat(name, "_lora.lora."), mixed = cat(theirs, "time_mix_", name);
+    t.out.add(mixed + "0.weight", {every_head(lora + "2.bias")});
+    t.out.copy(mixed + "1.weight", ours + lora + "0.weight");
+    t.out.add(mixed + "2.weight", {every_head(lora + "2.weight")});
+  }
+  // Values of layer 0 are mixed in by sigmoid(v0 + v2 v1 x): not at all.
+  t.out.add_shaped(theirs + "time_mix_v0.weight", {c.width}, {P::constant(c.width, -1e4f)});
+  t.out.add_shaped(theirs + "time_mix_v1.weight", {unused_rank, c.width}, {P::constant(unused_rank, 0)});
+  t.out.add_shaped(theirs + "time_mix_v2.weight", {c.width, unused_rank}, {P::constant(c.width, 0)});
+  t.out.copy(theirs + "time_mix_g1.weight", ours + "g_lora.lora.0.weight");
+  t.out.copy(theirs + "time_mix_g2.weight", ours + "g_lora.lora.2.weight");
+  t.out.add(theirs + "time_mix_k_k.weight", {every_head("k_k")});
+  t.out.add(theirs + "time_mix_k_a.weight", {every_head("k_a")});
+  t.out.copy(theirs + "time_mix_r_k.weight", ours + "r_k");
+  t.out.copy(theirs + "time_mix_ln.weight", ours + "g_norm.weight");
+  t.out.copy(theirs + "time_mix_ln.bias", ours + "g_norm.bias");
+  t.out.copy(theirs + "time_mix_output.weight", ours + "o_proj.weight");
+}
+
+Status add_arwkv7(GgufTarget& t, const OneMixer& one) {
+  const ModelConfig& c = t.config;
+  RETORT_RETURN_IF_ERROR(check_arwkv7(c, one));
+  const auto rank = [&](const char* field) { return one.fields.at(field).get<int64_t>(); };
+  const int64_t a_rank = rank("a_low_rank_dim");
+  add_sizes(t, c.layers);
+  t.u32("attention.head_count", 0);  // asked for, and used for attention only
+  t.u32("wkv.head_size", c.head_dim);
+  t.u32("token_shift_count", 1);
+  t.u32("attention.decay_lora_rank", rank("decay_low_rank_dim"));
+  t.u32("attention.iclr_lora_rank", a_rank);
+  t.u32("attention.value_residual_mix_lora_rank", a_rank);  // one for all layers: in the first the reader takes iclr's
+  t.u32("attention.gate_lora_rank", rank("gate_low_rank_dim"));
+  add_blocks(t, "ffn_norm", /*ties=*/false);
+  for (int l = 0; l < c.layers; ++l) add_rwkv7(t, l, a_rank);
   return {};
 }
 
@@ -242,9 +308,12 @@ Result<ExportPlan> plan_gguf(const ModelConfig& config) {
     } else if (one.mixer == "gated_deltanet") {
       plan.format = "qwen35";
       RETORT_RETURN_IF_ERROR(add_qwen35(target, one));
+    } else if (one.mixer == "rwkv7") {
+      plan.format = "arwkv7";
+      RETORT_RETURN_IF_ERROR(add_arwkv7(target, one));
     } else {
       return invalid("cannot be written as a GGUF: retort writes no architecture of llama.cpp with the mixer '", one.mixer,
-                     "'; there are some for: attention, mamba2, gated_deltanet");
+                     "'; there are some for: attention, mamba2, gated_deltanet, rwkv7");
     }
   }
   plan.tensors = builder.take();

@@ -90,6 +90,9 @@ def students_of(shop):
         yield from [(Transformers("bamba"), mamba2), (Transformers("granite"), mamba2), (llama, mamba2)]
     gated = shop.student("gated_deltanet 1e-6", "gated_deltanet", rms_norm_eps=1e-6)
     yield from [(Transformers("qwen3_5"), gated), (llama, gated)]
+    heads_of_64 = dict(hidden_size=128, num_attention_heads=2, num_key_value_heads=1, head_dim=64)
+    for tied in (False, True):
+        yield llama, shop.student(f"rwkv7{' tied' if tied else ''}", "rwkv7", tie_word_embeddings=tied, **heads_of_64)
     yield Transformers("mistral"), shop.student("window", "window", window)
     for tied in (False, True):
         yield Transformers("xlstm"), shop.student(f"mlstm{' tied' if tied else ''}", "mlstm", tie_word_embeddings=tied)

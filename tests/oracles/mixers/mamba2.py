@@ -75,7 +75,7 @@ def bamba_mixer(module, case):
     return called(module(config, 0), tensors(case), case.x)[0], None
 
 
-alone = lambda case: not (case.window or case.fields["rope"])
+alone = lambda case: not (case.window or case.fields["rope"] or case.get("q_norm.weight") is not None)
 LAYERS = [
     Outside("transformers mamba2.modeling_mamba2:Mamba2Mixer", mamba2_mixer, suits=alone),
     Outside("transformers bamba.modeling_bamba:BambaMixer", bamba_mixer, suits=alone),
