@@ -1,6 +1,10 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "base/hash.h"
 #include "base/path.h"
 #include "base/timing.h"
@@ -45,10 +49,18 @@ Result<std::string> hash_weights(const WeightStore& store) {
   return hex(hash);
 }
 
+// To the system, what is free: it would be kept for this process otherwise.
+void give_back_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 class TorchBackend : public Backend {
  public:
-  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, int threads)
-      : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(threads) {
+  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options, int rows_at_once)
+      : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
+        shards_(options.group ? *options.group : one_process()), rows_at_once_(rows_at_once) {
   }
 
   const ModelConfig& teacher() const override { return teacher_.config; }
@@ -112,14 +124,14 @@ class TorchBackend : public Backend {
     std::vector<Parameter> out;
     for (Leaf& leaf : leaves_) {
       for (const Leaf::Slice& s : leaf.slices) {
-        out.push_back({s.name, s.group, s.decays, 0, {leaf.value.data_ptr<float>() + s.offset, size_t(s.count)}, {}});
+        out.push_back({s.name, s.group, s.decays, 0, memory_of(leaf, s.offset, s.count).value, {}});
       }
     }
     return out;
   }
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
-    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config)};
+    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), &shards_, rows_at_once_};
     for (Leaf& leaf : leaves_) {
       const bool trained = trains_leaf(stage, context.reached, leaf);
       leaf.value.set_requires_grad(trained);
@@ -143,13 +155,33 @@ class TorchBackend : public Backend {
   }
 
   Status write_student(const std::string& path, const nlohmann::json& provenance) override {
-    HfFolder folder;
-    folder.config = student_.config;
-    folder.config.provenance = provenance;
-    folder.matrices = TensorType::kBF16;
-    folder.values = [&](const TensorSpec& spec) { return student_values(spec); };
-    RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
-    return write_hf_folder(path, folder);
+    const auto tensors = student_tensors();
+    std::vector<float> whole;   // of the tensor that was asked for last; on rank 0
+    const auto take = [&](int64_t i) -> Status {
+      const at::Tensor& tensor = tensors[size_t(i)];
+      RETORT_TRY(const Shards::Hold hold, shards_.gather({tensor}));
+      if (!shards_.group().leads()) return {};
+      const at::Tensor value = tensor.detach().to(at::kFloat).contiguous();
+      whole.assign(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+      return {};
+    };
+    return led(shards_.group(), [&](const Together& ask) -> Status {
+      HfFolder folder;
+      folder.config = student_.config;
+      folder.config.provenance = provenance;
+      folder.matrices = TensorType::kBF16;
+      folder.values = [&](const TensorSpec& spec) -> Result<std::vector<float>> {
+        const auto place = place_of(spec);
+        if (!place) {
+          RETORT_TRY(auto view, files_.weights->tensor(spec.name));
+          return read_f32(view);
+        }
+        RETORT_RETURN_IF_ERROR(ask(place->tensor));
+        return std::vector<float>(whole.begin() + place->offset, whole.begin() + place->offset + spec.count());
+      };
+      RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
+      return write_hf_folder(path, folder);
+    }, take);
   }
 
  private:
@@ -309,6 +341,15 @@ class TorchBackend : public Backend {
     if (tied) student_.body.head = student_.body.embedding;
     if (!tied) own(student_.body.head, -1, {"lm_head.weight"}, true);
     own(student_.body.final_norm, -1, {"model.norm.weight"}, false);
+    share_weights();
+  }
+
+  // From now on each rank has its share of both models.
+  void share_weights() {
+    shards_.add(teacher_);
+    shards_.add(student_);
+    for (Leaf& leaf : leaves_) leaf.share = shards_.add(leaf.value);
+    give_back_memory();
   }
 
   void own_part(int layer, PartWeights& part) {
@@ -323,25 +364,35 @@ class TorchBackend : public Backend {
     }
   }
 
-  Result<std::vector<float>> student_values(const TensorSpec& spec) const {
-    for (const Leaf& leaf : leaves_) {
-      for (const Leaf::Slice& s : leaf.slices) {
-        if (s.name != spec.name) continue;
-        const float* first = leaf.value.data_ptr<float>() + s.offset;
-        return std::vector<float>(first, first + s.count);
+  // All tensors that are the student's own or the teacher's attention, in the same order on all ranks.
+  std::vector<at::Tensor> student_tensors() const {
+    std::vector<at::Tensor> out;
+    for (const Leaf& leaf : leaves_) out.push_back(leaf.value);
+    for (const auto& layer : student_.layers) {
+      for (const PartWeights& part : layer) out.insert(out.end(), part.values.begin(), part.values.end());
+    }
+    return out;
+  }
+
+  // Where in student_tensors() a tensor of the student is, and from which element on. Unset: it is as in the teacher's files.
+  struct Place {
+    int64_t tensor, offset;
+  };
+  std::optional<Place> place_of(const TensorSpec& spec) const {
+    for (size_t i = 0; i < leaves_.size(); ++i) {
+      for (const Leaf::Slice& s : leaves_[i].slices) {
+        if (s.name == spec.name) return Place{int64_t(i), s.offset};
       }
     }
+    int64_t tensor = int64_t(leaves_.size());
     for (const auto& layer : student_.layers) {
       for (const PartWeights& part : layer) {
-        for (size_t i = 0; i < part.table.size(); ++i) {
-          if (!part.values[i].defined() || part.prefix + part.table[i].name != spec.name) continue;
-          const at::Tensor value = part.values[i].to(at::kFloat).contiguous();
-          return std::vector<float>(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+        for (size_t i = 0; i < part.table.size(); ++i, ++tensor) {
+          if (part.values[i].defined() && part.prefix + part.table[i].name == spec.name) return Place{tensor, 0};
         }
       }
     }
-    RETORT_TRY(auto view, files_.weights->tensor(spec.name));
-    return read_f32(view);
+    return {};
   }
 
   Recipe recipe_;
@@ -350,6 +401,8 @@ class TorchBackend : public Backend {
   bool own_body_ = false;            // what is not a mixer is not the teacher's
   std::string hash_;
   ThreadPool pool_;
+  Shards shards_;
+  int rows_at_once_;
   std::vector<Leaf> leaves_;
 };
 
@@ -363,8 +416,10 @@ Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const Backen
   }
   RETORT_TRY(auto teacher, load_model(files, Numeric::kFast));
   RETORT_TRY(auto hash, hash_weights(*files.weights));
+  // Ranks compute as many rows at a time as rank 0 does: what they say to one another is the same then.
+  RETORT_TRY(const double threads, of_leader(options.group ? *options.group : one_process(), double(ThreadPool(options.threads).size())));
   return std::unique_ptr<Backend>(
-      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options.threads));
+      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options, int(threads)));
 }
 
 }  // namespace retort::train

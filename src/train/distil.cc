@@ -1,9 +1,9 @@
 // End-to-end stages: teacher and student read the same rows; their distributions meet at a sample of the positions. Rows are
-// independent tasks; their gradients are added in order.
+// independent; their gradients are added in order.
 #include <cmath>
 #include <random>
 
-#include "train/stages.h"
+#include "train/layer_pass.h"
 #include "train/tasks.h"
 
 namespace retort::train {
@@ -19,14 +19,10 @@ struct Sample {
   bool empty() const { return targets.empty(); }
 };
 
-// What both models made of one row at the sampled positions; the student's with its graph.
-struct RowPass {
-  at::Tensor hidden, wanted;         // [n, D]; wanted only where a loss asks the teacher
-};
-
+// What the losses made of one row.
 struct RowResult {
   double kl = 0, soft = 0, ce = 0;   // sums over the sample
-  std::vector<at::Tensor> gradients;
+  at::Tensor gradient;               // of the hidden states [n, D]
   at::Tensor head_gradient;
 };
 
@@ -56,23 +52,12 @@ class LogitStage : public StageRunner {
       totals.followed += double(samples.back().followed);
       totals.labelled += double(samples.back().labelled);
     }
+    // This rank's rows; what they are part of, the totals, is known to all.
+    const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
     RowResult sum;
     // As many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
-    for (int first = 0; first < batch.rows; first += context_.pool.size()) {
-      const int count = std::min(context_.pool.size(), batch.rows - first);
-      std::vector<RowPass> passes(count);
-      std::vector<RowResult> results(count);
-      // The teacher's pass and the student's are independent: a single row keeps two threads busy.
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * count, [&](int64_t task) {
-        const int i = int(task / 2), row = first + i;
-        if (samples[row].empty()) return;
-        if (task % 2 == 0) student_pass(batch, row, samples[row], passes[i]);
-        else if (needs_teacher_) teacher_pass(batch, row, samples[row], passes[i]);
-      }));
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        if (!samples[first + i].empty()) results[i] = row_step(batch, samples[first + i], totals, step.scale, passes[i]);
-      }));
-      for (RowResult& result : results) add(result, sum);
+    for (int first = 0; first < own; first += context_.together()) {
+      RETORT_RETURN_IF_ERROR(rows_step(batch, base + first, std::min(context_.together(), own - first), samples, totals, step.scale, sum));
     }
     return report(sum, totals, begin);
   }
@@ -111,30 +96,48 @@ class LogitStage : public StageRunner {
     return {batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq)};
   }
 
-  void teacher_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
-    const at::NoGradGuard no_grad;
-    const Rows rows = batch_rows(context_.teacher, batch, row, 1);
-    pass.wanted = run_model(context_.teacher, row_tokens(batch, row), rows).index_select(0, sample.positions);
-  }
-
-  void student_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
-    const Rows rows = batch_rows(context_.student, batch, row, 1);
-    pass.hidden = run_model(context_.student, row_tokens(batch, row), rows).index_select(0, sample.positions);
-  }
-
-  RowResult row_step(const Batch& batch, const Sample& sample, const Totals& totals, double scale, const RowPass& pass) const {
-    const at::Tensor& hidden = pass.hidden;
-    RowResult result;
-    at::Tensor gradient = at::zeros(hidden.sizes(), at::kFloat);
-    {
-      const at::NoGradGuard no_grad;
-      for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
-        const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-        gradient.narrow(0, i, n).copy_(
-            compare(hidden.detach().narrow(0, i, n), needs_teacher_ ? pass.wanted.narrow(0, i, n) : pass.wanted, sample, i, totals, batch, result));
-      }
+  // Rows [first, first + count).
+  Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, RowResult& sum) {
+    std::vector<const TorchModel*> models = {&context_.student};
+    if (needs_teacher_) models.push_back(&context_.teacher);
+    LayerPass pass(context_, models, stage_.checkpoint_activations);
+    std::vector<const Sample*> of_pass;
+    for (int row = first; row < first + count; ++row) {
+      if (samples[row].empty()) continue;
+      for (const TorchModel* model : models) pass.add(*model, row_tokens(batch, row), batch_rows(*model, batch, row, 1), samples[row].positions);
+      of_pass.push_back(&samples[row]);
     }
-    result.gradients = leaf_gradients(context_, hidden, gradient * scale);
+    RETORT_RETURN_IF_ERROR(pass.forward());
+    const size_t each = models.size();
+    std::vector<RowResult> results(of_pass.size());
+    {
+      RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(results.size()), [&](int64_t i) {
+        const size_t row = each * size_t(i);
+        results[size_t(i)] = row_losses(pass.hidden(row), needs_teacher_ ? pass.hidden(row + 1) : at::Tensor(), *of_pass[size_t(i)], totals, batch, scale);
+      }));
+    }
+    std::vector<at::Tensor> gradients(each * results.size()), of_head;
+    for (size_t i = 0; i < results.size(); ++i) {
+      gradients[each * i] = results[i].gradient;
+      of_head.push_back(results[i].head_gradient);
+      sum.kl += results[i].kl, sum.soft += results[i].soft, sum.ce += results[i].ce;
+    }
+    RETORT_RETURN_IF_ERROR(pass.backward(std::move(gradients)));
+    return add_head_gradient(context_, of_head);
+  }
+
+  RowResult row_losses(const at::Tensor& hidden, const at::Tensor& wanted, const Sample& sample, const Totals& totals, const Batch& batch,
+                       double scale) const {
+    const at::NoGradGuard no_grad;
+    RowResult result;
+    result.gradient = at::zeros(hidden.sizes(), at::kFloat);
+    for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
+      const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
+      result.gradient.narrow(0, i, n).copy_(
+          compare(hidden.narrow(0, i, n), needs_teacher_ ? wanted.narrow(0, i, n) : wanted, sample, i, totals, batch, result));
+    }
+    result.gradient.mul_(scale);
     if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
     return result;
   }
@@ -209,12 +212,6 @@ class LogitStage : public StageRunner {
     return d.mul_(mask).mul_(loss.weight / counted(loss, totals));
   }
 
-  void add(RowResult& row, RowResult& sum) const {
-    sum.kl += row.kl, sum.soft += row.soft, sum.ce += row.ce;
-    add_gradients(context_, row.gradients, row.head_gradient);
-    row = {};
-  }
-
   StepResult report(const RowResult& sum, const Totals& totals, double begin) const {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
@@ -234,21 +231,6 @@ class LogitStage : public StageRunner {
 };
 
 }  // namespace
-
-std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Tensor& hidden, const at::Tensor& gradient) {
-  std::vector<at::Tensor> values;
-  for (const Leaf* leaf : context.leaves) values.push_back(leaf->value);
-  if (!hidden.requires_grad()) return std::vector<at::Tensor>(values.size());  // only the head trains
-  return torch::autograd::grad({hidden}, values, {gradient.to(hidden.scalar_type())}, std::nullopt, false, true);
-}
-
-void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient) {
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    Leaf& leaf = *context.leaves[i];
-    if (gradients[i].defined()) leaf.gradient.add_(gradients[i]);
-    if (head_gradient.defined() && leaf.value.is_same(context.student.body.head)) leaf.gradient.add_(head_gradient);
-  }
-}
 
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context) {
   return std::make_unique<LogitStage>(stage, std::move(context));

@@ -117,11 +117,27 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
   return {};
 }
 
+// Every rank has as many rows of a batch as the others.
+Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {
+  for (const auto& stage : recipe.stages) {
+    if (stage.batch % group.size() == 0) continue;
+    const int right = (stage.batch + group.size() - 1) / group.size() * group.size();
+    return invalid("recipe: ", stage.name, ".batch is ", stage.batch, stage.compares_pairs() ? " pairs" : " rows", ", which ", group.size(),
+                   " ranks cannot share alike; expected a multiple of ", group.size(), ", such as --set ", stage.name, ".batch=", right);
+  }
+  return {};
+}
+
 // What must not change between a run and its continuation. Texts are compared by content, wherever the files are now; their weights
 // stay.
 nlohmann::json comparable(nlohmann::json recipe) {
   if (!recipe.is_object()) return recipe;
   recipe.erase("checkpoint_minutes");
+  if (recipe.contains("stages") && recipe["stages"].is_array()) {
+    for (auto& stage : recipe["stages"]) {
+      if (stage.is_object()) stage.erase("checkpoint_activations");   // memory for time: the numbers are the same
+    }
+  }
   if (!recipe.contains("data") || !recipe["data"].is_object()) return recipe;
   nlohmann::json& data = recipe["data"];
   const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
@@ -173,26 +189,52 @@ Json stages_json(const RunState& state) {
 class Run {
  public:
   Run(const Recipe& recipe, const RunOptions& options, const RunParts& parts)
-      : recipe_(recipe), options_(options), parts_(parts), pool_(options.threads) {}
+      : recipe_(recipe), options_(options), parts_(parts), group_(options.group ? *options.group : one_process()), pool_(options.threads) {}
 
   Result<Json> run() {
-    RETORT_RETURN_IF_ERROR(check_folder(options_));
-    if (options_.resume && path_exists(path(kFinished))) return finished_before();
-    RETORT_RETURN_IF_ERROR(open());
-    if (options_.resume) {
-      RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
-    }
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? check_folder(options_) : Status()));
+    RETORT_TRY(const double finished, of_leader(group_, options_.resume && path_exists(path(kFinished))));
+    if (finished != 0) return group_.leads() ? finished_before() : Json();
+    RETORT_RETURN_IF_ERROR(agree(group_, open()));
+    RETORT_RETURN_IF_ERROR(agree(group_, same_everywhere()));
+    if (options_.resume) RETORT_RETURN_IF_ERROR(find_checkpoint());
     RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
     const auto status = train();
     if (!status.ok()) {
       // Before the first step there is nothing to go on with: leave no trace.
       if (made_folder_ && state_.run_step == 0 && status.error().code != ErrorCode::kInterrupted) abandon();
+      const bool common = status.error().code == ErrorCode::kInvalidInput || status.error().code == ErrorCode::kInterrupted;
+      if (common && !group_.leads()) return Error{status.error().code, ""};   // all ranks have it: rank 0 says it
       return status.error();
     }
     return finish();
   }
 
  private:
+  // Rank 0 reads the newest checkpoint; the others learn from it what is in its state.json.
+  Status find_checkpoint() {
+    const auto find = [&]() -> Status {
+      RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
+      return {};
+    };
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? find() : Status()));
+    RETORT_TRY(const std::string state, of_leader(group_, checkpoint_ ? checkpoint_->state.dump() : std::string()));
+    if (!group_.leads() && !state.empty()) {
+      checkpoint_.emplace();
+      checkpoint_->state = nlohmann::json::parse(state);
+    }
+    return {};
+  }
+
+  // All ranks have read the same teacher and the same text.
+  Status same_everywhere() const {
+    RETORT_TRY(const std::string teacher, of_leader(group_, backend_->teacher_hash()));
+    RETORT_TRY(const std::string text, of_leader(group_, text_->hash()));
+    if (teacher != backend_->teacher_hash()) return invalid("rank ", group_.rank(), ": ", options_.teacher, " is not the teacher of rank 0");
+    if (text != text_->hash()) return invalid("rank ", group_.rank(), ": the training text is not that of rank 0");
+    return {};
+  }
+
   std::string path(const std::string& name) const { return options_.out + "/" + name; }
 
   Result<Json> finished_before() const {
@@ -220,32 +262,39 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_pairs(recipe_, text));
     text_ = std::make_shared<const TrainingText>(std::move(text));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
-    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
+    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_}));
     return {};
   }
 
   Status begin() {
-    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
-    RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
-    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? check_beginning() : Status()));
     std::error_code error;
-    made_folder_ = !path_exists(options_.out);
-    fs::create_directories(options_.out, error);
-    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
-    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
-    auto status = start_student();
-    if (status.ok()) {
-      remove_own_files(options_.out);
-      status = write_beginning();
-    }
+    const auto make_folder = [&]() -> Status {
+      made_folder_ = !path_exists(options_.out);
+      fs::create_directories(options_.out, error);
+      if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+      return lock_.take(options_.out);
+    };
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? make_folder() : Status()));
+    auto status = agree(group_, start_student());
+    if (status.ok()) status = write_beginning();
     if (!status.ok() && made_folder_) abandon();
     return status;
   }
 
+  Status check_beginning() const {
+    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
+    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
+    RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
+    return check_student(recipe_, backend_->teacher(), student);  // with kept attention start_student() asks for the rest
+  }
+
   Status start_student() {
-    std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
-                 recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
+    if (group_.leads()) {
+      std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
+                   recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
+    }
     const auto text = calibration_text(recipe_, text_, encode_, backend_->teacher().vocab_size);
     RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
     if (interrupted()) return interrupted_error();
@@ -265,10 +314,15 @@ class Run {
   }
 
   Status write_beginning() {
-    RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
-    RETORT_RETURN_IF_ERROR(text_->write_held_out(path("held_out.jsonl")));
+    const auto write = [&]() -> Status {
+      remove_own_files(options_.out);
+      RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
+      return text_->write_held_out(path("held_out.jsonl"));
+    };
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? write() : Status()));
     if (recipe_.save_init) RETORT_RETURN_IF_ERROR(backend_->write_student(path("student-init"), provenance()));
-    return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_));  // last: it marks the folder as a run
+    // Last: it marks the folder as a run.
+    return agree(group_, group_.leads() ? write_text_file(path("recipe.yaml"), resolved_yaml(recipe_)) : Status());
   }
 
   void abandon() const {
@@ -279,7 +333,15 @@ class Run {
   }
 
   Status resume() {
-    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? lock_.take(options_.out) : Status()));
+    RETORT_RETURN_IF_ERROR(agree(group_, take_state()));
+    std::vector<StateTensor> weights;
+    for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
+    const auto loaded = checkpoint_->load(weights, group_);
+    return loaded.ok() || !group_.leads() ? loaded : checkpoint_->damaged(loaded.error());
+  }
+
+  Status take_state() {
     auto state = run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json");
     if (!state.ok()) return checkpoint_->damaged(state.error());
     state_ = std::move(*state);
@@ -291,16 +353,18 @@ class Run {
       return invalid("the training text is not the one this run began with (its hash is ", text_->hash(), ", was ", state_.data_hash, ")");
     }
     if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
-    RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
-    std::vector<StateTensor> weights;
-    for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
-    const auto loaded = checkpoint_->load(weights);
-    return loaded.ok() ? loaded : checkpoint_->damaged(loaded.error());
+    RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
+    return backend_->restore(recipe_.student, state_.plan);
   }
 
   Status train() {
-    RETORT_TRY(auto metrics, MetricsLog::open(options_.out, state_.metrics));
-    RunContext context{recipe_, options_.out, options_.how_to_resume, *backend_, text_, encode_, pool_, metrics, state_};
+    std::optional<MetricsLog> metrics;
+    const auto open_metrics = [&]() -> Status {
+      RETORT_TRY(metrics, MetricsLog::open(options_.out, state_.metrics));
+      return {};
+    };
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? open_metrics() : Status()));
+    RunContext context{recipe_, options_.out, options_.how_to_resume, *backend_, text_, encode_, pool_, metrics ? &*metrics : nullptr, state_, group_};
     while (state_.stage < int64_t(recipe_.stages.size())) {
       const bool inside = checkpoint_ && !state_.cursor.is_null();
       RETORT_TRY(auto loop, StageLoop::create(context, recipe_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
@@ -329,14 +393,15 @@ class Run {
     Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
-    RETORT_RETURN_IF_ERROR(write_text_file(path(kFinished), out.dump(1) + "\n"));
-    remove_checkpoints(options_.out);
+    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? write_text_file(path(kFinished), out.dump(1) + "\n") : Status()));
+    if (group_.leads()) remove_checkpoints(options_.out);
     return out;
   }
 
   const Recipe& recipe_;
   const RunOptions& options_;
   const RunParts& parts_;
+  ProcessGroup& group_;
   ThreadPool pool_;
   std::shared_ptr<const TrainingText> text_;
   Encoders encode_;

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "model/config.h"
 #include "model/tensor_spec.h"
+#include "train/process_group.h"
 #include "train/recipe.h"
 
 namespace retort::train {
@@ -43,7 +44,7 @@ struct Parameter {
   TrainGroup group = TrainGroup::kProjection;
   bool decays = false;                           // weight decay applies: matrices of projections
   int clip_group = 0;                            // gradient norms are clipped per group; layer-wise stages: the layer
-  std::span<float> value;
+  std::span<float> value;                        // of several ranks each has a piece, in their order
   std::span<float> gradient;                     // empty in Backend::tensors()
 };
 
@@ -58,6 +59,7 @@ struct LossPart {
   double value = 0;                              // unweighted, means as in the recipe
 };
 
+// Of several ranks each has its rows' share of these: their sums are the batch's.
 struct StepResult {
   double loss = 0;                               // weighted sum, unscaled
   std::vector<LossPart> parts;
@@ -71,7 +73,7 @@ class StageRunner {
   virtual ~StageRunner() = default;
   // What trains in this stage. Same order on every call and after a resume.
   virtual std::vector<Parameter> parameters() = 0;
-  // Forward and backward; gradients are added to parameters(). Never changes a value. A loss that is not finite is returned, not
+  // Forward and backward of this rank's rows; gradients are added to parameters(). `batch` is the whole one on all ranks. Never changes a value. A loss that is not finite is returned, not
   // an error; the gradients are then worthless.
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
   // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
@@ -103,13 +105,14 @@ class Backend {
   virtual Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) = 0;
   // -log p of every token of the batch given those before it in its sequence, in nats; -1 for the first of each sequence.
   virtual Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) = 0;
-  // A Hugging Face folder, atomically, with `provenance` as distill_config.
+  // A Hugging Face folder, atomically, with `provenance` as distill_config. All ranks call it, rank 0 writes.
   virtual Status write_student(const std::string& folder, const nlohmann::json& provenance) = 0;
 };
 
 struct BackendOptions {
   std::string teacher;                           // MODEL
   int threads = 0;                               // 0: one per core
+  ProcessGroup* group = nullptr;                 // null: one process. Otherwise a batch's rows are dealt over the ranks (process_group.h)
 };
 
 // Loads the teacher. The recipe tells which tensors any stage will train. (backend.cc, train-core)

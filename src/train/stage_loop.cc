@@ -34,15 +34,15 @@ Status save_run(RunContext& context, std::vector<StateTensor> of_stage) {
   std::vector<StateTensor> tensors;
   for (const auto& parameter : context.backend.tensors()) tensors.push_back({"w/" + parameter.name, parameter.value});
   tensors.insert(tensors.end(), of_stage.begin(), of_stage.end());
-  context.state.metrics = context.metrics.position();
-  return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors);
+  if (context.metrics) context.state.metrics = context.metrics->position();
+  return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors, context.group);
 }
 
 StageLoop::StageLoop(RunContext& context, const StageSpec& stage, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters)
     : context_(context),
       stage_(stage),
       runner_(std::move(runner)),
-      optimizer_(std::move(parameters), settings_of(stage), context.pool),
+      optimizer_(std::move(parameters), settings_of(stage), context.pool, context.group),
       stream_(open_stream(context, stage)),
       meter_(stage.budget, stage.tokens_per_step()) {}
 
@@ -68,10 +68,29 @@ std::vector<StateTensor> StageLoop::tensors() {
 
 Status StageLoop::resume(const Checkpoint& from) {
   const RunState& state = context_.state;
-  RETORT_RETURN_IF_ERROR(from.load(tensors()));
+  RETORT_RETURN_IF_ERROR(from.load(tensors(), context_.group));
   optimizer_.set_steps(state.optimizer_steps);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
   return stream_->restore(state.cursor);
+}
+
+Status StageLoop::sum_over_ranks(StepResult& result) const {
+  std::vector<double*> places = {&result.loss, &result.gemm_seconds, &result.compute_seconds};
+  for (auto* parts : {&result.parts, &result.measures}) {
+    for (LossPart& part : *parts) places.push_back(&part.value);
+  }
+  std::vector<double> values;
+  for (const double* place : places) values.push_back(*place);
+  RETORT_RETURN_IF_ERROR(sum(context_.group, values));
+  for (size_t i = 0; i < places.size(); ++i) *places[i] = values[i];
+  return {};
+}
+
+// All ranks stop at the same step.
+Result<bool> StageLoop::anyone_interrupted() const {
+  double count = interrupted() ? 1 : 0;
+  RETORT_RETURN_IF_ERROR(sum(context_.group, {&count, 1}));
+  return count > 0;
 }
 
 Result<bool> StageLoop::gradients(MetricsRow& row) {
@@ -97,6 +116,7 @@ Result<bool> StageLoop::gradients(MetricsRow& row) {
       sum.measures[i].value += result.measures[i].value * step.scale;
     }
   }
+  RETORT_RETURN_IF_ERROR(sum_over_ranks(sum));
   auto& report = context_.state.current;
   report.gemm_seconds += sum.gemm_seconds;
   report.compute_seconds += sum.compute_seconds;
@@ -116,8 +136,11 @@ Status StageLoop::step() {
   const double factor = schedule_factor(stage_.schedule, stage_.lr, meter_.middle_of_next_step());
   const auto rate = [&](double own) { return (own > 0 ? own : stage_.lr) * factor; };
   row.lr = stage_.lr * factor;
-  if (finite) row.grad_norm = optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)});
-  else optimizer_.drop_gradients();
+  if (finite) {
+    RETORT_TRY(row.grad_norm, optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)}));
+  } else {
+    optimizer_.drop_gradients();
+  }
   const bool good = finite && std::isfinite(row.grad_norm);
   skipped_in_a_row_ = good ? 0 : skipped_in_a_row_ + 1;
   if (!good) ++report.skipped;
@@ -125,7 +148,7 @@ Status StageLoop::step() {
   if (good) report.last_loss = row.loss;
 
   const int64_t tokens = tokens_of_step_;
-  const double seconds = now() - begin;
+  RETORT_TRY(const double seconds, of_leader(context_.group, now() - begin));
   meter_.step(seconds);
   ++report.steps;
   report.tokens += tokens;
@@ -143,7 +166,7 @@ Status StageLoop::step() {
   row.tokens_per_s = seconds > 0 ? double(tokens) / seconds : 0;
   row.time = state.seconds;
   last_ = row;
-  RETORT_RETURN_IF_ERROR(context_.metrics.add(row));
+  if (context_.metrics) RETORT_RETURN_IF_ERROR(context_.metrics->add(row));
   if (skipped_in_a_row_ < kMostSkippedInARow) return {};
   return too_many_skipped(cat(kMostSkippedInARow, " steps in a row, the last one step ", report.steps));
 }
@@ -160,7 +183,8 @@ Status StageLoop::checkpoint() {
   state.pace = meter_.seconds_per_step();
   state.optimizer_steps = optimizer_.steps();
   RETORT_RETURN_IF_ERROR(save_run(context_, tensors()));
-  meter_.pass(now() - begin);
+  RETORT_TRY(const double seconds, of_leader(context_.group, now() - begin));
+  meter_.pass(seconds);
   since_checkpoint_ = 0;
   return {};
 }
@@ -182,18 +206,20 @@ void StageLoop::show(Progress& progress, const MetricsRow& row) const {
 Status StageLoop::run() {
   const bool clock = stage_.budget.minutes > 0;
   const auto total = clock ? int64_t(stage_.budget.minutes * 60) : int64_t(meter_.total_steps());
-  Progress progress(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
+  std::optional<Progress> progress;
+  if (context_.group.leads()) progress.emplace(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
   while (!meter_.done()) {
-    if (interrupted()) return saved_interruption();
+    RETORT_TRY(const bool stop, anyone_interrupted());
+    if (stop) return saved_interruption();
     RETORT_RETURN_IF_ERROR(step());
-    show(progress, last_);
+    if (progress) show(*progress, last_);
     const double interval = context_.recipe.checkpoint_minutes * 60;
     if (interval > 0 && since_checkpoint_ >= interval && !meter_.done()) RETORT_RETURN_IF_ERROR(checkpoint());
   }
   const auto& report = context_.state.current;
   if (report.skipped == report.steps) return too_many_skipped(report.steps == 1 ? "its only step" : cat("any of its ", report.steps, " steps"));
   optimizer_.take_average();
-  progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
+  if (progress) progress->finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
                       format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
   return {};
 }

@@ -25,8 +25,9 @@ struct RunContext {
   std::shared_ptr<const TrainingText> text;
   Encoders encode;
   ThreadPool& pool;
-  MetricsLog& metrics;
+  MetricsLog* metrics;                       // rank 0's
   RunState& state;
+  ProcessGroup& group;
 };
 
 // Writes context.state and every tensor, and what belongs to a stage that has begun: its optimiser's, its memory.
@@ -45,6 +46,8 @@ class StageLoop {
   std::vector<StateTensor> tensors();        // beside the student's: the optimiser's, the runner's memory
   Status resume(const Checkpoint& from);
   Status step();
+  Status sum_over_ranks(StepResult& result) const;
+  Result<bool> anyone_interrupted() const;
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""One run on 1, 2 and 4 ranks: the same losses at every step and the same students; what recomputing and dying change of it (nothing).
+
+ranks_test.py RETORT_TRAIN TINY_MODEL [TORCHRUN]
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import math
+
+PROGRAM, TINY_MODEL = sys.argv[1:3]
+TORCHRUN = sys.argv[3] if len(sys.argv) > 3 and os.access(sys.argv[3], os.X_OK) else None
+if not os.access(PROGRAM, os.X_OK):
+    print("skipped: retort-train was not built")
+    sys.exit(77)
+
+# Sums of f32 in another order. Where ranks change what a matrix product adds up inside (layer-wise stages multiply all rows of a rank at once),
+# that sum is rounded to bf16 once more.
+LOSS, LAYER_WISE = 2e-5, 2e-4
+STEPS = 6
+RECIPE = """
+name: ranks
+student: {mixer: gla, window: 8, sinks: 2}
+data: {held_out: 0.1, calibration_tokens: 512}
+defaults: {seq: 48, batch: 4, steps: %d, lr: 1e-3, clip: 1}
+stages:
+- {name: align, loss: {attn_out: {form: relative}, matrix: 0.5}}
+- {name: blocks, loss: {hidden: {form: l2}}, ema: 0.5, train: [mixers, mlp, norms], accumulate: 2}
+- {name: kd, loss: {logits: {form: kl}, ce: 0.2}, train: [all], logit_fraction: 0.5, ema: 0.9, accumulate: 2}
+- {name: sft, loss: {ce: {mask: labels}}, train: [mixers]}
+- {name: dpo, loss: {dpo: {reference: start}}, seq: 96}
+""" % STEPS
+
+failures = []
+
+
+def check(condition, *what):
+    if not condition:
+        failures.append(" ".join(str(w) for w in what))
+        print("FAILED:", failures[-1], flush=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(ranks, out, *more):
+    """The processes of a run, by rank, as torchrun would start them."""
+    command = [PROGRAM, "distill", "recipe.yaml", "--teacher", "teacher", "--data", "corpus.jsonl", "pairs.jsonl", "--out", out, *more]
+    command += [] if "--threads" in more else ["--threads", "1"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE")}
+    port, processes = str(free_port()), []
+    for rank in range(ranks):
+        own = {} if ranks == 1 else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+                                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes.append(subprocess.Popen(command, env=environment | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return processes
+
+
+def finish(processes):
+    """Exit codes and standard errors, by rank."""
+    said = [p.communicate(timeout=300)[1] for p in processes]
+    return [p.returncode for p in processes], said
+
+
+def run(ranks, out, *more):
+    codes, said = finish(start(ranks, out, *more))
+    check(codes == [0] * ranks, f"{ranks} ranks, {out} {more}: exit codes {codes}: {said}")
+    check(all(not text for text in said[1:]), f"{ranks} ranks, {out}: other ranks say {said[1:]}")
+
+
+def metrics(out):
+    return [json.loads(line) for line in open(pathlib.Path(out) / "metrics.jsonl")]
+
+
+def tensors(out):
+    data = (pathlib.Path(out) / "student" / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    found = {}
+    for name, at in json.loads(data[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        raw = data[8 + size + at["data_offsets"][0]:8 + size + at["data_offsets"][1]]
+        if at["dtype"] == "BF16":
+            raw = b"".join(b"\0\0" + raw[i:i + 2] for i in range(0, len(raw), 2))
+        found[name] = struct.unpack(f"<{len(raw) // 4}f", raw)
+    return found
+
+
+def compare(a, b, exactly=False):
+    """Every step's losses and gradient norm, then the students."""
+    rows, others = metrics(a), metrics(b)
+    check([(r["stage"], r["step"], r["tokens"]) for r in rows] == [(r["stage"], r["step"], r["tokens"]) for r in others], a, b, "other steps")
+    worst = {}
+    for x, y in zip(rows, others):
+        for key in x:
+            if key != "loss" and key != "grad_norm" and not key.startswith(("loss/", "accuracy", "reward")):
+                continue
+            allowed = LAYER_WISE if x["stage"] in ("align", "blocks") else LOSS
+            apart = abs(x[key] - y[key]) / max(abs(x[key]), 1e-2)
+            worst[x["stage"]] = max(worst.get(x["stage"], 0), apart)
+            check(apart == 0 if exactly else apart < allowed * (20 if key == "grad_norm" else 1), a, b, x["stage"], x["step"], key, x[key], y[key])
+    x, y = tensors(a), tensors(b)
+    check(x.keys() == y.keys(), a, b, "other tensors")
+    square = sum((p - q) ** 2 for name in x for p, q in zip(x[name], y[name]))
+    whole = sum(p * p for name in x for p in x[name])
+    students = math.sqrt(square / whole)
+    check(students == 0 if exactly else students < 1e-4, a, b, "students differ by", students)
+    print(f"{a} {b}:", ", ".join(f"{stage} {value:.1e}" for stage, value in worst.items()), f"students {students:.1e}", flush=True)
+
+
+def prepare():
+    subprocess.run([TINY_MODEL, "."], check=True)
+    tokenizer = json.load(open("teacher/tokenizer.json"))
+    for i, content in enumerate(["<|im_start|>", "<|im_end|>"]):
+        tokenizer["added_tokens"].append({"id": 256 + i, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
+                                          "normalized": False, "special": True})
+    json.dump(tokenizer, open("teacher/tokenizer.json", "w"))
+    template = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+                "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": template},
+              open("teacher/tokenizer_config.json", "w"))
+    with open("pairs.jsonl", "w") as pairs:
+        for i in range(40):
+            print(json.dumps({"prompt": f"say {i}", "chosen": f"it is {i}" + " and so" * (i % 4), "rejected": f"no {7 * i}"}), file=pairs)
+    open("recipe.yaml", "w").write(RECIPE)
+
+
+def leftovers(out):
+    return [str(p) for p in pathlib.Path(out).rglob("*.tmp.*")]
+
+
+def wait_for(condition, seconds=120):
+    for _ in range(int(seconds * 50)):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise SystemExit("nothing happened")
+
+
+def rows_in(out):
+    path = pathlib.Path(out) / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def killed_and_resumed():
+    """A rank is killed; the others say one line each and leave; the run goes on with another number of ranks."""
+    often = ("--set", "checkpoint_minutes=0.000001")
+    processes = start(4, "killed", *often)
+    wait_for(lambda: rows_in("killed") > 2 * STEPS + 2)
+    processes[2].kill()
+    codes, said = finish(processes)
+    check(codes[2] == -9 and all(code == 2 for i, code in enumerate(codes) if i != 2), "killed: exit codes", codes, said)
+    for i in (0, 1, 3):
+        errors = [line for line in said[i].splitlines() if line.startswith("retort: error: ")]
+        check(len(errors) == 1 and "lost rank" in errors[0], "killed: rank", i, "says", said[i])
+    check(not leftovers("killed") and not os.path.exists("killed/student"), "killed: left behind", leftovers("killed"))
+    run(2, "killed", *often, "--resume")
+    compare("one", "killed")
+
+
+def interrupted_and_resumed():
+    """SIGTERM for one rank ends all of them after the same step."""
+    processes = start(2, "interrupted")
+    wait_for(lambda: rows_in("interrupted") > 2 * STEPS + 1)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, said = finish(processes)
+    check(codes == [130, 130], "interrupted: exit codes", codes, said)
+    check("saved after step" in said[0] and not said[1], "interrupted: said", said)
+    run(1, "interrupted", "--resume")
+    compare("one", "interrupted")
+
+
+def under_torchrun():
+    """As users start it; then a killed rank ends the job."""
+    command = [TORCHRUN, "--no-python", "--nproc-per-node", "2", "--master-port", str(free_port()), PROGRAM, "distill", "recipe.yaml", "--teacher", "teacher",
+               "--data", "corpus.jsonl", "pairs.jsonl", "--threads", "1", "--out", "torchrun", "--set", "checkpoint_minutes=0.000001"]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: rows_in("torchrun") > 2)
+    children = subprocess.run(["pgrep", "-P", str(job.pid), "-f", "retort-train"], capture_output=True, text=True).stdout.split()
+    if children:
+        os.kill(int(children[-1]), signal.SIGKILL)
+    said = job.communicate(timeout=300)[0]
+    check(children and job.returncode not in (0, None), "torchrun: a killed rank: exit code", job.returncode, children, said)
+    check(subprocess.run(["pgrep", "-f", "--out torchrun"], capture_output=True, text=True).stdout == "", "torchrun: processes left behind")
+    done = subprocess.run(command + ["--resume"], capture_output=True, text=True)
+    check(done.returncode == 0, "torchrun --resume:", done.returncode, done.stderr)
+    compare("two", "torchrun")
+
+
+def refused():
+    codes, said = finish(start(3, "refused"))
+    check(codes == [2, 2, 2] and not said[1] and not said[2], "4 rows for 3 ranks: exit codes", codes, said)
+    expected = "retort: error: recipe: align.batch is 4 rows, which 3 ranks cannot share alike; expected a multiple of 3, such as --set align.batch=6\n"
+    check(said[0] == expected, "4 rows for 3 ranks:", said[0])
+    check(not os.path.exists("refused"), "4 rows for 3 ranks: a folder was made")
+    done = subprocess.run([PROGRAM, "distill", "recipe.yaml"], capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2", "RANK": "2"})
+    check(done.returncode == 2 and "RANK is '2'; expected a number from 0 to 1" in done.stderr, "a rank too many:", done.stderr)
+
+
+def main():
+    prepare()
+    again = ("--set", *(f"{stage}.checkpoint_activations=true" for stage in ("kd", "sft", "dpo")))
+    run(1, "one", "--threads", "2")
+    run(2, "two")
+    compare("one", "two")
+    run(4, "four", *again)
+    compare("one", "four")
+    run(1, "recomputed", "--threads", "2", *again)
+    compare("one", "recomputed", exactly=True)
+    killed_and_resumed()
+    interrupted_and_resumed()
+    refused()
+    if TORCHRUN:
+        under_torchrun()
+    else:
+        print("skipped: no torchrun")
+
+
+if __name__ == "__main__":
+    folder = tempfile.mkdtemp()
+    try:
+        os.chdir(folder)
+        main()
+    finally:
+        os.chdir("/")
+        shutil.rmtree(folder)
+    print("FAILED" if failures else "ok")
+    sys.exit(1 if failures else 0)
