@@ -17,7 +17,7 @@ import time
 
 import math
 
-PROGRAM, TINY_MODEL = sys.argv[1:3]
+PROGRAM, TINY_MODEL = map(os.path.abspath, sys.argv[1:3])
 TORCHRUN = sys.argv[3] if len(sys.argv) > 3 and os.access(sys.argv[3], os.X_OK) else None
 if not os.access(PROGRAM, os.X_OK):
     print("skipped: retort-train was not built")
