@@ -41,12 +41,6 @@ void Shards::add(const TorchModel& model) {
 
 void Shards::remove(const at::Tensor& tensor) { shares_.erase(tensor.unsafeGetTensorImpl()); }
 
-int64_t Shards::bytes() const {
-  int64_t sum = 0;
-  for (const auto& [key, share] : shares_) sum += int64_t(share->mine.nbytes());
-  return sum;
-}
-
 Shards::Hold::~Hold() {
   for (Share* share : shares_) {
     if (--share->users == 0) let_go(*share);

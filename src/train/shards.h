@@ -33,8 +33,6 @@ class Shards {
   Share* add(const at::Tensor& tensor);
   void add(const TorchModel& model);
   void remove(const at::Tensor& tensor);
-  // Bytes of this rank's shares.
-  int64_t bytes() const;
 
   // Keeps tensors whole.
   class Hold {
