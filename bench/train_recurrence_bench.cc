@@ -1,7 +1,7 @@
 // The fused recurrences, forward and backward, beside the same maths written with LibTorch's operations (chunked_torch.h):
 // [1, 2048, 9 heads, 64, 64], every family, with one thread and with two (the kernels in parallel over heads), turn by turn in one
-// run. LibTorch has f32 products, and bf16 ones as the fused kernels have for most of theirs, both in chunks of whatever size (32, 64 or
-// 128 tokens) is fastest here. Prints the medians, their ratios, how far fused and f32 results are apart, the fused kernels'
+// run. LibTorch has f32 products, and bf16 ones as the fused kernels have for most of theirs (only where the processor multiplies bf16:
+// elsewhere LibTorch's are plain loops, no rival), both in chunks of whatever size (32, 64 or 128 tokens) is fastest here. Prints the medians, their ratios, how far fused and f32 results are apart, the fused kernels'
 // multiply-adds per second (those that the equations need in chunks of 64, causal halves only), and those of large products of LibTorch's.
 //
 //   train_recurrence_bench [repeats]
@@ -12,6 +12,7 @@
 #include <functional>
 #include <thread>
 
+#include "base/cpu.h"
 #include "base/threads.h"
 #include "base/timing.h"
 #include "chunked_torch.h"
@@ -134,31 +135,41 @@ TorchForm best_form(const Family& f, const TorchInputs& in, const at::Tensor& d_
 void run(int threads, int repeats) {
   at::set_num_threads(threads);
   ThreadPool pool(threads);
+  const bool has_narrow = isa_available(Isa::kAvx512);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    if (type == at::kBFloat16 && !has_narrow) continue;
     const at::Tensor a = at::randn({2048, 2048}).to(type), b = at::randn({2048, 2048}).to(type);
     std::vector<double> ms;
     for (int i = 0; i < repeats; ++i) ms.push_back(milliseconds([&] { at::mm(a, b); }));
     std::printf("%d thread%s: LibTorch's product of 2048 x 2048 matrices in %s, %.1f GFLOP/s\n", threads, threads == 1 ? "" : "s",
                 at::toString(type), 2 * 2048.0 * 2048 * 2048 / median(ms) * 1e-6);
   }
-  std::printf("%-18s %19s %19s %9s %7s %7s %8s %8s\n", "family", "LibTorch f32 ms", "LibTorch bf16 ms", "fused ms", "f32 /", "bf16 /", "apart",
+  std::printf("%-18s %20s %20s %9s %7s %7s %8s %8s\n", "family", "LibTorch f32 ms", "LibTorch bf16 ms", "fused ms", "f32 /", "bf16 /", "apart",
               "GFLOP/s");
   for (const Family& f : {Family{"none", Decay::kNone, Transition::kDiagonal}, Family{"scalar", Decay::kScalar, Transition::kDiagonal},
                           Family{"per key", Decay::kPerKey, Transition::kDiagonal}, Family{"delta", Decay::kNone, Transition::kDelta},
                           Family{"scalar delta", Decay::kScalar, Transition::kDelta}, Family{"per-key rank one", Decay::kPerKey, Transition::kRankOne}}) {
     const TorchInputs in = make_inputs(f);
     const at::Tensor d_out = at::randn({kTokens, kHeads * kDim});
-    const TorchForm forms[] = {best_form(f, in, d_out, false), best_form(f, in, d_out, true)};
+    std::vector<TorchForm> forms{best_form(f, in, d_out, false)};
+    if (has_narrow) forms.push_back(best_form(f, in, d_out, true));
     const double apart = distance(fused(f, in, d_out, pool), libtorch(f, in, d_out, forms[0]));
     std::vector<double> torch_ms[2], fused_ms;
     for (int i = 0; i < repeats; ++i) {
-      for (int j = 0; j < 2; ++j) torch_ms[j].push_back(milliseconds([&] { libtorch(f, in, d_out, forms[j]); }));
+      for (size_t j = 0; j < forms.size(); ++j) torch_ms[j].push_back(milliseconds([&] { libtorch(f, in, d_out, forms[j]); }));
       fused_ms.push_back(milliseconds([&] { fused(f, in, d_out, pool); }));
     }
-    const double ms = median(fused_ms), wide = median(torch_ms[0]), narrow = median(torch_ms[1]);
-    std::printf("%-18s %8.1f (chunk %3lld) %8.1f (chunk %3lld) %9.1f %7.2f %7.2f %8.0e %8.1f\n", f.name, wide, static_cast<long long>(forms[0].chunk),
-                narrow, static_cast<long long>(forms[1].chunk), ms, wide / ms, narrow / ms, apart,
-                2e-6 * multiply_adds(f.transition) * kTokens * kHeads / ms);
+    const double ms = median(fused_ms);
+    std::printf("%-18s", f.name);
+    for (size_t j = 0; j < 2; ++j) {
+      if (j < forms.size()) std::printf(" %8.1f (chunk %3lld)", median(torch_ms[j]), static_cast<long long>(forms[j].chunk));
+      else std::printf(" %20s", "-");
+    }
+    std::printf(" %9.1f %7.2f", ms, median(torch_ms[0]) / ms);
+    if (has_narrow) std::printf(" %7.2f", median(torch_ms[1]) / ms);
+    else std::printf(" %7s", "-");
+    std::printf(" %8.0e %8.1f\n", apart, 2e-6 * multiply_adds(f.transition) * kTokens * kHeads / ms);
+    std::fflush(stdout);
   }
 }
 

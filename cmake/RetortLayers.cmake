@@ -4,11 +4,20 @@
 #
 # (SEES instead of DEPENDS: may include its headers and needs none of its code)
 # compiles src/io/**/*.cc except *_test.cc into retort_io, and *_test.cc into the test program retort_io_test.
-# A file whose name ends in _avx2.cc or _avx512.cc is compiled for that instruction set; everything else is plain x86-64
+# A file whose name ends in _avx2.cc, _avx512.cc, _neon.cc or _neon_dot.cc is compiled for that instruction set; everything else is plain x86-64
 # (or whatever the target's baseline is), so a library never runs an instruction that it did not ask the CPU about.
 set(RETORT_LAYER_EDGES "" CACHE INTERNAL "")
 
 function(retort_isa_flags)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    foreach(file ${ARGN})
+      if(file MATCHES "_neon_dot\\.cc$")
+        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod;-ffp-contract=off")
+      elseif(file MATCHES "_(neon|scalar)\\.cc$")
+        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")  # what is fused is written
+      endif()
+    endforeach()
+  endif()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     return()
   endif()

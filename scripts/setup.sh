@@ -71,6 +71,13 @@ chromium_packages() {
   if [ -n "$(apt-cache show chromium-driver 2>/dev/null)" ]; then printf 'chromium\nchromium-driver\n'; fi
 }
 
+arm_packages() {
+  local name
+  for name in g++-aarch64-linux-gnu qemu-user-static; do
+    if [ -n "$(apt-cache show "$name" 2>/dev/null)" ]; then echo "$name"; fi
+  done
+}
+
 wanted_packages() {
   local name
   sed -e "/^# test/$([ "${1:-}" = test ] && echo d || echo ',$d')" -e '/^#/d' -e '/^$/d' scripts/packages.txt |
@@ -78,6 +85,7 @@ wanted_packages() {
       case $name in
         @clang-rt) clang_runtime_packages ;;
         @chromium) chromium_packages ;;
+        @arm) arm_packages ;;
         *) echo "$name" ;;
       esac
     done

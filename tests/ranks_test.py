@@ -44,6 +44,14 @@ WHOLE = HEAD + """
 - {name: dpo, loss: {dpo: {reference: start}}, seq: 96}
 """
 
+# Attention that goes layer by layer, a cache of logits, LoRA with a second teacher.
+MORE = HEAD.replace("sinks: 2}", "sinks: 2, stepwise: one_by_one}") + """
+- {name: steps, loss: {logits: {form: kl}}, train: [mixers]}
+- {name: cached, loss: {logits: {form: kl, cache: kept, top_k: 8}}, train: [all], schedule: {plateau: {every: 2, patience: 1, factor: 0.5}}}
+- {name: low, loss: {logits: {form: kl}, ce: 0.1}, train: [norms, {lora: {r: 2, alpha: 4, on: [q, o, up]}}], switch_teacher: {to: teacher, when: {step: 3}}}
+- {name: heads, loss: {attn_out: {form: relative}}, train: [{lora: {r: 2, alpha: 4, on: [v]}}]}
+"""
+
 failures = []
 
 
@@ -137,6 +145,7 @@ def prepare():
             print(json.dumps({"prompt": f"say {i}", "chosen": f"it is {i}" + " and so" * (i % 4), "rejected": f"no {7 * i}"}), file=pairs)
     open("layers.yaml", "w").write(LAYERS)
     open("whole.yaml", "w").write(WHOLE)
+    open("more.yaml", "w").write(MORE)
 
 
 def leftovers(out):
@@ -200,6 +209,31 @@ def under_torchrun():
     compare("two", "torchrun")
 
 
+def more():
+    """What one run writes into a cache of logits another number of ranks reads, or writes to the same bytes."""
+    cache = pathlib.Path("kept")
+    run(1, "more1", recipe="more.yaml")
+    kept = (cache / "rows.bin").read_bytes()
+    run(2, "more2", recipe="more.yaml")
+    check((cache / "rows.bin").read_bytes() == kept, "a cache that is complete was changed")
+    shutil.rmtree(cache)
+    run(4, "more4", recipe="more.yaml")
+    check((cache / "rows.bin").read_bytes() == kept, "the cache of 4 ranks is another")
+    compare("more1", "more2", first=2e-4)
+    compare("more1", "more4", first=2e-4)
+    heads = [json.load(open(pathlib.Path(out) / "matrices.json"))["heads"] for out in ("more1", "more2")]
+    check(heads[0] and [h["mixer"] for h in heads[0]] == [h["mixer"] for h in heads[1]], "matrices.json:", heads)
+    check(all(abs(a["distance"] - b["distance"]) < 5e-2 * a["distance"] for a, b in zip(*heads) if "distance" in a), "matrices.json: distances", heads)
+
+
+def dry_run():
+    processes = start(2, "dry", "--dry-run", "--json")
+    said = [p.communicate(timeout=300) for p in processes]
+    check([p.returncode for p in processes] == [0, 0] and not said[1][0] and not said[1][1], "dry run:", said)
+    described = json.loads(said[0][0])
+    check(described["ranks"] == 2 and described["expected"]["peak_bytes"] > 0 and not os.path.exists("dry"), "dry run:", described)
+
+
 def refused():
     codes, said = finish(start(3, "refused"))
     check(codes == [2, 2, 2] and not said[1] and not said[2], "4 rows for 3 ranks: exit codes", codes, said)
@@ -224,8 +258,10 @@ def main():
     compare("one", "four")
     run(1, "recomputed", "--threads", "2", *again)
     compare("one", "recomputed", exactly=True)
+    more()
     killed_and_resumed()
     interrupted_and_resumed()
+    dry_run()
     refused()
     if TORCHRUN:
         under_torchrun()

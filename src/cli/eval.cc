@@ -135,8 +135,8 @@ class Eval : public Command {
     const auto started = Clock::now();
     ModelFlags flags = model_;
     flags.path = path;
-    RETORT_TRY(OpenedModel opened, open_for_running(flags, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(OpenedText opened, open_with_tokenizer(flags, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(opened.files.config)});
     Engine engine(opened.model, *opened.pool, opened.engine);
     ModelRun out;

@@ -36,8 +36,8 @@ class Generate : public Command {
     RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
     const uint64_t seed = choose_seed(context);
     RETORT_RETURN_IF_ERROR(check_can_write(state_out_));
-    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(OpenedText opened, open_with_tokenizer(model_, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     RETORT_TRY(speculation_, open_speculation(speculation_flags_, opened, tokenizer, options, seed));
     Engine engine(opened.model, *opened.pool, opened.engine);
     Session session(engine);

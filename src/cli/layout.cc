@@ -49,7 +49,8 @@ class Layout : public Command {
     RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(teacher));
     RETORT_TRY(tokens_, corpus_tokens({text_}, tokenizer, rank_ == "error" ? std::min<int64_t>(limit_, kErrorTokens) : limit_, "--text"));
     catch_interrupts();
-    base_ = std::make_unique<Engine>(opened_.model, *opened_.pool, opened_.engine);
+    engine_ = std::make_unique<Engine>(opened_.model, *opened_.pool, opened_.engine);
+    base_ = std::make_unique<DivergenceBase>(*engine_, tokens_, window_);
     return rank(teacher, student, units, context);
   }
 
@@ -85,7 +86,7 @@ class Layout : public Command {
   Result<double> kl(const ModelFiles& files) {
     RETORT_TRY(auto model, Model::load(files, format_, *opened_.pool));
     Engine engine(std::move(model), *opened_.pool, opened_.engine);
-    RETORT_TRY(const Divergence found, divergence(*base_, engine, tokens_, window_, [](int64_t) { return !interrupted(); }));
+    RETORT_TRY(const Divergence found, base_->compare(engine, [](int64_t) { return !interrupted(); }));
     return found.kl_mean;
   }
   Result<Json> kl_of(const ModelFiles& teacher, const ModelFiles& student, const std::vector<AttentionUnit>& kept) {
@@ -149,9 +150,10 @@ class Layout : public Command {
   std::string teacher_, rank_ = "kl", unit_ = "layers", text_, out_;
   int64_t keep_ = 0, limit_ = 2048, window_ = 512;
   WeightFormat format_{};
-  OpenedModel opened_;            // the teacher
-  std::unique_ptr<Engine> base_;  // on it
+  OpenedModel opened_;              // the teacher
+  std::unique_ptr<Engine> engine_;  // on it
   std::vector<int> tokens_;
+  std::unique_ptr<DivergenceBase> base_;
 };
 
 }  // namespace

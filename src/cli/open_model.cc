@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <random>
 
 #include "base/cpu.h"
@@ -23,7 +25,10 @@ Result<EngineOptions> parse_activations(const std::string& name) {
   return EngineOptions{.bf16_activations = name == "bf16"};
 }
 
-Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context) {
+namespace {
+
+// `meanwhile` is told the files as soon as they are open.
+Result<OpenedModel> open_and_tell(const ModelFlags& flags, const Context& context, const std::function<void(const ModelFiles&)>& meanwhile) {
   RETORT_TRY(const WeightFormat format, parse_weight_format(flags.weights));
   RETORT_TRY(const EngineOptions engine, parse_activations(flags.activations));
   if (auto isa = isa_from_environment(); !isa.ok()) return isa.error();
@@ -32,9 +37,25 @@ Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& con
   opened.engine = engine;
   opened.pool = std::make_unique<ThreadPool>(context.threads);
   RETORT_TRY(opened.files, open_model(flags.path));
+  meanwhile(opened.files);
   RETORT_TRY(opened.model, Model::load(opened.files, format, *opened.pool));
   opened.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return opened;
+}
+
+}  // namespace
+
+Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context) {
+  return open_and_tell(flags, context, [](const ModelFiles&) {});
+}
+
+Result<OpenedText> open_with_tokenizer(const ModelFlags& flags, const Context& context) {
+  std::future<Result<Tokenizer>> reading;
+  RETORT_TRY(OpenedModel opened, open_and_tell(flags, context, [&](const ModelFiles& files) {
+               reading = std::async(std::launch::async, [files] { return open_tokenizer(files); });
+             }));
+  RETORT_TRY(Tokenizer tokenizer, reading.get());
+  return OpenedText{std::move(opened), std::move(tokenizer)};
 }
 
 std::vector<std::string> short_names(const std::vector<std::string>& paths) {

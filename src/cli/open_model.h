@@ -35,6 +35,12 @@ struct OpenedModel {
 Result<EngineOptions> parse_activations(const std::string& name);
 Result<OpenedModel> open_for_running(const ModelFlags& flags, const Context& context);
 
+// With its tokenizer, which is read while the weights are packed.
+struct OpenedText : OpenedModel {
+  Tokenizer tokenizer;
+};
+Result<OpenedText> open_with_tokenizer(const ModelFlags& flags, const Context& context);
+
 // What tables and files call models: the last part of each path, or the one before it where that is "student"; whole paths where that
 // does not tell them apart.
 std::vector<std::string> short_names(const std::vector<std::string>& paths);

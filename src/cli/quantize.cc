@@ -45,8 +45,8 @@ class Quantize : public Command {
     if (out_.empty()) return invalid("no --out: name the .gguf file to write");
     std::error_code failed;
     if (path_exists(out_) && std::filesystem::equivalent(out_, model_, failed)) return invalid("--out ", out_, " is the model itself; name another");
-    RETORT_TRY(const OpenedModel opened, open_for_running({model_}, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(const OpenedText opened, open_with_tokenizer({model_}, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     RETORT_TRY(const auto compared, read_text({text_}, tokenizer, limit_, "--text"));
     RETORT_TRY(const auto calibration, read_text(data_, tokenizer, calibration_tokens_, "--data"));
     catch_interrupts();

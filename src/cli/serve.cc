@@ -89,8 +89,8 @@ class Serve : public Command {
                                 const serve::Api* api = ready;
                                 return api != nullptr && api->wants_body(head);
                               }));
-    RETORT_TRY(OpenedModel opened, open_for_running(model_, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(OpenedText opened, open_with_tokenizer(model_, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
     RETORT_RETURN_IF_ERROR(add_speculation(opened, tokenizer));
     scheduler_.cache_bytes = int64_t(cache_mib_) << 20;

@@ -54,8 +54,8 @@ class Synthesize : public Command {
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     RETORT_RETURN_IF_ERROR(prepare(context));
-    RETORT_TRY(const OpenedModel opened, open_for_running(model_, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(const OpenedText opened, open_with_tokenizer(model_, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     catch_interrupts();
     RETORT_TRY(const Summary summary, answer(opened, tokenizer));
     print(context, summary);

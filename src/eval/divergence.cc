@@ -45,32 +45,45 @@ Status all_logits(Engine& engine, Sequence& sequence, std::span<const int> token
 double Divergence::perplexity_base() const { return std::exp(nll_base / double(std::max<int64_t>(tokens, 1))); }
 double Divergence::perplexity() const { return std::exp(nll / double(std::max<int64_t>(tokens, 1))); }
 
-Result<Divergence> divergence(Engine& base, Engine& model, std::span<const int> tokens, int64_t window, const std::function<bool(int64_t)>& progress) {
+DivergenceBase::DivergenceBase(Engine& engine, std::span<const int> tokens, int64_t window, int64_t most_bytes)
+    : engine_(engine), tokens_(tokens), window_(window),
+      keeps_(int64_t(tokens.size()) <= most_bytes / int64_t(sizeof(float)) / engine.model().config().vocab_size),
+      state_(engine.model().new_sequence()) {}
+
+Result<std::span<const float>> DivergenceBase::rows(int64_t at, int64_t count, bool begins) {
+  if (at == 0) read_ = 0;
+  const size_t call = read_++;
+  if (call < kept_.size()) return std::span<const float>(kept_[call]);
+  if (begins) state_.reset();
+  RETORT_RETURN_IF_ERROR(all_logits(engine_, state_, tokens_.subspan(size_t(at), size_t(count)), now_));
+  if (!keeps_) return std::span<const float>(now_);
+  return std::span<const float>(kept_.emplace_back(std::move(now_)));
+}
+
+Result<Divergence> DivergenceBase::compare(Engine& model, const std::function<bool(int64_t)>& progress) {
   const size_t vocabulary = size_t(model.model().config().vocab_size);
-  if (size_t(base.model().config().vocab_size) != vocabulary) {
-    return invalid("a vocabulary of ", vocabulary, " beside one of ", base.model().config().vocab_size, "; models are compared over the same tokens");
+  if (size_t(engine_.model().config().vocab_size) != vocabulary) {
+    return invalid("a vocabulary of ", vocabulary, " beside one of ", engine_.model().config().vocab_size, "; models are compared over the same tokens");
   }
-  if (window < 2) return invalid("a window of ", window, " tokens; at least 2 are needed");
-  Sequence base_state = base.model().new_sequence(), state = model.model().new_sequence();
-  std::vector<float> base_logits, logits;
+  if (window_ < 2) return invalid("a window of ", window_, " tokens; at least 2 are needed");
+  Sequence state = model.model().new_sequence();
+  std::vector<float> logits;
   std::vector<RowScore> scores;
   std::vector<double> kls;
   Divergence out;
-  for (int64_t first = 0; first + 1 < int64_t(tokens.size()); first += window) {
-    base_state.reset();
+  for (int64_t first = 0; first + 1 < int64_t(tokens_.size()); first += window_) {
     state.reset();
     ++out.windows;
-    const int64_t end = std::min<int64_t>(first + window, int64_t(tokens.size())) - 1;  // the last token is only predicted
+    const int64_t end = std::min<int64_t>(first + window_, int64_t(tokens_.size())) - 1;  // the last token is only predicted
     for (int64_t at = first; at < end; at += kPassRows) {
       const int64_t count = std::min(kPassRows, end - at);
-      const auto part = tokens.subspan(size_t(at), size_t(count));
-      RETORT_RETURN_IF_ERROR(all_logits(base, base_state, part, base_logits));
-      RETORT_RETURN_IF_ERROR(all_logits(model, state, part, logits));
+      RETORT_TRY(const auto base_logits, rows(at, count, at == first));
+      RETORT_RETURN_IF_ERROR(all_logits(model, state, tokens_.subspan(size_t(at), size_t(count)), logits));
       scores.resize(size_t(count));
       model.pool().parallel_for(count, 1, [&](int64_t begin, int64_t last) {
         for (int64_t r = begin; r < last; ++r) {
-          const std::span<const float> a(base_logits.data() + size_t(r) * vocabulary, vocabulary), b(logits.data() + size_t(r) * vocabulary, vocabulary);
-          scores[size_t(r)] = score(a, b, tokens[size_t(at + r + 1)]);
+          const auto a = base_logits.subspan(size_t(r) * vocabulary, vocabulary), b = std::span<const float>(logits).subspan(size_t(r) * vocabulary, vocabulary);
+          scores[size_t(r)] = score(a, b, tokens_[size_t(at + r + 1)]);
         }
       });
       for (const RowScore& s : scores) {
@@ -85,6 +98,10 @@ Result<Divergence> divergence(Engine& base, Engine& model, std::span<const int> 
   std::sort(kls.begin(), kls.end());
   if (!kls.empty()) out.kl_largest = kls.back(), out.kl_999 = kls[std::min(kls.size() - 1, size_t(0.999 * double(kls.size())))];
   return out;
+}
+
+Result<Divergence> divergence(Engine& base, Engine& model, std::span<const int> tokens, int64_t window, const std::function<bool(int64_t)>& progress) {
+  return DivergenceBase(base, tokens, window, 0).compare(model, progress);
 }
 
 }  // namespace retort

@@ -52,6 +52,22 @@ TEST_F(DivergenceTest, PerplexitiesAreThoseOfPerplexity) {
   EXPECT_GT(d->kl_999, d->kl_mean);
 }
 
+// What is remembered of the base is what it would say again, also after a comparison that was broken off.
+TEST_F(DivergenceTest, ABaseThatIsReadOnceSaysTheSame) {
+  Engine a(model(1), pool_), b(model(2), pool_), c(model(3), pool_);
+  DivergenceBase kept(a, tokens_, 200);
+  const auto broken = kept.compare(b, [](int64_t done) { return done < 200; });
+  ASSERT_FALSE(broken.ok());
+  EXPECT_EQ(broken.error().code, ErrorCode::kInterrupted);
+  for (Engine* model : {&b, &c, &b}) {
+    const auto once = kept.compare(*model), again = divergence(a, *model, tokens_, 200);
+    ASSERT_TRUE(once.ok() && again.ok());
+    EXPECT_EQ(once->kl_mean, again->kl_mean);
+    EXPECT_EQ(once->nll_base, again->nll_base);
+    EXPECT_EQ(once->kl_largest, again->kl_largest);
+  }
+}
+
 // One row by hand.
 TEST_F(DivergenceTest, IsTheSumOverTheVocabulary) {
   Engine a(model(1), pool_), b(model(2), pool_);

@@ -167,7 +167,7 @@ Result<std::optional<CorpusDocument>> CorpusReader::next() {
   return document;
 }
 
-Result<std::vector<CorpusDocument>> read_corpus(const std::vector<std::string>& paths, CorpusOptions options) {
+Result<std::vector<std::string>> corpus_files(const std::vector<std::string>& paths) {
   namespace fs = std::filesystem;
   std::vector<std::string> files;
   for (const auto& path : paths) {
@@ -186,6 +186,11 @@ Result<std::vector<CorpusDocument>> read_corpus(const std::vector<std::string>& 
     std::sort(inside.begin(), inside.end());
     files.insert(files.end(), inside.begin(), inside.end());
   }
+  return files;
+}
+
+Result<std::vector<CorpusDocument>> read_corpus(const std::vector<std::string>& paths, CorpusOptions options) {
+  RETORT_TRY(const auto files, corpus_files(paths));
   std::vector<CorpusDocument> out;
   size_t total = 0;
   for (const auto& file : files) {

@@ -49,7 +49,10 @@ class CorpusReader {
   std::unique_ptr<Impl> impl_;
 };
 
-// All documents of all files, in order. A folder stands for its .txt and .jsonl files, sorted by name.
+// The files that these paths name: a folder stands for its .txt and .jsonl files, sorted by name.
+Result<std::vector<std::string>> corpus_files(const std::vector<std::string>& paths);
+
+// All documents of all files, in order.
 Result<std::vector<CorpusDocument>> read_corpus(const std::vector<std::string>& paths, CorpusOptions options = {});
 
 }  // namespace retort

@@ -13,6 +13,8 @@ const AttentionKernels& kernels_for(Isa isa) {
   switch (isa) {
     case Isa::kAvx512: return attention_avx512();
     case Isa::kAvx2: return attention_avx2();
+    case Isa::kNeon:
+    case Isa::kNeonDot: return attention_neon();
     case Isa::kScalar: break;
   }
   return attention_scalar();

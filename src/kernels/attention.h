@@ -80,6 +80,7 @@ struct AttentionKernels {
 };
 const AttentionKernels& attention_scalar();
 const AttentionKernels& attention_avx2();
+const AttentionKernels& attention_neon();
 const AttentionKernels& attention_avx512();
 
 }  // namespace retort

@@ -28,24 +28,16 @@ void k_scale(const uint8_t* s, int j, int& scale, int& min) {
 }
 
 template <class Block>
-void decode_nibbles(const std::byte* p, int64_t g, LevelRow& out) {
+void decode_q5(const std::byte* p, int64_t g, LevelRow& out) {
   const Block b = load<Block>(p);
   uint8_t* q = out.levels.data() + 32 * g;
   for (int i = 0; i < 16; ++i) {
     q[i] = b.qs[i] & 15;
     q[i + 16] = b.qs[i] >> 4;
   }
-  if constexpr (requires { b.qh; }) {
-    for (int i = 0; i < 32; ++i) q[i] |= ((b.qh[i / 8] >> (i % 8)) & 1) << 4;
-  }
+  for (int i = 0; i < 32; ++i) q[i] |= ((b.qh[i / 8] >> (i % 8)) & 1) << 4;
   out.d[g] = f16_to_float(b.d);
   if constexpr (requires { b.m; }) out.m[g] = f16_to_float(b.m);
-}
-
-void decode_q8(const std::byte* p, int64_t g, LevelRow& out) {
-  const auto b = load<BlockQ8_0>(p);
-  for (int i = 0; i < 32; ++i) out.levels[32 * g + i] = uint8_t(b.qs[i] + 128);
-  out.d[g] = f16_to_float(b.d);
 }
 
 template <class Block>
@@ -110,11 +102,8 @@ void decode_blocks(BlockFormat format, const std::byte* blocks, int64_t columns,
   for (int64_t i = 0; i < columns / size.elements; ++i) {
     const std::byte* p = blocks + i * size.bytes;
     switch (format) {
-      case BlockFormat::kQ4_0: decode_nibbles<BlockQ4_0>(p, i, out); break;
-      case BlockFormat::kQ4_1: decode_nibbles<BlockQ4_1>(p, i, out); break;
-      case BlockFormat::kQ5_0: decode_nibbles<BlockQ5_0>(p, i, out); break;
-      case BlockFormat::kQ5_1: decode_nibbles<BlockQ5_1>(p, i, out); break;
-      case BlockFormat::kQ8_0: decode_q8(p, i, out); break;
+      case BlockFormat::kQ5_0: decode_q5<BlockQ5_0>(p, i, out); break;
+      case BlockFormat::kQ5_1: decode_q5<BlockQ5_1>(p, i, out); break;
       case BlockFormat::kQ4_K: decode_k<BlockQ4_K>(p, i, out); break;
       case BlockFormat::kQ5_K: decode_k<BlockQ5_K>(p, i, out); break;
       case BlockFormat::kQ6_K: decode_q6_k(p, i, out); break;

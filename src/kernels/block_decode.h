@@ -15,7 +15,7 @@ struct LevelRow {
   std::vector<float> d, m;      // [columns / 32], or / 16 for kQ6_K; m only where the format stores it
 };
 
-// `columns` must be whole blocks.
+// Of Q5_0, Q5_1 and the K formats; PackedMatrix moves the levels of the others as they lie. `columns` must be whole blocks.
 void decode_blocks(BlockFormat format, const std::byte* blocks, int64_t columns, LevelRow& out);
 
 // Rounds to kQ4_0, kQ4_1 or kQ8_0 with f16 scales. False: a value is not finite or beyond what f16 scales reach.

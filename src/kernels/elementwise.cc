@@ -8,6 +8,8 @@ const ElementwiseKernels& elementwise(Isa isa) {
   switch (isa) {
     case Isa::kAvx512: return elementwise_avx512();
     case Isa::kAvx2: return elementwise_avx2();
+    case Isa::kNeon:
+    case Isa::kNeonDot: return elementwise_neon();
     case Isa::kScalar: break;
   }
   return elementwise_scalar();

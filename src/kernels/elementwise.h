@@ -46,6 +46,7 @@ void rope_angles(const double* frequencies, int64_t n, int64_t position, float* 
 
 const ElementwiseKernels& elementwise_scalar();
 const ElementwiseKernels& elementwise_avx2();
+const ElementwiseKernels& elementwise_neon();
 const ElementwiseKernels& elementwise_avx512();
 
 }  // namespace retort

@@ -11,6 +11,8 @@ const MatmulTiles& tiles_for(Isa isa) {
   switch (isa) {
     case Isa::kAvx512: return matmul_tiles_avx512();
     case Isa::kAvx2: return matmul_tiles_avx2();
+    case Isa::kNeon: return matmul_tiles_neon();
+    case Isa::kNeonDot: return matmul_tiles_neon_dot();
     case Isa::kScalar: break;
   }
   return matmul_tiles_scalar();

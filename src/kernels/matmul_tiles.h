@@ -65,5 +65,7 @@ struct MatmulTiles {
 const MatmulTiles& matmul_tiles_scalar();
 const MatmulTiles& matmul_tiles_avx2();    // only when the machine has it
 const MatmulTiles& matmul_tiles_avx512();
+const MatmulTiles& matmul_tiles_neon();
+const MatmulTiles& matmul_tiles_neon_dot();
 
 }  // namespace retort

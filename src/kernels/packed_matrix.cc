@@ -1,15 +1,11 @@
 #include "kernels/packed_matrix.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/half.h"
 #include "kernels/block_decode.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "kernels/weight_memory.h"
 
 namespace retort {
 namespace {
@@ -42,7 +38,6 @@ KindInfo kind_info(BlockFormat format) {
 }
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-constexpr size_t kHugePage = size_t(2) << 20;
 
 int64_t level_index(const KindInfo& info, int64_t row, int64_t column) {
   const int64_t g = column / 32, k = column % 32;
@@ -52,6 +47,11 @@ int64_t level_index(const KindInfo& info, int64_t row, int64_t column) {
 
 int64_t float_index(TileKind kind, int64_t row, int64_t column) {
   return kind == TileKind::kBf16 ? column / 2 * 32 + row * 2 + column % 2 : column * 16 + row;
+}
+
+// Four columns of a row, or twice four with two levels a byte, to every load of 64 bytes.
+void store_fours(const uint32_t* fours, int count, std::byte* to) {
+  for (int j = 0; j < count; ++j) std::memcpy(to + 64 * j, &fours[j], 4);
 }
 
 float read_scale(const std::byte* p, int bytes, int64_t i) {
@@ -65,8 +65,6 @@ void write_scale(std::byte* p, int bytes, int64_t i, float value) {
 }
 
 }  // namespace
-
-void PackedMatrix::Free::operator()(std::byte* p) const { std::free(p); }
 
 // One source row: levels or, for float formats, the row's own bytes.
 struct PackedMatrix::Row {
@@ -94,15 +92,8 @@ Result<PackedMatrix> PackedMatrix::make(BlockFormat format, int64_t rows, int64_
     w.padded_columns_ = info.kind == TileKind::kBf16 ? round_up(columns, 2) : columns;
     w.block_bytes_ = round_up(w.padded_columns_ * 16 * (info.kind == TileKind::kF32 ? 4 : 2), 64);
   }
-  const size_t bytes = size_t(w.bytes());
-  const size_t align = bytes >= kHugePage ? kHugePage : 64;
-  void* data = std::aligned_alloc(align, size_t(round_up(int64_t(bytes), int64_t(align))));
-  if (!data) return io_error("no memory for ", bytes, " bytes of weights");
-#if defined(__linux__)
-  if (align == kHugePage) madvise(data, bytes, MADV_HUGEPAGE);  // a decoding step walks all weights: 4 KiB pages cost TLB misses
-#endif
-  std::memset(data, 0, bytes);
-  w.data_.reset(static_cast<std::byte*>(data));
+  w.data_ = weight_memory(size_t(w.bytes()));
+  if (!w.data_) return io_error("no memory for ", w.bytes(), " bytes of weights");
   return w;
 }
 
@@ -119,9 +110,13 @@ void PackedMatrix::store_row(int64_t row, const Row& values) {
     }
     return;
   }
-  for (int64_t k = 0; k < columns_; ++k) {
-    const int high = info.level_bytes == 256 && k % 8 >= 4 ? 4 : 0;
-    block[level_index(info, r, k)] |= std::byte(values.levels.levels[k] << high);
+  for (int64_t g = 0; g < padded_columns_ / 32; ++g) {
+    uint32_t fours[8] = {};
+    std::memcpy(fours, &values.levels.levels[size_t(32 * g)], size_t(std::min<int64_t>(32, columns_ - 32 * g)));
+    if (info.level_bytes == 256) {
+      for (int j = 0; j < 4; ++j) fours[j] = fours[2 * j] | fours[2 * j + 1] << 4;
+    }
+    store_fours(fours, info.level_bytes / 64, block + g * info.level_bytes + 4 * r);
   }
   for (size_t g = 0; g < values.levels.d.size(); ++g) {
     write_scale(block + scales_, info.scale_bytes, int64_t(g) * 16 + r, values.levels.d[g]);
@@ -129,10 +124,49 @@ void PackedMatrix::store_row(int64_t row, const Row& values) {
   }
 }
 
+// Blocks of 32 with f16 scales, straight from the file: what most models are made of, and most of the time in which one is opened.
+template <class Block>
+void PackedMatrix::store_blocks(int64_t row, const std::byte* blocks) {
+  constexpr bool kNibbles = sizeof(Block::qs) == 16;
+  constexpr int kLevelBytes = kNibbles ? 256 : 512;
+  std::byte* const to = data_.get() + row / 16 * block_bytes_;
+  const int64_t r = row % 16;
+  for (int64_t g = 0; g < columns_ / 32; ++g) {
+    Block b;
+    std::memcpy(&b, blocks + g * int64_t(sizeof b), sizeof b);
+    uint32_t fours[8];
+    std::memcpy(fours, b.qs, sizeof b.qs);
+    if constexpr (kNibbles) {  // columns i and i + 16 share a byte there, i and i + 4 here
+      uint32_t low[4], high[4];
+      for (int i = 0; i < 4; ++i) low[i] = fours[i] & 0x0f0f0f0f, high[i] = fours[i] >> 4 & 0x0f0f0f0f;
+      for (int i = 0; i < 2; ++i) fours[i] = low[2 * i] | low[2 * i + 1] << 4, fours[2 + i] = high[2 * i] | high[2 * i + 1] << 4;
+    } else {
+      for (uint32_t& four : fours) four ^= 0x80808080;  // signed bytes to levels from 0
+    }
+    store_fours(fours, kLevelBytes / 64, to + g * kLevelBytes + 4 * r);
+    std::memcpy(to + scales_ + 2 * (16 * g + r), &b.d, 2);
+    if constexpr (requires { b.m; }) std::memcpy(to + mins_ + 2 * (16 * g + r), &b.m, 2);
+  }
+}
+
+// Numbers that stay as they are in the file.
+void PackedMatrix::store_numbers(int64_t row, const std::byte* numbers) {
+  std::byte* const to = data_.get() + row / 16 * block_bytes_;
+  const int64_t r = row % 16;
+  const int bytes = kind_ == TileKind::kF32 ? 4 : 2;
+  if (kind_ == TileKind::kBf16) {
+    for (int64_t k = 0; k + 1 < columns_; k += 2) std::memcpy(to + 2 * float_index(kind_, r, k), numbers + 2 * k, 4);
+    if (columns_ % 2) std::memcpy(to + 2 * float_index(kind_, r, columns_ - 1), numbers + 2 * (columns_ - 1), 2);
+    return;
+  }
+  for (int64_t k = 0; k < columns_; ++k) std::memcpy(to + bytes * float_index(kind_, r, k), numbers + bytes * k, size_t(bytes));
+}
+
 template <class Fill>
 void PackedMatrix::fill_rows(ThreadPool* pool, Fill&& fill) {
-  const auto range = [&](int64_t begin, int64_t end) {
+  const auto range = [&](int64_t begin, int64_t end) {  // fill: false where there is nothing left to store
     Row row;
+    std::memset(data_.get() + begin * block_bytes_, 0, size_t((end - begin) * block_bytes_));
     for (int64_t i = 16 * begin; i < std::min(rows_, 16 * end); ++i)
       if (fill(i, row)) store_row(i, row);
   };
@@ -150,20 +184,17 @@ Result<PackedMatrix> PackedMatrix::pack(BlockFormat format, int64_t columns, std
   w.fill_rows(pool, [&](int64_t i, Row& row) {
     const std::byte* p = rows[size_t(i)];
     if (!p) return false;
-    if (w.quantised()) {
-      decode_blocks(format, p, columns, row.levels);
-      return true;
+    switch (format) {
+      case BlockFormat::kQ4_0: w.store_blocks<BlockQ4_0>(i, p); return false;
+      case BlockFormat::kQ4_1: w.store_blocks<BlockQ4_1>(i, p); return false;
+      case BlockFormat::kQ8_0: w.store_blocks<BlockQ8_0>(i, p); return false;
+      default: break;
     }
-    row.floats.resize(size_t(columns));
-    for (int64_t k = 0; k < columns; ++k) {
-      if (format == BlockFormat::kF32) {
-        std::memcpy(&row.floats[k], p + 4 * k, 4);
-      } else {
-        uint16_t h;
-        std::memcpy(&h, p + 2 * k, 2);
-        row.floats[k] = format == BlockFormat::kBF16 ? bf16_to_float(h) : f16_to_float(h);
-      }
+    if (!w.quantised()) {
+      w.store_numbers(i, p);
+      return false;
     }
+    decode_blocks(format, p, columns, row.levels);
     return true;
   });
   return w;

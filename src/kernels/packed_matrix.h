@@ -59,12 +59,12 @@ class PackedMatrix {
   int64_t padded_columns() const { return padded_columns_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
   static Result<PackedMatrix> make(BlockFormat format, int64_t rows, int64_t columns);
   struct Row;
   void store_row(int64_t row, const Row& values);
+  template <class Block>
+  void store_blocks(int64_t row, const std::byte* blocks);
+  void store_numbers(int64_t row, const std::byte* numbers);
   template <class Fill>
   void fill_rows(ThreadPool* pool, Fill&& fill);
 
@@ -72,7 +72,7 @@ class PackedMatrix {
   TileKind kind_ = TileKind::kF32;
   int64_t rows_ = 0, columns_ = 0, padded_columns_ = 0, block_bytes_ = 0;
   int64_t scales_ = 0, mins_ = 0;  // offsets in a block
-  std::unique_ptr<std::byte[], Free> data_;
+  std::shared_ptr<std::byte> data_;  // beside other matrices', weight_memory.h
 };
 
 // Row pointers that put 16 rows of `a` beside 16 rows of `b`, block by block: one product then has both halves of a gated MLP in

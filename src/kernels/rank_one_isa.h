@@ -15,6 +15,7 @@ struct RankOneKernels {
 const RankOneKernels<double>& rank_one_double();
 const RankOneKernels<float>& rank_one_scalar();
 const RankOneKernels<float>& rank_one_avx2();
+const RankOneKernels<float>& rank_one_neon();
 const RankOneKernels<float>& rank_one_avx512();
 const RankOneKernels<float>& rank_one_avx512_bf16();
 

@@ -24,12 +24,14 @@ struct WindowKernels {
 const RecurrenceKernels<double>& recurrence_double();
 const RecurrenceKernels<float>& recurrence_scalar();
 const RecurrenceKernels<float>& recurrence_avx2();
+const RecurrenceKernels<float>& recurrence_neon();
 const RecurrenceKernels<float>& recurrence_avx512();
 const RecurrenceKernels<float>& recurrence_avx512_bf16();
 
 const WindowKernels<double>& window_attention_double();
 const WindowKernels<float>& window_attention_scalar();
 const WindowKernels<float>& window_attention_avx2();
+const WindowKernels<float>& window_attention_neon();
 const WindowKernels<float>& window_attention_avx512();
 const WindowKernels<float>& window_attention_avx512_bf16();
 

@@ -9,6 +9,8 @@ const ScanKernels<float>& kernels() {
   switch (active_isa()) {
     case Isa::kScalar: break;
     case Isa::kAvx2: return selective_scan_avx2();
+    case Isa::kNeon:
+    case Isa::kNeonDot: return selective_scan_neon();
     case Isa::kAvx512: return selective_scan_avx512();
   }
   return selective_scan_scalar();

@@ -69,6 +69,7 @@ struct ScanKernels {
 const ScanKernels<double>& selective_scan_double();
 const ScanKernels<float>& selective_scan_scalar();
 const ScanKernels<float>& selective_scan_avx2();
+const ScanKernels<float>& selective_scan_neon();
 const ScanKernels<float>& selective_scan_avx512();
 
 }  // namespace retort

@@ -1,6 +1,6 @@
-// Sixteen floats at a time, without intrinsics: the reference of what simd_avx2.h and simd_avx512.h do.
+// Sixteen floats at a time, without intrinsics: the reference of what simd_avx2.h, simd_avx512.h and simd_neon.h do.
 //
-// Layer: kernels. Kernels are templates over one of these structs, so every equation is written once. All three have sixteen
+// Layer: kernels. Kernels are templates over one of these structs, so every equation is written once. All of them have sixteen
 // lanes, fused multiply-adds and the same reduction trees: results are the same bits on every instruction set.
 //
 // Dot8 / Dot4 accumulate, for 16 rows, dot products of 4 unsigned levels per row with 4 shared signed bytes; Dot4's levels

@@ -119,6 +119,15 @@ TEST(MixerList, AWindowIsWithinTheContext) {
   EXPECT_NE(validate_plan(c).error().message.find("4 sinks without a window"), std::string::npos);
 }
 
+TEST(MixerList, ALayoutHasALetterForEveryMixer) {
+  ModelConfig c = small();
+  c.plan.clear();
+  for (const char* mixer : {"mamba", "mamba2", "attention", "mlstm", "mamba", "window"}) c.plan.push_back({{Part{mixer, {0, 1}, {}, {}}}});
+  c.plan.push_back({{Part{"gla", {0}, {}, {}}, Part{"attention", {1}, {}, {}}}});
+  c.layers = int(c.plan.size());
+  EXPECT_EQ(layout_string(c), "MA*LMw+");
+}
+
 TEST(MixerList, FingerprintFollowsThePlan) {
   ModelConfig a = small(), b = small();
   EXPECT_EQ(fingerprint(a), fingerprint(b));

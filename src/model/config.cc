@@ -1,7 +1,9 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <set>
 
@@ -90,14 +92,19 @@ Status validate_sizes(const ModelConfig& c) {
 }
 
 std::string layout_string(const ModelConfig& config) {
+  std::map<std::string, char> letters = {{"attention", '*'}, {"window", 'w'}};
+  const auto letter_of = [&](const std::string& mixer) {
+    if (const auto found = letters.find(mixer); found != letters.end()) return found->second;
+    const auto taken = [&](char c) { return std::any_of(letters.begin(), letters.end(), [&](const auto& one) { return one.second == c; }); };
+    char letter = '?';
+    for (const char c : mixer + "123456789") {
+      letter = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      if (std::isalnum(static_cast<unsigned char>(letter)) && !taken(letter)) break;
+    }
+    return letters[mixer] = letter;
+  };
   std::string out;
-  for (const LayerPlan& layer : config.plan) {
-    const std::string& mixer = layer.parts.front().mixer;
-    if (layer.parts.size() > 1) out += '+';
-    else if (mixer == "attention") out += '*';
-    else if (mixer == "window") out += 'w';
-    else out += static_cast<char>(std::toupper(mixer[0]));
-  }
+  for (const LayerPlan& layer : config.plan) out += layer.parts.size() > 1 ? '+' : letter_of(layer.parts.front().mixer);
   return out;
 }
 

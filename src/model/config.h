@@ -87,7 +87,7 @@ bool is_plain_transformer(const ModelConfig& config);
 // mixers/list.h; this checks what needs no mixer.
 Status validate_sizes(const ModelConfig& config);
 
-// "SSSSSSS*SS": one letter per layer for people: * attention, w window, + mixed, otherwise the mixer's first letter.
+// "SSSSSSS*SS": one letter per layer for people: * attention, w window, + mixed, otherwise the first letter of the mixer's name that is free.
 std::string layout_string(const ModelConfig& config);
 
 }  // namespace retort

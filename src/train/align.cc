@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
+#include <limits>
 #include <mutex>
 
 #include "train/layer_losses.h"
@@ -97,24 +98,23 @@ class AlignStage : public StageRunner {
   Status layer_by_layer(const Batch& batch, double scale, std::vector<LayerValues>& losses) {
     const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
     const TorchModel &teacher = context_.teacher, &student = context_.student;
+    const std::vector<const TorchModel*> both = {&teacher, &student};
     const Rows rows = batch_rows(student, batch, base, own);
     std::vector<Rows> of_row;
     for (int r = 0; r < own; ++r) of_row.push_back(batch_rows(teacher, batch, base + r, 1));
     std::vector<at::Tensor> states(own);
     prepare_records(own);
     {
-      RETORT_TRY(const Shards::Hold hold, context_.shards->gather(step_weights(teacher, 0)));
+      RETORT_TRY(const Shards::Hold hold, gather(context_, step_weights(teacher, 0)));
       for (int r = 0; r < own; ++r) states[r] = embed(teacher, {batch.tokens.data() + int64_t(base + r) * batch.seq, size_t(batch.seq)});
     }
     for (int first = 0; first < student.config.layers; first += block_) {
       std::vector<at::Tensor> weights;
       for (int l = first; l < first + block_; ++l) {
-        for (const TorchModel* model : {&teacher, &student}) {
-          const auto of_layer = step_weights(*model, l + 1);
-          weights.insert(weights.end(), of_layer.begin(), of_layer.end());
-        }
+        const auto of_layer = step_weights(both, l + 1);
+        weights.insert(weights.end(), of_layer.begin(), of_layer.end());
       }
-      RETORT_TRY(const Shards::Hold hold, context_.shards->gather(weights));
+      RETORT_TRY(const Shards::Hold hold, gather(context_, weights));
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, own, [&](int64_t r) {
         const at::NoGradGuard no_grad;
         for (int l = first; l < first + block_; ++l) states[r] = run_layer(teacher, l, states[r], of_row[r], [&](const LayerView& view) { keep(view, int(r)); });
@@ -184,18 +184,17 @@ class AlignStage : public StageRunner {
     for (size_t i = 0; i < stage_.losses.size(); ++i) {
       double sum = 0;
       int count = 0;
-      for (const LayerValues& layer : losses) {
-        if (layer.empty() || !layer[i]) continue;
-        sum += *layer[i];
+      LayerLoss by_layer{loss_name(stage_.losses[i].kind), std::vector<double>(losses.size(), std::numeric_limits<double>::quiet_NaN())};
+      for (size_t l = 0; l < losses.size(); ++l) {
+        if (losses[l].empty() || !losses[l][i]) continue;
+        by_layer.values[l] = *losses[l][i];
+        sum += *losses[l][i];
         ++count;
       }
+      result.layers.push_back(std::move(by_layer));
       const double mean = count ? sum / count : 0;
       result.parts.push_back({loss_name(stage_.losses[i].kind), mean});
       result.loss += stage_.losses[i].weight * mean;
-    }
-    for (size_t l = 0; l < losses.size(); ++l) {
-      const auto value = std::find_if(losses[l].begin(), losses[l].end(), [](const auto& v) { return v.has_value(); });
-      if (value != losses[l].end()) result.parts.push_back({cat("layer", l), **value});
     }
     return result;
   }

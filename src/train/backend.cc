@@ -1,18 +1,24 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
+#include <optional>
+#include <set>
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
-#include "base/hash.h"
+#include "base/interrupt.h"
 #include "base/path.h"
 #include "base/timing.h"
 #include "io/hf_writer.h"
 #include "io/model_files.h"
 #include "mixers/list.h"
+#include "train/lora.h"
+#include "train/matrix_pictures.h"
 #include "train/rank.h"
+#include "train/second_teacher.h"
 #include "train/stages.h"
+#include "train/student_carry.h"
 #include "train/student_plan.h"
 #include "train/student_start.h"
 #include "train/tasks.h"
@@ -27,28 +33,6 @@ bool listed(const StageSpec& stage, const char* pattern) {
   return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
 }
 
-// Hash of all weights' bytes, in the order of their names.
-Result<std::string> hash_weights(const WeightStore& store) {
-  uint64_t hash = kFnvStart;
-  auto names = store.names();
-  std::sort(names.begin(), names.end());
-  for (const std::string& name : names) {
-    RETORT_TRY(auto view, store.tensor(name));
-    const auto* bytes = view.data;
-    const int64_t size = view.bytes();
-    hash = fnv1a(name, hash);
-    int64_t i = 0;
-    for (; i + 8 <= size; i += 8) {
-      uint64_t word;
-      std::memcpy(&word, bytes + i, 8);
-      hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
-      hash ^= hash >> 29;
-    }
-    for (; i < size; ++i) hash = fnv1a_unit(uint8_t(bytes[i]), hash);
-  }
-  return hex(hash);
-}
-
 // To the system, what is free: it would be kept for this process otherwise.
 void give_back_memory() {
 #ifdef __GLIBC__
@@ -58,32 +42,49 @@ void give_back_memory() {
 
 class TorchBackend : public Backend {
  public:
-  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options, int rows_at_once)
+  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options)
       : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
-        shards_(options.group ? *options.group : one_process()), rows_at_once_(rows_at_once) {
+        shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once) {
   }
 
   const ModelConfig& teacher() const override { return teacher_.config; }
   std::string teacher_hash() const override { return hash_; }
 
+  Result<std::string> check_second_teacher(const std::string& model, int seq) override {
+    RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
+    return hash_weights(*second.files.weights);
+  }
+
   Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
     const auto begin = Clock::now();
     StartReport report;
-    RETORT_TRY(ModelConfig pure, pure_student(teacher_.config, spec));
-    auto parts = empty_parts(pure);
+    RETORT_TRY(const ModelConfig pure, pure_student(teacher_.config, spec));
     student_ = teacher_;
     student_.config = pure;
-    own_body_ = false;
-    RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
-    const double started = seconds_since(begin);
-    if (spec.keep.kind == KeepSpec::Kind::kNone) {
-      student_.layers = std::move(parts);
+    own_body_ = own_attention_ = false;
+    if (spec.start == "teacher") {
+      auto parts = empty_parts(pure);
+      RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
+      report.details["start_seconds"] = seconds_since(begin);
+      RETORT_RETURN_IF_ERROR(keep_attention(spec.keep, nullptr, text, parts, report));
     } else {
-      RETORT_RETURN_IF_ERROR(keep_attention(spec.keep, text, parts, report));
+      RETORT_TRY(const TorchModel before, open_student(spec.start));
+      RETORT_RETURN_IF_ERROR(take_over(before, spec, pure, text, seed, report));
+      report.details["start_seconds"] = seconds_since(begin);
     }
     report.plan = student_.config.plan;
-    report.details["start_seconds"] = started;
-    report.details["rank_seconds"] = seconds_since(begin) - started;
+    report.details["rank_seconds"] = seconds_since(begin) - report.details["start_seconds"].get<double>();
+    own_trained();
+    return report;
+  }
+
+  Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
+    StartReport report;
+    RETORT_RETURN_IF_ERROR(shards_.dissolve());
+    RETORT_TRY(const ModelConfig pure, pure_student(teacher_.config, spec));
+    const TorchModel before = student_;
+    RETORT_RETURN_IF_ERROR(take_over(before, spec, pure, text, seed, report));
+    report.plan = student_.config.plan;
     own_trained();
     return report;
   }
@@ -94,16 +95,14 @@ class TorchBackend : public Backend {
     student_.config.plan = plan;
     RETORT_RETURN_IF_ERROR(validate_plan(student_.config));
     student_.layers = empty_parts(student_.config);
-    own_body_ = false;
-    if (is_draft()) {
-      RETORT_RETURN_IF_ERROR(values_from_folder(spec.start, student_.config, student_.layers));
-      own_trained();
-      return {};
-    }
-    if (spec.start != "teacher" && path_exists(spec.start)) {
-      RETORT_TRY(auto files, open_model(spec.start));
-      RETORT_TRY(auto source, load_model(files, Numeric::kExact));
-      take_body(source);
+    own_body_ = own_attention_ = false;
+    if (spec.start != "teacher") {
+      RETORT_TRY(const TorchModel source, open_student(spec.start));
+      if (is_draft()) {
+        RETORT_RETURN_IF_ERROR(carry(source, spec, {}, 0, student_.config, student_.layers));
+        own_trained();
+        return {};
+      }
     }
     for (int l = 0; l < student_.config.layers; ++l) {
       for (PartWeights& part : student_.layers[l]) {
@@ -131,20 +130,37 @@ class TorchBackend : public Backend {
   }
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
-    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), &shards_, rows_at_once_};
+    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), {}, &shards_, rows_at_once_};
+    context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<OtherTeacher> {
+      auto second = load_second(model, seq);
+      RETORT_RETURN_IF_ERROR(agree(shards_.group(), second));
+      shards_.add(second->model);
+      give_back_memory();
+      return second;
+    };
+    RETORT_TRY(const auto targets, lora_targets(stage, student_.config));
+    std::vector<Leaf*> adapted;
     for (Leaf& leaf : leaves_) {
       const bool trained = trains_leaf(stage, context.reached, leaf);
       leaf.value.set_requires_grad(trained);
       if (leaf.gradient.defined()) leaf.gradient.zero_();
-      if (trained) context.leaves.push_back(&leaf);
+      if (!is_adapted(targets, leaf)) {
+        if (trained) context.leaves.push_back(&leaf);
+        continue;
+      }
+      if (trained) return invalid("recipe: ", stage.name, ".train: ", leaf.slices[0].name, " and what lies beside it cannot both train and have LoRA");
+      adapted.push_back(&leaf);
     }
-    if (context.leaves.empty()) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
-    if (stage.compares_pairs()) return make_preference_stage(stage, std::move(context));
-    return stage.layer_wise() ? make_align_stage(stage, std::move(context)) : make_logit_stage(stage, std::move(context));
+    if (context.leaves.empty() && adapted.empty()) {
+      return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
+    }
+    if (!adapted.empty()) return make_lora_stage(stage, targets, adapted, std::move(context), recipe_.seed);
+    return make_stage_runner(stage, std::move(context));
   }
 
   Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) override {
     const TorchModel& model = of_teacher ? teacher_ : student_;
+    RETORT_TRY(const Shards::Hold hold, shards_.gather(all_weights(model)));
     std::vector<float> out(batch.tokens.size());
     RETORT_RETURN_IF_ERROR(run_tasks(pool_, batch.rows, [&](int64_t r) {
       const std::span<const int32_t> tokens(batch.tokens.data() + r * batch.seq, size_t(batch.seq));
@@ -153,6 +169,12 @@ class TorchBackend : public Backend {
     }));
     return out;
   }
+
+  Result<std::vector<HeadMatrices>> head_matrices(const Batch& batch) override {
+    if (is_draft()) return std::vector<HeadMatrices>();
+    return train::head_matrices(teacher_, student_, {batch.tokens.data(), size_t(batch.seq)}, pool_, shards_);
+  }
+  std::string library() const override { return "LibTorch " TORCH_VERSION; }
 
   Status write_student(const std::string& path, const nlohmann::json& provenance) override {
     const auto tensors = student_tensors();
@@ -185,19 +207,51 @@ class TorchBackend : public Backend {
   }
 
  private:
+  Result<OtherTeacher> load_second(const std::string& model, int seq) const {
+    RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
+    OtherTeacher out{{}, second.tokens};
+    RETORT_TRY(out.model, load_model(second.files, teacher_.numeric));
+    return out;
+  }
+
   // Nothing of a draft is the teacher's: all of it is in leaves_, and so in checkpoints and in what is written.
   bool is_draft() const { return student_.config.layers != teacher_.config.layers; }
 
-  // Norms, MLPs, embeddings and head are those of the folder that the student starts from where they are not the teacher's: a draft's, or
+  // A student's folder as it is. Norms, MLPs, embeddings, head and attention are the folder's where they are not the teacher's: a draft's, or
   // such as an earlier run has trained. Then they are the student's own, as a draft's are.
-  void take_body(const TorchModel& source) {
+  Result<TorchModel> open_student(const std::string& path) {
+    RETORT_TRY(const auto files, open_model(path));
+    if (files.config.layers != student_.config.layers || files.config.width != student_.config.width) {
+      return invalid(path, ": ", files.config.layers, " layers of width ", files.config.width, "; expected ", student_.config.layers, " of width ",
+                     student_.config.width);
+    }
+    RETORT_TRY(TorchModel source, load_model(files, Numeric::kExact));
     own_body_ = is_draft() || !same_body(source.body, teacher_.body);
     if (own_body_) student_.body = source.body;
+    else source.body = student_.body;
+    RETORT_TRY(own_attention_, has_own_attention(source));
+    source.numeric = teacher_.numeric;
+    return source;
+  }
+
+  Result<bool> has_own_attention(const TorchModel& source) {
+    if (is_draft()) return false;
+    for (int l = 0; l < source.config.layers; ++l) {
+      for (const PartWeights& part : source.layers[l]) {
+        if (part.part.mixer != Attention::kName) continue;
+        PartWeights teachers = part;
+        RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, teacher_.config, l, 0, teachers));
+        for (size_t i = 0; i < part.values.size(); ++i) {
+          if (part.values[i].defined() && !same(part.values[i], teachers.values[i])) return true;
+        }
+      }
+    }
+    return false;
   }
 
   // Up to bf16, in which folders hold matrices.
+  static bool same(const at::Tensor& x, const at::Tensor& y) { return x.sizes() == y.sizes() && at::equal(x.to(at::kBFloat16), y.to(at::kBFloat16)); }
   static bool same_body(const Body& a, const Body& b) {
-    const auto same = [](const at::Tensor& x, const at::Tensor& y) { return x.sizes() == y.sizes() && at::equal(x.to(at::kBFloat16), y.to(at::kBFloat16)); };
     for (size_t l = 0; l < a.layers.size(); ++l) {
       const Body::Layer &x = a.layers[l], &y = b.layers[l];
       if (!same(x.input_norm, y.input_norm) || !same(x.post_norm, y.post_norm) || !same(x.gate_up, y.gate_up) || !same(x.down, y.down)) return false;
@@ -207,125 +261,154 @@ class TorchBackend : public Backend {
 
   Status first_values(const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                       std::vector<std::vector<PartWeights>>& parts) {
-    if (spec.start != "teacher") return values_from_folder(spec.start, config, parts);
     for (int l = 0; l < config.layers; ++l) {
+      if (interrupted()) return interrupted_error();
       for (PartWeights& part : parts[l]) {
         const bool attention = part.part.mixer == Attention::kName;
-        RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part));
+        RETORT_RETURN_IF_ERROR(attention ? fill_attention(l, part) : fill_start(*files_.weights, config, l, seed, part, spec.init));
       }
     }
-    const int rows = std::max<int>(1, int(recipe_.data.calibration_tokens / kCalibrationRow));
-    RETORT_TRY(Batch batch, text(rows, kCalibrationRow));
-    return start_from_data(teacher_, batch, seed, pool_, parts);
+    RETORT_TRY(const auto copied, copied_attention(spec, seed));
+    RETORT_TRY(Batch batch, text(calibration_rows(), kCalibrationRow));
+    return start_from_data(teacher_, copied, batch, seed, pool_, parts);
   }
 
-  Status values_from_folder(const std::string& path, const ModelConfig& config, std::vector<std::vector<PartWeights>>& parts) {
-    RETORT_TRY(auto files, open_model(path));
-    if (files.config.layers != config.layers || files.config.width != config.width) {
-      return invalid(path, ": ", files.config.layers, " layers of width ", files.config.width, "; expected ", config.layers, " of width ",
-                     config.width);
+  // The attention that the mixers' projections are copies of, by layer.
+  Result<std::vector<std::vector<PartWeights>>> copied_attention(const StudentSpec& spec, uint64_t seed) {
+    if (spec.init == StudentInit::kTeacher) return teacher_.layers;
+    auto copied = empty_parts(teacher_.config);
+    for (int l = 0; l < teacher_.config.layers; ++l) {
+      RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, teacher_.config, l, seed, copied[l][0], spec.init));
     }
-    RETORT_TRY(auto source, load_model(files, Numeric::kExact));
-    take_body(source);
-    for (int l = 0; l < config.layers; ++l) {
-      for (size_t p = 0; p < parts[l].size(); ++p) {
-        PartWeights& to = parts[l][p];
-        if (source.layers[l].size() != parts[l].size() || source.layers[l][p].part != to.part) {
-          const auto heads = to.part.kv_heads.size() == size_t(config.kv_heads) ? "all heads" : cat("kv heads ", numbers_text(to.part.kv_heads));
-          return invalid(path, ": layer ", l, " is not mixer '", to.part.mixer, "' with window ", to.part.window.size, " and ",
-                         to.part.config.dump(), " over ", heads, ", which the recipe's student is");
-        }
-        RETORT_RETURN_IF_ERROR(fill_from(source.layers[l][p], to));
-      }
+    return copied;
+  }
+
+  // The student that the recipe makes of another one.
+  Status take_over(const TorchModel& before, const StudentSpec& spec, const ModelConfig& pure, const CalibrationText& text, uint64_t seed,
+                   StartReport& report) {
+    if (is_measured(spec.keep)) {
+      auto parts = empty_parts(pure);
+      RETORT_RETURN_IF_ERROR(carry(before, spec, text, seed, pure, parts));
+      return keep_attention(spec.keep, &before, text, parts, report);
+    }
+    RETORT_RETURN_IF_ERROR(plan_kept(pure, listed_attention(spec.keep, pure.layers), report));
+    auto parts = empty_parts(student_.config);
+    RETORT_RETURN_IF_ERROR(carry(before, spec, text, seed, student_.config, parts));
+    student_.layers = std::move(parts);
+    return {};
+  }
+
+  Status carry(const TorchModel& before, const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
+               std::vector<std::vector<PartWeights>>& parts) {
+    const auto own = attention_weights(before);
+    const bool as_teacher = spec.start == "teacher" && !attention_trains();
+    const bool random = spec.init == StudentInit::kRandom;
+    RETORT_TRY(const auto copied, copied_attention(spec, seed));
+    Carry carried{before, spec.start == "teacher" ? "the student" : spec.start, as_teacher || random ? *files_.weights : *own,
+                  random ? copied : before.layers};
+    carried.init = spec.init;
+    carried.starts = !is_draft();
+    carried.teachers = [this](int layer, PartWeights& part) { return fill_attention(layer, part); };
+    carried.text = text;
+    carried.text_rows = calibration_rows(), carried.text_seq = kCalibrationRow;
+    carried.seed = seed;
+    RETORT_RETURN_IF_ERROR(carry_over(carried, config, pool_, parts));
+    for (auto& layer : parts) {
+      for (PartWeights& part : layer) narrow_frozen(part);
     }
     return {};
   }
+
+  int calibration_rows() const { return std::max<int>(1, int(recipe_.data.calibration_tokens / kCalibrationRow)); }
 
   Status fill_attention(int layer, PartWeights& part) {
     RETORT_RETURN_IF_ERROR(fill_start(*files_.weights, teacher_.config, layer, 0, part));
-    for (size_t i = 0; i < part.table.size(); ++i) {
-      if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised && !attention_trains()) {
-        part.values[i] = part.values[i].to(at::kBFloat16);
-      }
-    }
+    narrow_frozen(part);
     return {};
   }
 
-  bool attention_trains() const {
-    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention"); });
+  // Attention that never trains is computed with in bf16.
+  void narrow_frozen(PartWeights& part) const {
+    if (part.part.mixer != Attention::kName || attention_trains()) return;
+    for (size_t i = 0; i < part.table.size(); ++i) {
+      if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised) part.values[i] = part.values[i].to(at::kBFloat16);
+    }
   }
 
-  Status keep_attention(const KeepSpec& keep, const CalibrationText& text, std::vector<std::vector<PartWeights>>& pure, StartReport& report) {
+  bool attention_trains() const {
+    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
+                       [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention") || adapts_attention(s); });
+  }
+
+  // `pure` are the mixers of all heads; what they leave to attention has the values of `before`, where it had attention there, or the teacher's.
+  Status keep_attention(const KeepSpec& keep, const TorchModel* before, const CalibrationText& text, std::vector<std::vector<PartWeights>>& pure,
+                        StartReport& report) {
+    if (keep.kind == KeepSpec::Kind::kNone) {
+      student_.layers = std::move(pure);
+      return {};
+    }
     RankedErrors errors;
-    if (keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers) {
+    if (is_measured(keep)) {
       RETORT_TRY(Batch batch, text(kRankingRows, kCalibrationRow));
       RETORT_TRY(errors, measure_errors(teacher_, pure, batch, pool_));
       report.details["layer_errors"] = errors.layers;
       report.details["head_errors"] = errors.heads;
     }
-    const auto kept = choose_kept(keep, student_.config, errors);
-    RETORT_RETURN_IF_ERROR(plan_kept(kept, report));
+    RETORT_RETURN_IF_ERROR(plan_kept(student_.config, choose_kept(keep, student_.config, errors), report));
     student_.layers = empty_parts(student_.config);
     for (int l = 0; l < student_.config.layers; ++l) {
       for (PartWeights& part : student_.layers[l]) {
-        if (part.part.mixer == Attention::kName) {
-          RETORT_RETURN_IF_ERROR(fill_attention(l, part));
-        } else {
-          const auto source = std::find_if(pure[l].begin(), pure[l].end(), [&](const PartWeights& p) {
-            return std::binary_search(p.part.kv_heads.begin(), p.part.kv_heads.end(), part.part.kv_heads.front());
-          });
-          RETORT_RETURN_IF_ERROR(fill_from(*source, part));
-        }
+        const bool attention = part.part.mixer == Attention::kName;
+        const PartWeights* source = !attention ? find_source(pure[l], part.part) : before ? find_source(before->layers[l], part.part) : nullptr;
+        RETORT_RETURN_IF_ERROR(source ? fill_from(*source, part) : fill_attention(l, part));
+        narrow_frozen(part);
       }
     }
     return {};
   }
 
-  // The mixers keep what attention does not.
-  Status plan_kept(const std::vector<std::pair<int, int>>& kept, StartReport& report) {
-    ModelConfig& config = student_.config;
-    std::vector<std::vector<bool>> exact(config.layers, std::vector<bool>(config.kv_heads, false));
-    for (const auto& [l, g] : kept) {
-      for (int h = 0; h < config.kv_heads; ++h) {
-        if (g < 0 || g == h) exact[l][h] = true;
-      }
-      report.kept.push_back(g < 0 ? cat(l) : cat(l, ".", g));
-    }
-    for (int l = 0; l < config.layers; ++l) {
-      auto& parts = config.plan[l].parts;
-      Part attention;
-      for (Part& part : parts) {
-        if (part.mixer == Attention::kName) {
-          for (int h : part.kv_heads) exact[l][h] = true;
-        }
-        std::erase_if(part.kv_heads, [&](int h) { return exact[l][h]; });
-      }
-      std::erase_if(parts, [](const Part& part) { return part.kv_heads.empty(); });
-      for (int h = 0; h < config.kv_heads; ++h) {
-        if (exact[l][h]) attention.kv_heads.push_back(h);
-      }
-      if (!attention.kv_heads.empty()) parts.push_back(attention);
-    }
-    return validate_plan(config);
+  Status plan_kept(const ModelConfig& pure, const std::vector<std::pair<int, int>>& kept, StartReport& report) {
+    for (const auto& [l, g] : kept) report.kept.push_back(g < 0 ? cat(l) : cat(l, ".", g));
+    RETORT_TRY(student_.config, hybrid_student(pure, kept));
+    return {};
   }
 
-  static bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) {
-    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(stage, s.name, s.group) && reached.contains(s.name); });
+  static bool is_adapted(const std::vector<LoraTarget>& targets, const Leaf& leaf) {
+    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) {
+      return std::any_of(targets.begin(), targets.end(), [&](const LoraTarget& target) { return target.tensor == s.name; });
+    });
+  }
+
+  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
+  bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) const {
+    StageSpec named = stage;
+    if (attention_[size_t(&leaf - leaves_.data())]) {
+      std::erase_if(named.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
+      if (listed(stage, "attention")) named.train = {"all"};
+    }
+    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(named, s.name, s.group) && reached.contains(s.name); });
   }
 
   // Gives the student tensors of its own wherever a stage may change them or they are not the teacher's, and lists them.
   void own_trained() {
     leaves_.clear();
+    attention_.clear();
+    std::set<std::string> adapted;
+    for (const StageSpec& stage : recipe_.stages) {
+      const auto targets = lora_targets(stage, student_.config);  // an error was one of the recipe: said before, or by make_stage()
+      for (const LoraTarget& target : targets.ok() ? *targets : std::vector<LoraTarget>{}) adapted.insert(target.tensor);
+    }
     const auto any_trains = [&](const std::string& name) {
-      return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
+      return adapted.contains(name) || std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
     };
     const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
       if (!own_body_ && std::none_of(names.begin(), names.end(), any_trains)) return;
-      tensor = tensor.to(at::kFloat, false, true).contiguous();
+      tensor = tensor.detach().to(at::kFloat, false, true).contiguous();
       Leaf leaf{tensor, {}, layer, false, {}};
       const int64_t count = tensor.numel() / int64_t(names.size());
       for (size_t i = 0; i < names.size(); ++i) leaf.slices.push_back({names[i], TrainGroup::kProjection, decays, int64_t(i) * count, count});
       leaves_.push_back(std::move(leaf));
+      attention_.push_back(false);
     };
     for (int l = 0; l < student_.config.layers; ++l) {
       for (PartWeights& part : student_.layers[l]) own_part(l, part);
@@ -354,13 +437,14 @@ class TorchBackend : public Backend {
 
   void own_part(int layer, PartWeights& part) {
     const bool attention = part.part.mixer == Attention::kName;
-    if (attention && !attention_trains() && !is_draft()) return;
+    if (attention && !attention_trains() && !own_attention_ && !is_draft()) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (!part.values[i].defined()) continue;
       const TensorSpec& spec = part.table[i];
       const bool decays = spec.group == TrainGroup::kProjection && spec.shape.size() > 1;
       part.values[i] = part.values[i].to(at::kFloat).contiguous();
       leaves_.push_back({part.values[i], {}, layer, true, {{part.prefix + spec.name, spec.group, decays, 0, spec.count()}}});
+      attention_.push_back(attention);
     }
   }
 
@@ -399,11 +483,13 @@ class TorchBackend : public Backend {
   ModelFiles files_;
   TorchModel teacher_, student_;
   bool own_body_ = false;            // what is not a mixer is not the teacher's
+  bool own_attention_ = false;       // nor is attention that the folder has, of which the student starts
   std::string hash_;
   ThreadPool pool_;
   Shards shards_;
   int rows_at_once_;
   std::vector<Leaf> leaves_;
+  std::vector<bool> attention_;      // which of them are attention's
 };
 
 }  // namespace
@@ -416,10 +502,8 @@ Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const Backen
   }
   RETORT_TRY(auto teacher, load_model(files, Numeric::kFast));
   RETORT_TRY(auto hash, hash_weights(*files.weights));
-  // Ranks compute as many rows at a time as rank 0 does: what they say to one another is the same then.
-  RETORT_TRY(const double threads, of_leader(options.group ? *options.group : one_process(), double(ThreadPool(options.threads).size())));
   return std::unique_ptr<Backend>(
-      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options, int(threads)));
+      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options));
 }
 
 }  // namespace retort::train

@@ -5,6 +5,8 @@
 
 #include "base/atomic_file.h"
 #include "base/hash.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
 #include "io/corpus.h"
 
 namespace retort::train {
@@ -50,10 +52,15 @@ std::string document_line(const Document& document) {
 // What makes a document this document, and not another.
 std::string identity(const Document& document) { return document.messages.empty() ? document.text : document_line(document); }
 
-}  // namespace
+// What a document has in it as a whole: its text, or its conversations.
+std::vector<uint64_t> contents(const Document& document) {
+  if (document.messages.empty()) return {fnv1a(document.text)};
+  std::vector<uint64_t> out = {fnv1a(messages_json(document.messages).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 1)};
+  if (document.is_pair()) out.push_back(fnv1a(messages_json(document.rejected).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 1));
+  return out;
+}
 
-Result<TrainingText> TrainingText::load(const std::vector<DataSource>& files, double held_out) {
-  if (files.empty()) return invalid("no training text: name files with --data, or under data.train in the recipe");
+Result<std::vector<Document>> read_documents(const std::vector<DataSource>& files) {
   std::vector<Document> documents;
   for (size_t s = 0; s < files.size(); ++s) {
     RETORT_TRY(auto read, read_corpus({files[s].file}));
@@ -64,14 +71,70 @@ Result<TrainingText> TrainingText::load(const std::vector<DataSource>& files, do
     }
   }
   if (documents.empty()) return invalid(files.front().file, files.size() > 1 ? " and others" : "", ": no text but blanks in it");
-  const auto weights = weights_of(files);
-  RETORT_TRY(auto text, from_documents(std::move(documents), held_out, weights));
+  return documents;
+}
+
+}  // namespace
+
+Status TrainingText::check_weighted(const std::vector<DataSource>& files, const TrainingText& text) {
   std::set<int> left;
   for (const auto& document : text.train_) left.insert(document.source);
-  for (size_t s = 0; s < weights.size(); ++s) {
+  for (size_t s = 0; s < text.weights_.size(); ++s) {
     if (!left.count(int(s))) return invalid(files[s].file, ": it has a weight, but no document to train on is left of it");
   }
+  return {};
+}
+
+Result<TrainingText> TrainingText::load(const std::vector<DataSource>& files, double held_out) {
+  if (files.empty()) return invalid("no training text: name files with --data, or under data.train in the recipe");
+  RETORT_TRY(auto documents, read_documents(files));
+  RETORT_TRY(auto text, from_documents(std::move(documents), held_out, weights_of(files)));
+  RETORT_RETURN_IF_ERROR(check_weighted(files, text));
   return text;
+}
+
+Result<TrainingText> TrainingText::load_own(const std::vector<DataSource>& files, const TrainingText& recipe) {
+  RETORT_TRY(auto documents, read_documents(files));
+  auto text = own_documents(std::move(documents), recipe, weights_of(files));
+  if (!text.ok()) return invalid(files.front().file, files.size() > 1 ? " and others" : "", ": ", text.error().message);
+  RETORT_RETURN_IF_ERROR(check_weighted(files, *text));
+  return text;
+}
+
+Result<TrainingText> TrainingText::own_documents(std::vector<Document> documents, const TrainingText& recipe, std::vector<double> weights) {
+  std::set<uint64_t> held;
+  for (const auto& document : recipe.held_out_) {
+    for (const uint64_t mark : contents(document)) held.insert(mark);
+  }
+  TrainingText text;
+  text.weights_ = std::move(weights);
+  uint64_t all = kFnvStart;
+  for (auto& document : documents) {
+    all = fnv1a(identity(document), all);
+    if (!text.weights_.empty()) all = fnv1a(cat(document.source), all);
+    const auto marks = contents(document);
+    if (std::any_of(marks.begin(), marks.end(), [&](uint64_t mark) { return held.count(mark) > 0; })) continue;
+    recipe.cut_held_tail(document);
+    text.train_.push_back(std::move(document));
+  }
+  if (text.train_.empty()) return invalid("no text to train on: every document of it is held out");
+  text.hash_ = hex(all);
+  return text;
+}
+
+// The tail of a text that is the only one is held out: the same text elsewhere loses it too.
+void TrainingText::cut_held_tail(Document& document) const {
+  if (train_.size() != 1 || held_out_.size() != 1 || held_out_[0].where != train_[0].where) return;
+  if (document.text == train_[0].text + held_out_[0].text) document.text.resize(train_[0].text.size());
+}
+
+std::string TrainingText::train_hash() const {
+  uint64_t all = kFnvStart;
+  for (const auto& document : train_) {
+    all = fnv1a_item(identity(document), all);
+    if (!weights_.empty()) all = fnv1a(cat(document.source), all);
+  }
+  return hex(all);
 }
 
 Result<TrainingText> TrainingText::from_documents(std::vector<Document> documents, double held_out, std::vector<double> weights) {
@@ -154,7 +217,7 @@ std::vector<int> TokenStream::sources_of(const TrainingText& text, const std::ve
   return out;
 }
 
-Status TokenStream::tokenise(Row& row) {
+Status TokenStream::tokenise(Row& row) const {
   const auto& passage = passages_[size_t(row.passage)];
   const auto& document = text_->train()[passage.document];
   row.chat = !document.messages.empty();
@@ -246,6 +309,7 @@ void TokenStream::paste_repeats(Batch& batch) const {
 
 Result<Batch> TokenStream::next() {
   Batch batch;
+  batch.number = batches_;
   batch.rows = options_.rows;
   batch.seq = options_.seq;
   batch.tokens.reserve(size_t(batch.rows) * size_t(batch.seq));
@@ -253,6 +317,36 @@ Result<Batch> TokenStream::next() {
   if (options_.repeat_every > 0 && batches_ % options_.repeat_every == options_.repeat_every - 1) paste_repeats(batch);
   ++batches_;
   return batch;
+}
+
+Result<int64_t> TokenStream::epoch_tokens(ThreadPool& pool) const {
+  constexpr size_t kTogether = 256;   // passages whose tokens exist at the same time
+  const auto seq = size_t(options_.seq);
+  Progress progress("counting the tokens of an epoch", int64_t(passages_.size()));
+  int64_t tokens = 0;
+  size_t room = seq;   // of the row that is being filled
+  for (size_t first = 0; first < passages_.size(); first += kTogether) {
+    if (interrupted()) return interrupted_error();
+    std::vector<Row> rows(std::min(kTogether, passages_.size() - first));
+    std::vector<Status> status(rows.size());
+    pool.run_chunks(int64_t(rows.size()), [&](int64_t i) {
+      rows[size_t(i)].passage = int64_t(first) + i;
+      status[size_t(i)] = tokenise(rows[size_t(i)]);
+    });
+    for (size_t i = 0; i < rows.size(); ++i) {
+      RETORT_RETURN_IF_ERROR(status[i]);
+      Row& row = rows[i];
+      while (row.offset < row.tokens.size()) {
+        const size_t begin = row.begin(seq), count = std::min(room, row.tokens.size() - begin);
+        row.offset = begin + count;
+        tokens += int64_t(count);
+        room = room > count ? room - count : seq;
+      }
+    }
+    progress.update(int64_t(first + rows.size()));
+  }
+  if (tokens == 0) return invalid("the training text gives no tokens at all");
+  return tokens;
 }
 
 nlohmann::json TokenStream::cursor() const {

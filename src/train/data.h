@@ -26,6 +26,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "train/chat_data.h"
 #include "train/draw_order.h"
 #include "train/random.h"
@@ -39,6 +40,7 @@ using Encoder = std::function<Result<std::vector<int32_t>>(std::string_view)>;
 struct Encoders {
   Encoder text;
   ChatEncoder chat;
+  std::string tokenizer = {};   // its fingerprint, 16 hex digits
 };
 
 // Plain text, a conversation, or a pair: a conversation whose last message is given twice.
@@ -59,6 +61,10 @@ class TrainingText {
   static Result<TrainingText> load(const std::vector<DataSource>& files, double held_out);
   // A weight per source, or none at all.
   static Result<TrainingText> from_documents(std::vector<Document> documents, double held_out, std::vector<double> weights = {});
+  // A stage's own: nothing is held out but the documents that `recipe` holds out, wherever they come again, a conversation also as one of a
+  // pair's. Documents are compared as a whole.
+  static Result<TrainingText> load_own(const std::vector<DataSource>& files, const TrainingText& recipe);
+  static Result<TrainingText> own_documents(std::vector<Document> documents, const TrainingText& recipe, std::vector<double> weights = {});
 
   const std::vector<Document>& train() const { return train_; }
   // In an order that mixes the sources, the same for every run on the same files.
@@ -69,8 +75,12 @@ class TrainingText {
   Status write_held_out(const std::string& path) const;
   // Of all texts, and of what is in which source when these are weighted: a resumed run must find the same.
   const std::string& hash() const { return hash_; }
+  // The same of what is trained on alone, in its order.
+  std::string train_hash() const;
 
  private:
+  static Status check_weighted(const std::vector<DataSource>& files, const TrainingText& text);
+  void cut_held_tail(Document& document) const;
   std::vector<Document> train_, held_out_;
   std::vector<double> weights_;
   std::string hash_;
@@ -102,6 +112,9 @@ class TokenStream : public BatchStream {
   nlohmann::json cursor() const override;
   Status restore(const nlohmann::json& cursor) override;
   int64_t epoch() const { return order_.epoch(); }
+  // Tokens of the rows, one after another, that read every passage once: more than the text has where rows take conversations up again.
+  // Tokenises all of it; nothing of the stream moves. Ctrl-C is an error.
+  Result<int64_t> epoch_tokens(ThreadPool& pool) const;
 
  private:
   struct Passage {
@@ -121,7 +134,7 @@ class TokenStream : public BatchStream {
   static std::vector<Passage> cut_passages(const TrainingText& text, int seq);
   static std::vector<int> sources_of(const TrainingText& text, const std::vector<Passage>& passages);
   Status open_next(Row& row);
-  Status tokenise(Row& row);
+  Status tokenise(Row& row) const;
   Status fill(Row& row, Batch& batch);
   void paste_repeats(Batch& batch) const;
 

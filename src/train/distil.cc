@@ -1,10 +1,14 @@
 // End-to-end stages: teacher and student read the same rows; their distributions meet at a sample of the positions. Rows are
 // independent; their gradients are added in order.
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 
 #include "train/layer_pass.h"
+#include "train/shared_cache.h"
 #include "train/tasks.h"
+#include "train/top_logits.h"
 
 namespace retort::train {
 namespace {
@@ -17,6 +21,13 @@ struct Sample {
   int64_t followed = 0, labelled = 0;
 
   bool empty() const { return targets.empty(); }
+};
+
+// One row: where it is in the pass, and what the teacher says of it.
+struct RowPass {
+  std::optional<size_t> student, teacher;
+  at::Tensor wanted;                 // the teacher's hidden states [n, D], where a loss asks it
+  TopLogits top;                     // instead of them, with a cache; of every position
 };
 
 // What the losses made of one row.
@@ -36,10 +47,23 @@ class LogitStage : public StageRunner {
   LogitStage(const StageSpec& stage, StageContext context) : stage_(stage), context_(std::move(context)) {
     const LossSpec* logits = stage_.find(LossKind::kLogits);
     needs_teacher_ = logits != nullptr;
+    if (logits) temperature_ = logits->temperature;
     for (const LossSpec& loss : stage_.losses) only_labels_ = only_labels_ && loss.mask == LossMask::kLabels;
   }
 
+  ~LogitStage() override {
+    if (second_ && context_.shards) context_.shards->remove(second_->model);
+  }
+
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
+
+  Status switch_teacher() override {
+    RETORT_TRY(auto second, context_.open_second());
+    second_ = std::make_unique<const OtherTeacher>(std::move(second));
+    return {};
+  }
+
+  void use_cache(std::shared_ptr<LogitCache> cache) override { cache_.emplace(std::move(cache), context_.group()); }
 
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
@@ -52,6 +76,7 @@ class LogitStage : public StageRunner {
       totals.followed += double(samples.back().followed);
       totals.labelled += double(samples.back().labelled);
     }
+    if (cache_) RETORT_RETURN_IF_ERROR(cache_->begin(batch));
     // This rank's rows; what they are part of, the totals, is known to all.
     const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
     RowResult sum;
@@ -59,6 +84,7 @@ class LogitStage : public StageRunner {
     for (int first = 0; first < own; first += context_.together()) {
       RETORT_RETURN_IF_ERROR(rows_step(batch, base + first, std::min(context_.together(), own - first), samples, totals, step.scale, sum));
     }
+    if (cache_) RETORT_RETURN_IF_ERROR(cache_->end());
     return report(sum, totals, begin);
   }
 
@@ -96,30 +122,38 @@ class LogitStage : public StageRunner {
     return {batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq)};
   }
 
+  const TorchModel& teacher() const { return second_ ? second_->model : context_.teacher; }
+
   // Rows [first, first + count).
   Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, RowResult& sum) {
     std::vector<const TorchModel*> models = {&context_.student};
-    if (needs_teacher_) models.push_back(&context_.teacher);
+    if (needs_teacher_ && !(cache_ && cache_->has_all())) models.push_back(&teacher());
     LayerPass pass(context_, models, stage_.checkpoint_activations);
-    std::vector<const Sample*> of_pass;
-    for (int row = first; row < first + count; ++row) {
-      if (samples[row].empty()) continue;
-      for (const TorchModel* model : models) pass.add(*model, row_tokens(batch, row), batch_rows(*model, batch, row, 1), samples[row].positions);
-      of_pass.push_back(&samples[row]);
+    const auto add = [&](const TorchModel& model, int row, const at::Tensor& positions) {
+      return pass.add(model, row_tokens(batch, row), batch_rows(model, batch, row, 1), positions);
+    };
+    std::vector<RowPass> rows(size_t(count), RowPass{});
+    for (int i = 0; i < count; ++i) {
+      const Sample& sample = samples[first + i];
+      if (!sample.empty()) rows[i].student = add(context_.student, first + i, sample.positions);
+      // What goes into a cache is of all positions, whatever the sample.
+      if (cache_ && !cache_->has(first + i)) rows[i].teacher = add(teacher(), first + i, torch::arange(batch.seq, at::kLong));
+      if (!cache_ && needs_teacher_ && !sample.empty()) rows[i].teacher = add(teacher(), first + i, sample.positions);
     }
+    if (cache_) RETORT_RETURN_IF_ERROR(agree(context_.group(), read_cached(first, rows)));
     RETORT_RETURN_IF_ERROR(pass.forward());
-    const size_t each = models.size();
-    std::vector<RowResult> results(of_pass.size());
+    std::vector<RowResult> results(size_t(count), RowResult{});
     {
       RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(results.size()), [&](int64_t i) {
-        const size_t row = each * size_t(i);
-        results[size_t(i)] = row_losses(pass.hidden(row), needs_teacher_ ? pass.hidden(row + 1) : at::Tensor(), *of_pass[size_t(i)], totals, batch, scale);
+      RETORT_RETURN_IF_ERROR(ask_teacher(pass, first, rows));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
+        if (rows[i].student) results[i] = row_losses(pass.hidden(*rows[i].student), rows[i], samples[first + i], totals, batch, scale);
       }));
     }
-    std::vector<at::Tensor> gradients(each * results.size()), of_head;
-    for (size_t i = 0; i < results.size(); ++i) {
-      gradients[each * i] = results[i].gradient;
+    std::vector<at::Tensor> gradients(2 * size_t(count)), of_head;
+    for (int i = 0; i < count; ++i) {
+      if (!rows[i].student) continue;
+      gradients[*rows[i].student] = results[i].gradient;
       of_head.push_back(results[i].head_gradient);
       sum.kl += results[i].kl, sum.soft += results[i].soft, sum.ce += results[i].ce;
     }
@@ -127,15 +161,39 @@ class LogitStage : public StageRunner {
     return add_head_gradient(context_, of_head);
   }
 
-  RowResult row_losses(const at::Tensor& hidden, const at::Tensor& wanted, const Sample& sample, const Totals& totals, const Batch& batch,
-                       double scale) const {
+  Status read_cached(int first, std::vector<RowPass>& rows) const {
+    std::vector<Status> read(rows.size());
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows.size()), [&](int64_t i) {
+      if (!cache_->has(first + int(i))) return;
+      auto top = cache_->read(first + int(i));
+      if (top.ok()) rows[i].top = std::move(*top);
+      else read[i] = top.error();
+    }));
+    for (const Status& status : read) RETORT_RETURN_IF_ERROR(status);
+    return {};
+  }
+
+  // From its hidden states: they themselves are wanted, or with a cache its largest logits.
+  Status ask_teacher(const LayerPass& pass, int first, std::vector<RowPass>& rows) {
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows.size()), [&](int64_t i) {
+      if (!rows[i].teacher) return;
+      const at::Tensor& hidden = pass.hidden(*rows[i].teacher);
+      if (cache_) rows[i].top = top_logits(hidden, teacher().body.head, cache_->shape().top_k, temperature_);
+      else rows[i].wanted = hidden;
+    }));
+    for (size_t i = 0; i < rows.size() && cache_; ++i) {
+      if (rows[i].teacher) RETORT_RETURN_IF_ERROR(cache_->keep(first + int(i), rows[i].top));
+    }
+    return {};
+  }
+
+  RowResult row_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, const Batch& batch, double scale) const {
     const at::NoGradGuard no_grad;
     RowResult result;
     result.gradient = at::zeros(hidden.sizes(), at::kFloat);
     for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
       const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-      result.gradient.narrow(0, i, n).copy_(
-          compare(hidden.narrow(0, i, n), needs_teacher_ ? wanted.narrow(0, i, n) : wanted, sample, i, totals, batch, result));
+      result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, batch, result));
     }
     result.gradient.mul_(scale);
     if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
@@ -143,7 +201,7 @@ class LogitStage : public StageRunner {
   }
 
   // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
-  at::Tensor compare(const at::Tensor& hidden, const at::Tensor& wanted, const Sample& sample, int64_t first, const Totals& totals,
+  at::Tensor compare(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
                      const Batch& batch, RowResult& result) const {
     const at::Tensor& head = context_.student.body.head;
     const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
@@ -152,7 +210,7 @@ class LogitStage : public StageRunner {
     for (const LossSpec& loss : stage_.losses) {
       at::Tensor d = loss.kind == LossKind::kCe
                          ? hard_loss(logits, sample, first, totals, loss, result)
-                         : soft_loss(logits, product(wanted, context_.teacher.body.head.t()).to(at::kFloat), sample, first, totals, batch, loss, result);
+                         : soft_loss(logits, pass, sample, first, totals, batch, loss, result);
       d_logits = d_logits.defined() ? d_logits.add_(d) : d;
     }
     const at::Tensor low = d_logits.to(hidden.scalar_type());
@@ -174,25 +232,38 @@ class LogitStage : public StageRunner {
     return loss.kind == LossKind::kCe ? std::max(totals.followed, 1.0) : totals.positions;
   }
 
-  at::Tensor soft_loss(const at::Tensor& logits, const at::Tensor& teacher, const Sample& sample, int64_t first, const Totals& totals,
-                       const Batch& batch, const LossSpec& loss, RowResult& result) const {
-    const double t = loss.temperature;
-    const at::Tensor log_student = at::log_softmax(t == 1 ? logits : logits / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
+  // Against the teacher's whole distributions, from its hidden states [n, D].
+  SoftSums whole_loss(const at::Tensor& logits, const at::Tensor& wanted, const at::Tensor& mask, double t) const {
+    const int64_t tokens = second_ ? second_->tokens : logits.size(1);
+    at::Tensor teacher = product(wanted, this->teacher().body.head.t()).to(at::kFloat), student = logits;
+    if (second_) teacher = teacher.narrow(1, 0, tokens), student = student.narrow(1, 0, tokens);
+    const at::Tensor log_student = at::log_softmax(t == 1 ? student : student / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
     const at::Tensor p = log_teacher.exp();
+    if (mask.defined()) p.mul_(mask);
+    SoftSums sums;
+    sums.cross = -(p * log_student).sum().item<double>(), sums.entropy = -(p * log_teacher).sum().item<double>();
+    const at::Tensor q = log_student.exp_();
+    if (mask.defined()) q.mul_(mask);
+    sums.gradient = q.sub_(p);
+    if (tokens < logits.size(1)) sums.gradient = at::constant_pad_nd(sums.gradient, {0, logits.size(1) - tokens});
+    return sums;
+  }
+
+  at::Tensor soft_loss(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals, const Batch& batch,
+                       const LossSpec& loss, RowResult& result) const {
+    const double t = loss.temperature;
+    const int64_t n = logits.size(0);
     at::Tensor mask;
-    if (loss.mask == LossMask::kLabels) {
-      mask = mask_of(sample, first, logits.size(0));
-      p.mul_(mask);
-    }
-    const double soft = -(p * log_student).sum().item<double>(), entropy = -(p * log_teacher).sum().item<double>();
+    if (loss.mask == LossMask::kLabels) mask = mask_of(sample, first, n);
+    const SoftSums sums = cache_ ? top_loss(t == 1 ? logits : logits / t, targets_at(pass.top, cache_->shape().top_k, sample.positions.narrow(0, first, n)), mask)
+                                 : whole_loss(logits, pass.wanted.narrow(0, first, n), mask, t);
     const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / counted(loss, totals);
     // kl carries the factor t^2; its gradient by the logits has 1/t.
     const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
-    result.kl += (soft - entropy) * factor;
-    result.soft += soft * factor;
-    const at::Tensor q = log_student.exp_();
-    if (mask.defined()) q.mul_(mask);
-    return q.sub_(p).mul_(loss.weight * share * factor / t);
+    result.kl += (sums.cross - sums.entropy) * factor;
+    result.soft += sums.cross * factor;
+    at::Tensor gradient = sums.gradient;
+    return gradient.mul_(loss.weight * share * factor / t);
   }
 
   at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
@@ -227,6 +298,9 @@ class LogitStage : public StageRunner {
 
   StageSpec stage_;
   StageContext context_;
+  std::unique_ptr<const OtherTeacher> second_;   // asked in place of the first from when it is there
+  std::optional<SharedCache> cache_;
+  double temperature_ = 1;
   bool needs_teacher_ = false, only_labels_ = true;
 };
 

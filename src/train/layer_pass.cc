@@ -5,14 +5,6 @@
 #include "train/tasks.h"
 
 namespace retort::train {
-namespace {
-
-Result<Shards::Hold> gather(const StageContext& context, const std::vector<at::Tensor>& tensors) {
-  if (!context.shards) return Shards::Hold();
-  return context.shards->gather(tensors);
-}
-
-}  // namespace
 
 LayerPass::LayerPass(const StageContext& context, std::vector<const TorchModel*> models, bool checkpoint_activations)
     : context_(context), models_(std::move(models)), recompute_(checkpoint_activations), leaves_(size_t(step_count(context.student))) {
@@ -67,13 +59,7 @@ std::vector<at::Tensor> LayerPass::backward(Row& row, int step, at::Tensor& grad
 }
 
 Result<Shards::Hold> LayerPass::weights(int step, const std::vector<const TorchModel*>& models) const {
-  std::vector<at::Tensor> all;
-  for (const TorchModel* model : models) {
-    if (step >= step_count(*model)) continue;
-    const auto of_model = step_weights(*model, step);
-    all.insert(all.end(), of_model.begin(), of_model.end());
-  }
-  return gather(context_, all);
+  return gather(context_, step_weights(models, step));
 }
 
 Status LayerPass::forward() {
@@ -128,6 +114,11 @@ Status add_head_gradient(const StageContext& context, std::span<const at::Tensor
     if (leaf->value.is_same(context.student.body.head)) return add_gradient(context, *leaf, of_rows);
   }
   return {};
+}
+
+Result<Shards::Hold> gather(const StageContext& context, const std::vector<at::Tensor>& tensors) {
+  if (!context.shards) return Shards::Hold();
+  return context.shards->gather(tensors);
 }
 
 Result<Shards::Hold> gather_heads(const StageContext& context, const std::vector<const TorchModel*>& models) {

@@ -51,7 +51,9 @@ class LayerPass {
 Status add_gradient(const StageContext& context, Leaf& leaf, std::span<const at::Tensor> of_rows);
 // The same for the student's head, where it trains: its own share of the gradient, which does not pass through hidden states.
 Status add_head_gradient(const StageContext& context, std::span<const at::Tensor> of_rows);
-// Keeps models' heads whole.
+// Keeps tensors whole (shards.h); with one process they are.
+Result<Shards::Hold> gather(const StageContext& context, const std::vector<at::Tensor>& tensors);
+// The same for models' heads.
 Result<Shards::Hold> gather_heads(const StageContext& context, const std::vector<const TorchModel*>& models);
 
 }  // namespace retort::train

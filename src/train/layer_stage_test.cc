@@ -142,5 +142,55 @@ TEST_F(LayerStageTest, EveryLossFalls) {
   }
 }
 
+TEST_F(LayerStageTest, LossesByLayerHaveTheMeansOfTheParts) {
+  open("{mixer: hedgehog, window: 6, layers: [{layers: 1, mixer: attention}]}", "loss: {hidden: {gap: 3}, matrix: 0.5, attn_out: 1}, train: [mixers]");
+  auto runner = backend_->make_stage(recipe_.stages[0]);
+  ASSERT_TRUE(runner.ok());
+  ASSERT_FALSE((*runner)->parameters().empty());
+  const auto result = (*runner)->step(some_rows(2, kSeq), {});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  ASSERT_EQ(result->layers.size(), result->parts.size());
+  for (size_t i = 0; i < result->parts.size(); ++i) {
+    EXPECT_EQ(result->layers[i].name, result->parts[i].name);
+    ASSERT_EQ(result->layers[i].values.size(), 3u);
+    double sum = 0;
+    int count = 0;
+    for (double value : result->layers[i].values) {
+      if (!std::isnan(value)) sum += value, ++count;
+    }
+    EXPECT_EQ(count, result->layers[i].name == "hidden" ? 1 : 2) << result->layers[i].name;
+    EXPECT_NEAR(sum / count, result->parts[i].value, 1e-12);
+  }
+}
+
+TEST_F(LayerStageTest, PicturesOfHeads) {
+  // A window that holds the whole text is the teacher's attention.
+  open("{mixer: window, window: 512, sinks: 0}", "loss: attn_out");
+  auto heads = backend_->head_matrices(some_rows(1, 256));
+  ASSERT_TRUE(heads.ok()) << heads.error().message;
+  ASSERT_EQ(heads->size(), 6u) << "two of each of three layers";
+  for (const HeadMatrices& h : *heads) {
+    EXPECT_LT(h.distance, 0.03);
+    ASSERT_EQ(h.teacher.size, 64);
+    for (int i = 0; i < 64; ++i) {
+      double sum = 0;
+      for (int j = 0; j < 64; ++j) sum += h.teacher.cells[size_t(64 * i + j)];
+      EXPECT_NEAR(sum, 1, 0.02);
+      for (int j = i + 1; j < 64; ++j) EXPECT_EQ(h.student.cells[size_t(64 * i + j)], 0);
+    }
+  }
+  EXPECT_NE((*heads)[0].head, (*heads)[1].head);
+  open("{mixer: gla, window: 0, layers: [{layers: 0, mixer: attention}, {layers: 2, heads: 1, mixer: mamba, window: 0}]}", "loss: attn_out");
+  heads = backend_->head_matrices(some_rows(1, 100));
+  ASSERT_TRUE(heads.ok()) << heads.error().message;
+  ASSERT_EQ(heads->size(), 4u) << "layer 0 is the teacher's";
+  EXPECT_EQ((*heads)[0].layer, 1);
+  EXPECT_GT((*heads)[0].distance, 0.03);
+  EXPECT_EQ((*heads)[0].student.size, 50);
+  EXPECT_EQ((*heads)[3].mixer, "mamba");
+  EXPECT_EQ((*heads)[3].head, 3);
+  EXPECT_NE((*heads)[3].absent.find("no mixing matrix"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace retort::train

@@ -2,9 +2,12 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include <nlohmann/json.hpp>
+
+#include "base/format.h"
 
 namespace retort::train {
 namespace {
@@ -50,11 +53,20 @@ Status MetricsLog::add(const MetricsRow& row) {
     line[name] = number(value);
     scalars.emplace_back(cat(row.stage, "/", name), value);
   }
+  if (!row.teacher.empty()) line["teacher"] = row.teacher;
   line["tokens"] = row.tokens;
   const std::pair<const char*, double> speeds[] = {{"tokens_per_s", row.tokens_per_s}, {"time", row.time}, {"gemm_share", row.gemm_share}};
   for (const auto& [name, value] : speeds) {
     line[name] = number(value);
     if (std::string(name) != "time") scalars.emplace_back(cat(row.stage, "/", name), value);
+  }
+  for (const auto& loss : row.layers) {
+    auto& values = line["layers"][loss.name] = nlohmann::ordered_json::array();
+    for (size_t l = 0; l < loss.values.size(); ++l) {
+      const bool has = std::isfinite(loss.values[l]);
+      values.push_back(has ? number(std::strtod(format_significant(loss.values[l], 4).c_str(), nullptr)) : nullptr);
+      if (has) scalars.emplace_back(cat(row.stage, "/loss/", loss.name, "/layer", l), loss.values[l]);
+    }
   }
   RETORT_RETURN_IF_ERROR(lines_.write(line.dump() + "\n"));
   RETORT_RETURN_IF_ERROR(lines_.flush());

@@ -2,9 +2,10 @@
 //
 // Layer: train, torch-free. Not thread-safe.
 //
-//   {"stage","step","steps","loss","loss/<name>"...,"<measure>"...,"lr","grad_norm","tokens","tokens_per_s","time","gemm_share"}
+//   {"stage","step","steps","loss","loss/<name>"...,"<measure>"...,"lr","grad_norm",["teacher",]"tokens","tokens_per_s","time","gemm_share","layers"}
 //
-// step and steps count within the stage; tokens over the run; time is seconds spent training over the run.
+// step and steps count within the stage; tokens over the run; time is seconds spent training over the run. Of layer-wise stages some lines
+// have "layers": {"attn_out": [0.12, null, ...]}, every loss layer by layer, with four digits.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "train/stage.h"
 #include "train/tensorboard.h"
 
 namespace retort::train {
@@ -25,8 +27,10 @@ struct MetricsRow {
   double loss = 0;
   std::vector<std::pair<std::string, double>> parts, measures;   // losses, and means that are none
   double lr = 0, grad_norm = 0;
+  std::string teacher;       // which of a stage's two teachers; empty: it has one
   int64_t tokens = 0;
   double tokens_per_s = 0, time = 0, gemm_share = 0;
+  std::vector<LayerLoss> layers;   // empty: not of this step
 };
 
 struct MetricsPosition {

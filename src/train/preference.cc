@@ -28,28 +28,6 @@ struct Outcome {
   double loss = 0, right = 0, chosen = 0, rejected = 0;   // sums over pairs
 };
 
-// The model with tensors of its own in place of the stage's leaves.
-TorchModel with_copies(const TorchModel& model, const std::vector<Leaf*>& leaves, const std::vector<at::Tensor>& copies) {
-  TorchModel out = model;
-  const auto replace = [&](at::Tensor& tensor) {
-    for (size_t i = 0; i < leaves.size() && tensor.defined(); ++i) {
-      if (!tensor.is_same(leaves[i]->value)) continue;
-      tensor = copies[i];
-      break;
-    }
-  };
-  for (at::Tensor* tensor : {&out.body.embedding, &out.body.final_norm, &out.body.head}) replace(*tensor);
-  for (Body::Layer& layer : out.body.layers) {
-    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) replace(*tensor);
-  }
-  for (auto& parts : out.layers) {
-    for (PartWeights& part : parts) {
-      for (at::Tensor& value : part.values) replace(value);
-    }
-  }
-  return out;
-}
-
 class PreferenceStage : public StageRunner {
  public:
   PreferenceStage(const StageSpec& stage, StageContext context)
@@ -92,17 +70,14 @@ class PreferenceStage : public StageRunner {
  private:
   // The student as it is now, in tensors of its own where the stage trains.
   Status copy_start() {
-    std::vector<at::Tensor> values;
+    std::vector<at::Tensor> values, copies;
     for (const Leaf* leaf : context_.leaves) {
-      Shards::Hold hold;
-      if (leaf->share) {
-        RETORT_TRY(hold, context_.shards->gather({leaf->value}));
-      }
+      RETORT_TRY(const Shards::Hold hold, gather(context_, {leaf->value}));
       Leaf& copy = copies_.emplace_back(Leaf{leaf->value.detach().clone(), {}});
       if (leaf->share) copy.share = context_.shards->add(copy.value);
-      values.push_back(copy.value);
+      values.push_back(leaf->value), copies.push_back(copy.value);
     }
-    start_ = with_copies(context_.student, context_.leaves, values);
+    start_ = with_tensors(context_.student, values, copies);
     return {};
   }
 
@@ -215,6 +190,27 @@ class PreferenceStage : public StageRunner {
 };
 
 }  // namespace
+
+TorchModel with_tensors(const TorchModel& model, const std::vector<at::Tensor>& from, const std::vector<at::Tensor>& to) {
+  TorchModel out = model;
+  const auto replace = [&](at::Tensor& tensor) {
+    for (size_t i = 0; i < from.size() && tensor.defined(); ++i) {
+      if (!tensor.is_same(from[i])) continue;
+      tensor = to[i];
+      break;
+    }
+  };
+  for (at::Tensor* tensor : {&out.body.embedding, &out.body.final_norm, &out.body.head}) replace(*tensor);
+  for (Body::Layer& layer : out.body.layers) {
+    for (at::Tensor* tensor : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) replace(*tensor);
+  }
+  for (auto& parts : out.layers) {
+    for (PartWeights& part : parts) {
+      for (at::Tensor& value : part.values) replace(value);
+    }
+  }
+  return out;
+}
 
 std::unique_ptr<StageRunner> make_preference_stage(const StageSpec& stage, StageContext context) {
   return std::make_unique<PreferenceStage>(stage, std::move(context));

@@ -43,6 +43,17 @@ Status sum(ProcessGroup& group, std::span<double> values) {
   return {};
 }
 
+Result<double> least(ProcessGroup& group, double value) {
+  std::vector<double> all(size_t(group.size()));
+  RETORT_RETURN_IF_ERROR(group.all_gather(std::as_bytes(std::span<const double>(&value, 1)), std::as_writable_bytes(std::span<double>(all))));
+  return *std::min_element(all.begin(), all.end());
+}
+
+Result<bool> anybody(ProcessGroup& group, bool own) {
+  RETORT_TRY(const double none, least(group, own ? 0 : 1));
+  return none == 0;
+}
+
 Result<double> of_leader(ProcessGroup& group, double value) {
   RETORT_RETURN_IF_ERROR(group.broadcast(bytes_of(value)));
   return value;
@@ -68,6 +79,11 @@ Status agree(ProcessGroup& group, const Status& own) {
   if (first == all.end()) return {};
   if (first - all.begin() == group.rank()) return own;
   return Error{ErrorCode(int(*first) - 1), ""};
+}
+
+Error common(const ProcessGroup& group, Error error) {
+  if (!group.leads()) error.message.clear();
+  return error;
 }
 
 Status led(ProcessGroup& group, const std::function<Status(const Together& ask)>& lead, const Together& together) {

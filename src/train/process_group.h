@@ -48,9 +48,15 @@ Status sum(ProcessGroup& group, std::span<double> values);
 // Rank 0's.
 Result<double> of_leader(ProcessGroup& group, double value);
 Result<std::string> of_leader(ProcessGroup& group, const std::string& text);
+Result<double> least(ProcessGroup& group, double value);
+Result<bool> anybody(ProcessGroup& group, bool own);
 
 // An error of one rank is everybody's. The lowest rank that has one returns it; the others' has no message, for it is said only once.
 Status agree(ProcessGroup& group, const Status& own);
+template <class T>
+Status agree(ProcessGroup& group, const Result<T>& own) { return agree(group, own.ok() ? Status() : Status(own.error())); }
+// An error that all ranks have found, each for itself: rank 0 says it.
+Error common(const ProcessGroup& group, Error error);
 
 // Rank 0 works alone (files are its own), and whenever it asks for i, all ranks carry out together(i). Everybody returns what lead() does.
 using Together = std::function<Status(int64_t)>;

@@ -78,6 +78,12 @@ TEST(ProcessGroup, CollectivesAreTheirDefinitions) {
       const auto value = of_leader(group, double(group.rank()) + 7);
       ASSERT_TRUE(value.ok());
       EXPECT_EQ(*value, 7);
+      const auto smallest = least(group, 3.0 - group.rank());
+      ASSERT_TRUE(smallest.ok());
+      EXPECT_EQ(*smallest, 4 - size);
+      const auto last = anybody(group, group.rank() == size - 1), none = anybody(group, false);
+      ASSERT_TRUE(last.ok() && none.ok());
+      EXPECT_TRUE(*last && !*none);
     });
   }
 }

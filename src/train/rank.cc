@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "model/layout.h"
 #include "train/start_tasks.h"
+#include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
@@ -67,12 +67,8 @@ Result<RankedErrors> measure_errors(const TorchModel& teacher, const std::vector
 }
 
 std::vector<std::pair<int, int>> choose_kept(const KeepSpec& keep, const ModelConfig& config, const RankedErrors& errors) {
+  if (!is_measured(keep)) return listed_attention(keep, config.layers);
   std::vector<std::pair<int, int>> kept;
-  if (keep.kind == KeepSpec::Kind::kList) return keep.list;
-  if (keep.kind == KeepSpec::Kind::kFraction) {
-    for (int l : interleaved_layers(keep.fraction, config.layers)) kept.emplace_back(l, -1);
-    return kept;
-  }
   std::vector<std::pair<double, std::pair<int, int>>> ranked;
   for (int l = 0; l < config.layers; ++l) {
     std::vector<int> replaced;

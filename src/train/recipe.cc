@@ -10,6 +10,7 @@
 #include "base/suggest.h"
 #include "io/yaml_fields.h"
 #include "mixers/list.h"
+#include "train/recipe_parts.h"
 #include "train/schedule.h"
 
 namespace retort::train {
@@ -32,8 +33,10 @@ constexpr Named kLogitForms[] = {{"kl", int(LossForm::kKl)}, {"ce", int(LossForm
 constexpr Named kReductions[] = {{"token_mean", int(Reduction::kTokenMean)}, {"batch_mean", int(Reduction::kBatchMean)}};
 constexpr Named kMasks[] = {{"all", int(LossMask::kAll)}, {"labels", int(LossMask::kLabels)}};
 constexpr Named kReferences[] = {{"teacher", int(Reference::kTeacher)}, {"start", int(Reference::kStart)}};
+constexpr Named kInits[] = {{"teacher", int(StudentInit::kTeacher)}, {"random", int(StudentInit::kRandom)}};
 constexpr Named kSchedules[] = {{"constant", int(ScheduleKind::kConstant)}, {"linear", int(ScheduleKind::kLinear)},
-                                {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)}};
+                                {"cosine", int(ScheduleKind::kCosine)}, {"wsd", int(ScheduleKind::kWsd)},
+                                {"plateau", int(ScheduleKind::kPlateau)}};
 
 // The value of a name, or the first error of the source.
 template <class Enum>
@@ -106,6 +109,7 @@ LossSpec read_loss(YamlSource& source, const YAML::Node& name_node, const YAML::
   if (loss.kind == LossKind::kLogits) {
     fields.number("temperature", loss.temperature, 1e-3, 1e3);
     read_name(source, fields, "reduction", "reduction", kReductions, loss.reduction);
+    read_cache(source, fields, loss);
   }
   if (loss.kind == LossKind::kLogits || loss.kind == LossKind::kCe) read_name(source, fields, "mask", "mask", kMasks, loss.mask);
   if (loss.kind == LossKind::kDpo) {
@@ -170,7 +174,7 @@ void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule
   const std::string key = stage.key_of("schedule");
   if (node.IsScalar()) return choose(source, node, key, "schedule", kSchedules, node.Scalar(), schedule.kind);
   if (!node.IsMap() || node.size() != 1) {
-    return source.fail(node, key, "'schedule' must be one of constant, linear, cosine, wsd, or one of them with fields: {wsd: {warmup: 0.1}}");
+    return source.fail(node, key, "'schedule' must be one of constant, linear, cosine, wsd, plateau, or one of them with fields: {wsd: {warmup: 0.1}}");
   }
   const auto entry = *node.begin();
   const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
@@ -180,6 +184,10 @@ void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule
   read_extent(source, fields, "warmup", "warmup_steps", schedule.warmup, schedule.warmup_steps);
   if (schedule.kind == ScheduleKind::kWsd) read_extent(source, fields, "decay", "decay_steps", schedule.decay, schedule.decay_steps);
   if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, 1);
+  if (schedule.kind == ScheduleKind::kPlateau) {
+    fields.number("factor", schedule.factor, 1e-6, 0.999999);
+    read_plateau(fields, schedule.plateau);
+  }
   fields.finish();
 }
 
@@ -202,19 +210,56 @@ void check_warmup(YamlSource& source, YamlFields& fields, const StageSpec& stage
               steps == 1 ? " step" : " steps", " in all");
 }
 
+// The entry {lora: {r: 8, alpha: 16, on: [q, v]}} of 'train'.
+void read_lora(YamlSource& source, const YAML::Node& node, const std::string& key, LoraSpec& lora) {
+  YamlFields entry(source, node, key, "'train'");
+  const YAML::Node inner = entry.take("lora");
+  entry.finish();
+  if (!inner.IsDefined()) return source.fail(node, key, "'train' names tensors, or has {lora: {r: 8, alpha: 16, on: [q, k, v, o]}}");
+  YamlFields fields(source, inner, key + ".lora", "'lora'");
+  lora = {8, 16, {"q", "k", "v", "o"}};
+  fields.whole("r", lora.r, 1, 1 << 14);
+  fields.number("alpha", lora.alpha, 1e-6, 1e6);
+  fields.texts("on", lora.on);
+  if (lora.on.empty()) source.fail(fields.take("on"), fields.key_of("on"), "'on' names nothing; remove it or name q, k, v, o, gate, up, down");
+  fields.finish();
+}
+
+// Patterns, {lora: ...}, or a list of both.
+void read_train(YamlSource& source, YamlFields& stage_fields, StageSpec& stage) {
+  if (!stage_fields.has("train")) return;
+  const YAML::Node node = stage_fields.take("train");
+  const std::string key = stage_fields.key_of("train");
+  const bool maps = node.IsMap() || (node.IsSequence() && std::any_of(node.begin(), node.end(), [](const YAML::Node& item) { return item.IsMap(); }));
+  if (!maps) {
+    stage_fields.texts("train", stage.train);
+    if (stage.train.empty()) source.fail(node, key, "'train' names nothing; remove it or name mixers");
+    return;
+  }
+  stage.train.clear();
+  if (node.IsMap()) return read_lora(source, node, key, stage.lora);
+  for (const auto& item : node) {
+    if (item.IsScalar()) stage.train.push_back(item.Scalar());
+    else if (stage.lora.r == 0) read_lora(source, item, key, stage.lora);
+    else source.fail(item, key, "'train' has two entries that are no names; one {lora: ...} has all that it is 'on'");
+  }
+}
+
 StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
   StageSpec stage;
   stage.name = name;
   YamlFields fields(source, node, name, "stage '" + name + "'");
   fields.take("name");
   read_losses(source, fields, stage.losses);
-  fields.texts("train", stage.train);
+  read_train(source, fields, stage);
   fields.whole("seq", stage.seq, 2, 1 << 20);
   fields.whole("batch", stage.batch, 1, 1 << 16);
   fields.whole("accumulate", stage.accumulate, 1, 1 << 16);
   fields.count("tokens", stage.budget.tokens, 1);
   fields.count("steps", stage.budget.steps, 1);
   fields.number("minutes", stage.budget.minutes, 1e-6, 1e6);
+  fields.number("epochs", stage.budget.epochs, 1e-6, 1e6);
+  read_stage_data(source, fields, stage.data);
   fields.number("lr", stage.lr, 0, 10);
   fields.number("lr_features", stage.lr_features, 0, 10);
   fields.number("lr_gates", stage.lr_gates, 0, 10);
@@ -223,18 +268,19 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("eps", stage.eps, 1e-30, 1);
   read_schedule(source, fields, stage.schedule);
   fields.number("clip", stage.clip, 0, 1e9);
+  fields.whole("max_skipped", stage.max_skipped, 1, 1 << 30);
   fields.number("ema", stage.ema, 0, 0.999999);
   fields.number("logit_fraction", stage.logit_fraction, 1e-6, 1);
   fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);
   fields.flag("checkpoint_activations", stage.checkpoint_activations);
   fields.whole("max_prompt", stage.max_prompt, 1, 1 << 20);
   if (!fields.has("lr")) source.fail(node, name, "stage '", name, "' needs 'lr'");
-  if (!fields.has("tokens") && !fields.has("steps") && !fields.has("minutes")) {
-    source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps' or 'minutes'");
+  if (std::none_of(std::begin(kBudgets), std::end(kBudgets), [&](const char* budget) { return fields.has(budget); })) {
+    source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps', 'epochs' or 'minutes'");
   }
   check_warmup(source, fields, stage);
   check_pairs(source, fields, stage);
-  if (stage.train.empty()) source.fail(fields.take("train"), fields.key_of("train"), "'train' names nothing; remove it or name mixers");
+  read_switch(source, fields, stage);
   fields.finish();
   return stage;
 }
@@ -373,42 +419,49 @@ void read_layers(YamlSource& source, YamlFields& student_fields, StudentSpec& st
   }
 }
 
+// one_by_one, or the shares of the layers that the steps before the last one keep.
+void read_stepwise(YamlSource& source, YamlFields& fields, const KeepSpec& keep, StepwiseSpec& stepwise) {
+  if (!fields.has("stepwise")) return;
+  const YAML::Node node = fields.take("stepwise");
+  const std::string key = fields.key_of("stepwise");
+  bool good = node.IsScalar() || node.IsSequence();
+  stepwise.one_by_one = node.IsScalar() && node.Scalar() == "one_by_one";
+  if (good && !stepwise.one_by_one) {
+    for (const auto& item : node.IsScalar() ? YAML::Load("[" + node.Scalar() + "]") : node) {
+      double share = 0;
+      good = good && item.IsScalar() && parse_number(item.Scalar(), share) && share > 0 && share < (stepwise.shares.empty() ? 1.0 : stepwise.shares.back());
+      stepwise.shares.push_back(share);
+    }
+  }
+  if (!good) {
+    return source.fail(node, key, "student: 'stepwise' must be one_by_one, or the falling shares of the layers that keep attention on the way to 'keep', such as [0.75]");
+  }
+  if (stepwise.any() && (keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers)) {
+    source.fail(node, key, "student: 'stepwise' goes to a layout that is known beforehand, and 'keep' is ", keep_text(keep),
+                ", which is measured; none, a share or a list are known (retort layout measures one)");
+  }
+}
+
 StudentSpec read_student(YamlSource& source, const YAML::Node& node) {
   StudentSpec student;
   YamlFields fields(source, node, "student", "student");
   read_mixer(source, fields, "student", student);
   read_layers(source, fields, student);
   read_keep(source, fields, student.keep);
+  read_stepwise(source, fields, student.keep, student.stepwise);
+  read_name(source, fields, "init", "init", kInits, student.init);
   fields.text("start", student.start);
+  if (student.init == StudentInit::kRandom && student.start != "teacher") {
+    source.fail(fields.take("init"), fields.key_of("init"), "student: 'init' is random, but all values come from 'start', ", student.start, "; remove one of them");
+  }
   fields.finish();
   return student;
-}
-
-// A file, or {file: a.jsonl, weight: 3}.
-void read_source(YamlSource& source, const YAML::Node& node, const std::string& key, std::vector<DataSource>& sources) {
-  if (node.IsScalar()) return sources.push_back({node.Scalar()});
-  if (!node.IsMap()) return source.fail(node, key, "data: 'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these");
-  DataSource one("");
-  YamlFields fields(source, node, key, "data.train");
-  fields.text("file", one.file);
-  fields.number("weight", one.weight, 1e-6, 1e9);
-  if (one.file.empty()) source.fail(node, key, "data.train: an entry needs 'file'");
-  fields.finish();
-  sources.push_back(std::move(one));
-}
-
-void read_sources(YamlSource& source, YamlFields& fields, std::vector<DataSource>& sources) {
-  if (!fields.has("train")) return;
-  const YAML::Node node = fields.take("train");
-  const std::string key = fields.key_of("train");
-  if (!node.IsSequence()) return read_source(source, node, key, sources);
-  for (const auto& item : node) read_source(source, item, key, sources);
 }
 
 DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   DataSpec data;
   YamlFields fields(source, node, "data", "data");
-  read_sources(source, fields, data.train);
+  if (fields.has("train")) read_sources(source, fields.take("train"), fields.key_of("train"), data.train);
   fields.number("held_out", data.held_out, 0, 0.9);
   fields.count("calibration_tokens", data.calibration_tokens, 256, kMostCalibrationTokens);
   fields.finish();
@@ -417,7 +470,6 @@ DataSpec read_data(YamlSource& source, const YAML::Node& node) {
 
 // Adds what the stage does not say itself. The stage's own nodes stay, and with them their places in the file.
 void add_defaults(YAML::Node stage, const YAML::Node& defaults) {
-  const auto is_budget = [](const std::string& name) { return name == "tokens" || name == "steps" || name == "minutes"; };
   std::vector<std::string> own;
   for (const auto& entry : stage) own.push_back(entry.first.IsScalar() ? entry.first.Scalar() : "");
   const bool own_budget = std::any_of(own.begin(), own.end(), is_budget);
@@ -466,7 +518,7 @@ Status set_path(YAML::Node node, std::span<const std::string> path, const YAML::
 
 // A budget that a flag gives replaces the stage's other budgets.
 void drop_other_budgets(YAML::Node stage, const std::string& given) {
-  for (const char* name : {"tokens", "steps", "minutes"}) {
+  for (const char* name : kBudgets) {
     if (given != name) stage.remove(name);
   }
 }
@@ -490,8 +542,7 @@ Status apply(YAML::Node& root, const Override& change) {
     if (!stage.IsMap() || !stage["name"] || !stage["name"].IsScalar()) continue;
     names.push_back(stage["name"].Scalar());
     if (names.back() != path[0]) continue;
-    const bool budget = path.size() == 2 && (path[1] == "tokens" || path[1] == "steps" || path[1] == "minutes");
-    if (budget) drop_other_budgets(stage, path[1]);
+    if (path.size() == 2 && is_budget(path[1])) drop_other_budgets(stage, path[1]);
     return set_path(stage, std::span(path).subspan(1), value, change);
   }
   return invalid(change.flag, ": unknown stage '", path[0], "'", suggestion(path[0], names));

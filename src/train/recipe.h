@@ -48,9 +48,18 @@ struct LossSpec {
   LossMask mask = LossMask::kAll;                // logits, ce
   double beta = 0.1;                             // dpo
   Reference reference = Reference::kTeacher;     // dpo
+  std::string cache;                             // logits: the folder of the teacher's largest ones (logit_cache.h); empty: none
+  int top_k = 32;                                // logits, with a cache: how many of a position
 };
 
-enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
+enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd, kPlateau };
+
+// When a loss counts as falling no more (plateau.h).
+struct PlateauSpec {
+  int64_t every = 100;         // steps that one mean is over
+  int64_t patience = 10;       // means in a row that may be no better than the best before them
+  double threshold = 1e-4;     // the share of the best one by which a better one is lower
+};
 
 // Progress runs from 0 to 1 over the stage; a number of steps wins over a fraction when it is set.
 struct ScheduleSpec {
@@ -60,6 +69,18 @@ struct ScheduleSpec {
   double decay = 0.2;          // wsd: the last share of the stage
   int64_t decay_steps = -1;
   double min_lr = 0.0;         // absolute; the groups' minima keep the same ratio to their peaks
+  double factor = 0.1;         // plateau: what the rate is multiplied with at each
+  PlateauSpec plateau;
+};
+
+// A stage's second teacher, and from when on.
+struct SwitchSpec {
+  enum class When { kPlateau, kStep, kFraction };
+  std::string to;              // MODEL; empty: there is none
+  When when = When::kPlateau;
+  int64_t step = 0;            // kStep: so many steps have the first one
+  double fraction = 0;         // kFraction: of the budget
+  PlateauSpec plateau{100, 5, 0.01};
 };
 
 // At least one is given; several: the first reached ends the stage. 0: not given; a recipe that says 0 is refused.
@@ -67,12 +88,31 @@ struct Budget {
   int64_t tokens = 0;
   int64_t steps = 0;
   double minutes = 0;          // wall time of the stage; its schedule then runs on the clock
+  double epochs = 0;           // times the stage's data is read, in whole steps (epoch_size.h)
+};
+
+struct DataSource {
+  DataSource(std::string name, double share = 0) : file(std::move(name)), weight(share) {}
+  std::string file;                              // or a folder of them
+  double weight = 0;                             // its share of the tokens, relative to the others'; 0: not given
+  bool operator==(const DataSource&) const = default;
+};
+
+// None when no source has a weight; otherwise one each, 1 where none is given.
+std::vector<double> weights_of(const std::vector<DataSource>& sources);
+
+// Low-rank updates of matrices that themselves stay: W + (alpha / r) B A, A [r, in], B [out, r] (lora.h).
+struct LoraSpec {
+  int r = 0;                                     // 0: none
+  double alpha = 0;
+  std::vector<std::string> on;                   // q, k, v, o (of mixers and of kept attention), gate, up, down, or globs on tensor names
 };
 
 struct StageSpec {
   std::string name;
   std::vector<LossSpec> losses;
-  std::vector<std::string> train = {"mixers"};   // see trains()
+  std::vector<std::string> train = {"mixers"};   // see trains(); empty: LoRA alone
+  LoraSpec lora;
   int seq = 512;
   int batch = 1;               // rows of seq tokens; dpo: pairs of them
   int accumulate = 1;          // batches per optimiser step
@@ -85,11 +125,14 @@ struct StageSpec {
   double eps = 1e-8;
   ScheduleSpec schedule;
   double clip = 0;             // largest gradient norm; 0: off. Layer-wise stages clip each layer on its own
+  int max_skipped = 5;         // steps in a row whose loss or gradient is not finite: they change nothing, and the last one ends the run
   double ema = 0;              // decay of the weight average the stage ends with; 0: off
   double logit_fraction = 1;   // share of positions whose logits are compared
   int repeat_every = 0;        // every n-th batch holds a pasted repeat of an earlier passage; 0: none
   bool checkpoint_activations = false;   // end to end: only what goes into a layer is kept, the way back computes the layer again; same bits
   int max_prompt = 0;          // dpo: prompts keep their last so many tokens; 0: half of seq
+  std::vector<DataSource> data;                  // the stage's own; none: the recipe's
+  SwitchSpec switch_teacher;
 
   // No loss looks past the layer it belongs to: layers are independent, fed by the teacher.
   bool layer_wise() const;
@@ -119,23 +162,26 @@ struct LayerSpec : MixerSpec {
   std::vector<int> heads;                             // rising; empty: all of the layer's
 };
 
+// The way to the layout that `keep` names: the first stage runs once for each step, and each step replaces more attention (stepwise.h).
+struct StepwiseSpec {
+  std::vector<double> shares;                    // kept by the steps before the last, falling, of the layers
+  bool one_by_one = false;                       // a step for every layer, each with its share of the stage's budget
+  bool any() const { return one_by_one || !shares.empty(); }
+};
+
+// What the projections of mixers start from: the teacher's q, k, v and o, or random ones of their shapes (the papers' ablation of that copy).
+enum class StudentInit { kTeacher, kRandom };
+
 struct StudentSpec : MixerSpec {                      // of what `layers` does not name
   std::vector<LayerSpec> layers;                      // no kv head of a layer is in two of them
   KeepSpec keep;
+  StepwiseSpec stepwise;
+  StudentInit init = StudentInit::kTeacher;
   std::string start = "teacher";                      // or the folder of another student
 };
 
-struct DataSource {
-  DataSource(std::string name, double share = 0) : file(std::move(name)), weight(share) {}
-  std::string file;                              // or a folder of them
-  double weight = 0;                             // its share of the tokens, relative to the others'; 0: not given
-};
-
-// None when no source has a weight; otherwise one each, 1 where none is given.
-std::vector<double> weights_of(const std::vector<DataSource>& sources);
-
 struct DataSpec {
-  std::vector<DataSource> train;                 // --data adds to them
+  std::vector<DataSource> train;                 // --data adds to them; of every stage that has none of its own
   double held_out = 0.02;                        // share of documents never trained on
   int64_t calibration_tokens = 12288;            // for the start: k-means, ranking of heads
 };

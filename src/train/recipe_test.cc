@@ -1,5 +1,7 @@
 #include "train/recipe.h"
 
+#include <tuple>
+
 #include <gtest/gtest.h>
 
 namespace retort::train {
@@ -112,6 +114,74 @@ TEST(Recipe, ChatsAndPairs) {
   EXPECT_EQ(defaults->stages[0].find(LossKind::kDpo)->beta, 0.1);
 }
 
+const std::string kParts = R"(name: parts
+data: {train: [a.jsonl]}
+defaults: {data: chats.jsonl, epochs: 2, lr: 1e-4}
+stages:
+- {name: align, loss: hidden, data: {train: [b.jsonl, {file: c.jsonl, weight: 3}]}, schedule: {plateau: {patience: 3, min_lr: 1e-5}}}
+- {name: kd, loss: logits, steps: 900, switch_teacher: {to: big, when: {step: 400}}, schedule: {plateau: {every: 7, factor: 0.5, threshold: 0.01}}}
+- {name: cached, loss: {logits: {cache: logits, top_k: 16}}, epochs: 0.5, tokens: 2M, data: [d.jsonl]}
+- {name: late, loss: logits, minutes: 3, data: {file: e.jsonl, weight: 2}, switch_teacher: {to: big, when: plateau}}
+)";
+
+TEST(Recipe, TextBudgetsAndTeachersOfStages) {
+  const auto r = parse_recipe(kParts, "a.yaml");
+  ASSERT_TRUE(r.ok()) << r.error().message;
+  EXPECT_EQ(r->stages[0].data, (std::vector<DataSource>{{"b.jsonl"}, {"c.jsonl", 3}}));
+  EXPECT_EQ(r->stages[1].data, (std::vector<DataSource>{{"chats.jsonl"}})) << "of defaults";
+  EXPECT_EQ(r->stages[2].data, (std::vector<DataSource>{{"d.jsonl"}}));
+  EXPECT_EQ(r->stages[3].data, (std::vector<DataSource>{{"e.jsonl", 2}}));
+  EXPECT_EQ(r->data.train, (std::vector<DataSource>{{"a.jsonl"}}));
+  EXPECT_EQ(r->stages[0].budget.epochs, 2);
+  EXPECT_EQ(r->stages[1].budget.epochs, 0) << "a stage's own budget replaces the default one";
+  EXPECT_EQ(r->stages[2].budget.epochs, 0.5);
+  EXPECT_EQ(r->stages[2].budget.tokens, 2'000'000);
+  const ScheduleSpec& plateau = r->stages[0].schedule;
+  EXPECT_EQ(plateau.kind, ScheduleKind::kPlateau);
+  EXPECT_EQ(std::tuple(plateau.factor, plateau.min_lr, plateau.plateau.every, plateau.plateau.patience, plateau.plateau.threshold), std::tuple(0.1, 1e-5, 100, 3, 1e-4));
+  EXPECT_EQ(r->stages[1].schedule.plateau.every, 7);
+  EXPECT_EQ(r->stages[1].switch_teacher.to, "big");
+  EXPECT_EQ(r->stages[1].switch_teacher.step, 400);
+  EXPECT_EQ(r->stages[3].switch_teacher.when, SwitchSpec::When::kPlateau);
+  EXPECT_EQ(r->stages[2].find(LossKind::kLogits)->cache, "logits");
+  EXPECT_EQ(r->stages[2].find(LossKind::kLogits)->top_k, 16);
+  const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+  EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  const auto changed = parse_recipe(kParts, "a.yaml", {{"cached.steps", "5", "--set"}, {"kd.data", "[x.txt, y.txt]", "--set"}});
+  ASSERT_TRUE(changed.ok()) << changed.error().message;
+  EXPECT_EQ(changed->stages[2].budget.epochs, 0) << "a flag's budget is the only one";
+  EXPECT_EQ(changed->stages[1].data.size(), 2u);
+}
+
+TEST(Recipe, ErrorsAboutTextBudgetsAndTeachersOfStages) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kParts, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    EXPECT_FALSE(r.ok()) << key << "=" << value;
+    const std::string message = r.ok() ? "" : r.error().message;
+    EXPECT_EQ(message.find('\n'), std::string::npos);
+    return message;
+  };
+  expect_has(wrong("kd.data", "[]"), {"--set kd.data=[]", "names no text"});
+  expect_has(wrong("kd.data", "{train: [a], held_out: 0.1}"), {"unknown key 'held_out'"});
+  expect_has(wrong("kd.data", "[{weight: 2}]"), {"an entry needs 'file'"});
+  expect_has(wrong("kd.data", "[[a]]"), {"text is a file"});
+  expect_has(wrong("align.epochs", "0"), {"'epochs' is '0'"});
+  expect_has(wrong("align.schedule", "{plateau: {factor: 1}}"), {"'factor' is '1'"});
+  expect_has(wrong("align.schedule", "{plateau: {every: 0}}"), {"'every' is '0'"});
+  expect_has(wrong("align.schedule", "{cosine: {patience: 3}}"), {"unknown key 'patience'"});
+  expect_has(wrong("align.switch_teacher", "{to: big}"), {"is for 'logits': stage 'align' compares layers"});
+  expect_has(wrong("kd.loss", "ce"), {"is for 'logits', which stage 'kd' has not"});
+  expect_has(wrong("kd.switch_teacher", "{when: plateau}"), {"needs 'to'"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: soon}"), {"'when' must be plateau"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: {step: 900}}"), {"due after 900 steps; stage 'kd' has 900 in all"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: {fraction: 2}}"), {"'fraction' is '2'"});
+  expect_has(wrong("cached.switch_teacher", "{to: big}"), {"exclude each other"});
+  expect_has(wrong("kd.loss", "{logits: {top_k: 3}}"), {"'top_k' is how many logits of a position 'cache' holds"});
+  expect_has(wrong("cached.loss.logits.top_k", "0"), {"'top_k' is '0'"});
+  expect_has(wrong("kd.loss", "{ce: {cache: a}}"), {"unknown key 'cache'"});
+}
+
 TEST(Recipe, ChatErrorsSayWhatIsWrong) {
   const auto wrong = [](const char* key, const char* value) {
     const auto r = parse_recipe(kChats, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
@@ -131,7 +201,7 @@ TEST(Recipe, ChatErrorsSayWhatIsWrong) {
   expect_has(wrong("data.train", "[{weight: 3}]"), {"needs 'file'"});
   expect_has(wrong("data.train", "[{file: a, weight: 0}]"), {"'weight' is '0'"});
   expect_has(wrong("data.train", "[{file: a, share: 1}]"), {"unknown key 'share'"});
-  expect_has(wrong("data.train", "[[a]]"), {"'train' must be a file, {file: a.jsonl, weight: 3}, or a list of these"});
+  expect_has(wrong("data.train", "[[a]]"), {"text is a file, {file: a.jsonl, weight: 3}, or a list of these"});
 }
 
 TEST(Recipe, FlagsOverride) {
@@ -271,6 +341,70 @@ TEST(Recipe, Numbers) {
   EXPECT_EQ(*parse_numbers("7, 0-3"), (std::vector<int>{0, 1, 2, 3, 7}));
   for (const char* text : {"0", "0-3,7", "1,3,5-6"}) EXPECT_EQ(numbers_text(*parse_numbers(text)), text);
   for (const char* text : {"", "a", "-1", "3-1", "1-", "1,,2", "1,1", "0-3,2", "1.5", "123456"}) EXPECT_FALSE(parse_numbers(text).ok()) << text;
+}
+
+TEST(Recipe, Init) {
+  EXPECT_EQ(good().student.init, StudentInit::kTeacher);
+  const Recipe r = good({{"student.init", "random", "--set ..."}});
+  EXPECT_EQ(r.student.init, StudentInit::kRandom);
+  const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(r);
+  EXPECT_EQ(again->student.init, StudentInit::kRandom);
+  expect_has(error_of("keep: heads:12", "init: randm"), {"a.yaml:3", "unknown init 'randm'; did you mean 'random'"});
+  expect_has(error_of("keep: heads:12", "init: random, start: runs/a"), {"a.yaml:3", "'init' is random", "runs/a"});
+}
+
+TEST(Recipe, Stepwise) {
+  EXPECT_FALSE(good().student.stepwise.any());
+  const auto with = [](const char* keep, const char* stepwise) {
+    return parse_recipe(kGood, "a.yaml", {{"student.keep", keep, "--keep"}, {"student.stepwise", stepwise, "--set student.stepwise"}});
+  };
+  for (const char* value : {"[0.75, 0.5]", "[0.75]", "0.75", "one_by_one"}) {
+    const auto r = with("0.25", value);
+    ASSERT_TRUE(r.ok()) << r.error().message;
+    EXPECT_TRUE(r->student.stepwise.any());
+    const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+    ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+    EXPECT_EQ(again->student.stepwise.shares, r->student.stepwise.shares);
+    EXPECT_EQ(again->student.stepwise.one_by_one, r->student.stepwise.one_by_one);
+    EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  }
+  EXPECT_EQ(with("0.25", "[0.75, 0.5]")->student.stepwise.shares, (std::vector<double>{0.75, 0.5}));
+  EXPECT_FALSE(with("0.25", "[]")->student.stepwise.any());
+  for (const char* value : {"[0.5, 0.75]", "[1]", "[0]", "[0.5, 0.5]", "all", "{a: 1}", "[[0.5]]"}) {
+    const auto r = with("0.25", value);
+    ASSERT_FALSE(r.ok()) << value;
+    expect_has(r.error().message, {"--set student.stepwise", "'stepwise' must be one_by_one, or the falling shares"});
+  }
+  expect_has(with("heads:3", "[0.5]").error().message, {"'keep' is heads:3, which is measured"});
+}
+
+TEST(Recipe, Lora) {
+  const auto with = [](const char* train) { return parse_recipe(kGood, "a.yaml", {{"kd.train", train, "--set kd.train"}}); };
+  const auto alone = with("{lora: {r: 4, alpha: 12, on: [q, up]}}"), beside = with("[features, {lora: {on: '*.v_proj.weight'}}, norms]");
+  ASSERT_TRUE(alone.ok()) << alone.error().message;
+  ASSERT_TRUE(beside.ok()) << beside.error().message;
+  const StageSpec &a = alone->stages[1], &b = beside->stages[1];
+  EXPECT_TRUE(a.train.empty());
+  EXPECT_EQ(a.lora.r, 4);
+  EXPECT_EQ(a.lora.alpha, 12);
+  EXPECT_EQ(a.lora.on, (std::vector<std::string>{"q", "up"}));
+  EXPECT_EQ(b.train, (std::vector<std::string>{"features", "norms"}));
+  EXPECT_EQ(b.lora.r, 8);
+  EXPECT_EQ(b.lora.alpha, 16);
+  EXPECT_EQ(b.lora.on, (std::vector<std::string>{"*.v_proj.weight"}));
+  EXPECT_EQ(with("{lora: {}}")->stages[1].lora.on, (std::vector<std::string>{"q", "k", "v", "o"}));
+  for (const auto& r : {alone, beside}) {
+    const auto again = parse_recipe(resolved_yaml(*r), "resolved.yaml");
+    ASSERT_TRUE(again.ok()) << again.error().message << "\n" << resolved_yaml(*r);
+    EXPECT_EQ(recipe_json(*again).dump(1), recipe_json(*r).dump(1));
+  }
+  expect_has(with("{lora: {rank: 4}}").error().message, {"--set kd.train", "unknown key 'rank'"});
+  expect_has(with("{lora: {r: 0}}").error().message, {"'r' is '0'"});
+  expect_has(with("{lora: {on: []}}").error().message, {"'on' names nothing"});
+  expect_has(with("{loras: {r: 4}}").error().message, {"unknown key 'loras'", "lora"});
+  expect_has(with("[{lora: {r: 4}}, {lora: {r: 2}}]").error().message, {"'train' has two entries that are no names"});
+  expect_has(with("[]").error().message, {"'train' names nothing"});
 }
 
 TEST(Recipe, OtherMixersInSomeLayers) {

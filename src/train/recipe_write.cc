@@ -12,6 +12,17 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+Json plateau_json(const PlateauSpec& plateau) {
+  return {{"every", plateau.every}, {"patience", plateau.patience}, {"threshold", plateau.threshold}};
+}
+
+Json switch_json(const SwitchSpec& change) {
+  Json when = {{"plateau", plateau_json(change.plateau)}};
+  if (change.when == SwitchSpec::When::kStep) when = {{"step", change.step}};
+  if (change.when == SwitchSpec::When::kFraction) when = {{"fraction", change.fraction}};
+  return {{"to", change.to}, {"when", when}};
+}
+
 Json schedule_json(const ScheduleSpec& schedule) {
   Json fields = Json::object();
   if (schedule.warmup_steps >= 0) fields["warmup_steps"] = schedule.warmup_steps;
@@ -21,6 +32,10 @@ Json schedule_json(const ScheduleSpec& schedule) {
     else fields["decay"] = schedule.decay;
   }
   if (schedule.kind != ScheduleKind::kConstant) fields["min_lr"] = schedule.min_lr;
+  if (schedule.kind == ScheduleKind::kPlateau) {
+    fields["factor"] = schedule.factor;
+    fields.update(plateau_json(schedule.plateau));
+  }
   return Json{{schedule_name(schedule.kind), fields}};
 }
 
@@ -34,6 +49,7 @@ Json losses_json(const std::vector<LossSpec>& losses) {
     if (loss.kind == LossKind::kLogits) {
       fields["temperature"] = loss.temperature;
       fields["reduction"] = loss.reduction == Reduction::kTokenMean ? "token_mean" : "batch_mean";
+      if (!loss.cache.empty()) fields["cache"] = loss.cache, fields["top_k"] = loss.top_k;
     }
     if (loss.kind == LossKind::kLogits || loss.kind == LossKind::kCe) fields["mask"] = loss.mask == LossMask::kAll ? "all" : "labels";
     if (loss.kind == LossKind::kDpo) {
@@ -45,12 +61,28 @@ Json losses_json(const std::vector<LossSpec>& losses) {
   return out;
 }
 
+Json sources_json(const std::vector<DataSource>& sources) {
+  Json out = Json::array();
+  for (const auto& source : sources) {
+    if (source.weight > 0) out.push_back({{"file", source.file}, {"weight", source.weight}});
+    else out.push_back(source.file);
+  }
+  return out;
+}
+
+Json train_json(const StageSpec& stage) {
+  Json out = stage.train;
+  if (stage.lora.r > 0) out.push_back({{"lora", {{"r", stage.lora.r}, {"alpha", stage.lora.alpha}, {"on", stage.lora.on}}}});
+  return out;
+}
+
 Json stage_json(const StageSpec& stage) {
-  Json out = {{"name", stage.name}, {"loss", losses_json(stage.losses)}, {"train", stage.train},
+  Json out = {{"name", stage.name}, {"loss", losses_json(stage.losses)}, {"train", train_json(stage)},
               {"seq", stage.seq}, {"batch", stage.batch}, {"accumulate", stage.accumulate}};
   if (stage.budget.tokens > 0) out["tokens"] = stage.budget.tokens;
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
   if (stage.budget.steps > 0) out["steps"] = stage.budget.steps;
+  if (stage.budget.epochs > 0) out["epochs"] = stage.budget.epochs;
   out["lr"] = stage.lr;
   if (stage.lr_features > 0) out["lr_features"] = stage.lr_features;
   if (stage.lr_gates > 0) out["lr_gates"] = stage.lr_gates;
@@ -59,20 +91,14 @@ Json stage_json(const StageSpec& stage) {
   out["eps"] = stage.eps;
   out["schedule"] = schedule_json(stage.schedule);
   out["clip"] = stage.clip;
+  out["max_skipped"] = stage.max_skipped;
   out["ema"] = stage.ema;
   out["logit_fraction"] = stage.logit_fraction;
   out["repeat_every"] = stage.repeat_every;
   out["checkpoint_activations"] = stage.checkpoint_activations;
   if (stage.max_prompt > 0) out["max_prompt"] = stage.max_prompt;
-  return out;
-}
-
-Json sources_json(const std::vector<DataSource>& sources) {
-  Json out = Json::array();
-  for (const auto& source : sources) {
-    if (source.weight > 0) out.push_back({{"file", source.file}, {"weight", source.weight}});
-    else out.push_back(source.file);
-  }
+  if (!stage.data.empty()) out["data"] = sources_json(stage.data);
+  if (!stage.switch_teacher.to.empty()) out["switch_teacher"] = switch_json(stage.switch_teacher);
   return out;
 }
 
@@ -121,6 +147,9 @@ nlohmann::ordered_json recipe_json(const Recipe& recipe) {
   out["student"] = mixer_json(student);
   for (const auto& spec : student.layers) out["student"]["layers"].push_back(layer_json(spec));
   out["student"]["keep"] = keep_text(student.keep);
+  if (student.stepwise.one_by_one) out["student"]["stepwise"] = "one_by_one";
+  else if (student.stepwise.any()) out["student"]["stepwise"] = student.stepwise.shares;
+  if (student.init == StudentInit::kRandom) out["student"]["init"] = "random";
   out["student"]["start"] = student.start;
   out["data"] = {{"train", sources_json(recipe.data.train)}, {"held_out", recipe.data.held_out},
                  {"calibration_tokens", recipe.data.calibration_tokens}};

@@ -6,16 +6,22 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
 #include "base/path.h"
 #include "io/tokenizer_files.h"
 #include "mixers/list.h"
+#include "train/data_files.h"
+#include "train/preflight.h"
+#include "train/stage_cache.h"
 #include "train/stage_loop.h"
+#include "train/stepwise.h"
 #include "train/student_plan.h"
 
 namespace retort::train {
@@ -27,7 +33,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kFinished = "train.json";
 constexpr const char* kLock = ".lock";
 constexpr const char* kOwnFiles[] = {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "checkpoints", "student",
-                                     "student-init", kFinished, "results.json", "report.html"};
+                                     "student-init", kFinished, "results.json", "report.html", "matrices.json", kBadStep};
 
 // One process at a time works in a run folder. Held until the process ends.
 class FolderLock {
@@ -88,82 +94,35 @@ Status check_folder(const RunOptions& options) {
 
 nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
 
-// What the recipe keeps exists in this teacher. Asked before anything is computed.
-Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
-  const int heads = teacher.layers * teacher.kv_heads;
-  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
-    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
-  }
-  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
-    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
-  }
-  if (keep.kind != KeepSpec::Kind::kList) return {};
-  for (const auto& [l, g] : keep.list) {
-    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
-      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
-                     " with kv heads 0 to ", teacher.kv_heads - 1);
-    }
-  }
-  return {};
-}
-
-// Rows longer than the teacher's context would teach what it never knew.
-Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
-  for (const auto& stage : recipe.stages) {
-    if (teacher.context_length > 0 && stage.seq > teacher.context_length) {
-      return invalid("recipe: ", stage.name, ".seq is ", stage.seq, "; the teacher was made for ", teacher.context_length, " tokens at most");
-    }
-  }
-  return {};
-}
-
-// Every rank has as many rows of a batch as the others.
-Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {
-  for (const auto& stage : recipe.stages) {
-    if (stage.batch % group.size() == 0) continue;
-    const int right = (stage.batch + group.size() - 1) / group.size() * group.size();
-    return invalid("recipe: ", stage.name, ".batch is ", stage.batch, stage.compares_pairs() ? " pairs" : " rows", ", which ", group.size(),
-                   " ranks cannot share alike; expected a multiple of ", group.size(), ", such as --set ", stage.name, ".batch=", right);
-  }
-  return {};
-}
-
 // What must not change between a run and its continuation. Texts are compared by content, wherever the files are now; their weights
 // stay.
 nlohmann::json comparable(nlohmann::json recipe) {
   if (!recipe.is_object()) return recipe;
   recipe.erase("checkpoint_minutes");
-  if (recipe.contains("stages") && recipe["stages"].is_array()) {
-    for (auto& stage : recipe["stages"]) {
-      if (stage.is_object()) stage.erase("checkpoint_activations");   // memory for time: the numbers are the same
+  const auto weights_alone = [](nlohmann::json& holder, const char* key) {
+    const nlohmann::json sources = holder.is_object() && holder.contains(key) ? holder[key] : nlohmann::json();
+    if (!sources.is_array()) return;
+    const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
+    holder.erase(key);
+    if (std::none_of(sources.begin(), sources.end(), weighted)) return;
+    for (const auto& source : sources) holder["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
+  };
+  if (recipe.contains("data")) weights_alone(recipe["data"], "train");
+  if (!recipe.contains("stages") || !recipe["stages"].is_array()) return recipe;
+  for (auto& stage : recipe["stages"]) {
+    for (const char* key : {"max_skipped", "checkpoint_activations"}) {   // the latter is memory for time: the numbers are the same
+      if (stage.is_object()) stage.erase(key);
     }
+    weights_alone(stage, "data");
   }
-  if (!recipe.contains("data") || !recipe["data"].is_object()) return recipe;
-  nlohmann::json& data = recipe["data"];
-  const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
-  if (data.contains("train") && data["train"].is_array() && std::any_of(data["train"].begin(), data["train"].end(), weighted)) {
-    for (const auto& source : data["train"]) data["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
-  }
-  data.erase("train");
   return recipe;
 }
 
 nlohmann::json comparable(const Recipe& recipe) { return comparable(plain(recipe_json(recipe))); }
 
-// Stages that compare pairs find some.
-Status check_pairs(const Recipe& recipe, const TrainingText& text) {
-  const auto& documents = text.train();
-  if (std::any_of(documents.begin(), documents.end(), [](const Document& d) { return d.is_pair(); })) return {};
-  for (const auto& stage : recipe.stages) {
-    if (stage.compares_pairs()) {
-      return invalid("recipe: stage '", stage.name, "' compares answers, but no line of the data has \"prompt\", \"chosen\" and \"rejected\"");
-    }
-  }
-  return {};
-}
-
-CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size) {
-  auto calls = std::make_shared<uint64_t>(0);
+// Another text for each step.
+CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size, int64_t step = 0) {
+  auto calls = std::make_shared<uint64_t>(uint64_t(step) << 32);
   return [=, seed = recipe.seed](int rows, int seq) {
     return TokenStream(text, encode, {rows, seq, mix_seed(seed, 2, (*calls)++), 0, vocab_size}).next();
   };
@@ -175,13 +134,20 @@ Json start_json(const RunState& state) {
   return out;
 }
 
-Json stages_json(const RunState& state) {
+// Of a recipe whose first stage ran in `steps` steps, or in none.
+Json stages_json(const Recipe& recipe, size_t steps, const RunState& state) {
   Json out = Json::array();
   for (const auto& stage : state.done) {
+    const size_t index = std::min(written_stage(out.size(), steps), recipe.stages.size() - 1);
     out.push_back({{"name", stage.name}, {"steps", stage.steps}, {"skipped", stage.skipped}, {"tokens", stage.tokens},
                    {"seconds", stage.seconds}, {"tokens_per_s", stage.seconds > 0 ? double(stage.tokens) / stage.seconds : 0.0},
                    {"gemm_share", stage.compute_seconds > 0 ? stage.gemm_seconds / stage.compute_seconds : 0.0},
                    {"first_loss", stage.first_loss}, {"last_loss", stage.last_loss}});
+    const StageSpec& spec = recipe.stages[index];
+    if (spec.budget.epochs > 0) out.back()[spec.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = state.epoch_sizes[index];
+    if (spec.switch_teacher.to.empty()) continue;
+    out.back()["second_teacher"] = {{"name", fs::path(spec.switch_teacher.to).filename().string()}, {"hash", state.second_teachers[index]},
+                                    {"after_steps", stage.switched_at >= 0 ? Json(stage.switched_at) : Json()}};
   }
   return out;
 }
@@ -192,32 +158,52 @@ class Run {
       : recipe_(recipe), options_(options), parts_(parts), group_(options.group ? *options.group : one_process()), pool_(options.threads) {}
 
   Result<Json> run() {
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? check_folder(options_) : Status()));
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return check_folder(options_); }));
     RETORT_TRY(const double finished, of_leader(group_, options_.resume && path_exists(path(kFinished))));
-    if (finished != 0) return group_.leads() ? finished_before() : Json();
-    RETORT_RETURN_IF_ERROR(agree(group_, open()));
-    RETORT_RETURN_IF_ERROR(agree(group_, same_everywhere()));
+    if (finished != 0) {
+      auto document = group_.leads() ? finished_before() : Result<Json>(Json());
+      RETORT_RETURN_IF_ERROR(agree(group_, document));
+      return document;
+    }
+    // Ranks compute as many rows at a time as rank 0 does: what they say to one another is the same then.
+    RETORT_TRY(const double rows_at_once, of_leader(group_, double(pool_.size())));
+    RETORT_RETURN_IF_ERROR(agree(group_, open(int(rows_at_once))));
+    RETORT_RETURN_IF_ERROR(same_everywhere());
     if (options_.resume) RETORT_RETURN_IF_ERROR(find_checkpoint());
     RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
     const auto status = train();
     if (!status.ok()) {
       // Before the first step there is nothing to go on with: leave no trace.
       if (made_folder_ && state_.run_step == 0 && status.error().code != ErrorCode::kInterrupted) abandon();
-      const bool common = status.error().code == ErrorCode::kInvalidInput || status.error().code == ErrorCode::kInterrupted;
-      if (common && !group_.leads()) return Error{status.error().code, ""};   // all ranks have it: rank 0 says it
       return status.error();
     }
     return finish();
   }
 
  private:
+  // What rank 0 alone does: files are its own. Its error is everybody's.
+  template <class Work>
+  Status by_leader(const Work& work) const { return agree(group_, group_.leads() ? Status(work()) : Status()); }
+
+  std::string path(const std::string& name) const { return options_.out + "/" + name; }
+
+  // That every rank has what rank 0 has.
+  Status same(const std::string& own, const std::string& what) const {
+    RETORT_TRY(const std::string leaders, of_leader(group_, own));
+    return agree(group_, own == leaders ? Status() : Status(invalid("rank ", group_.rank(), ": ", what, " is not that of rank 0")));
+  }
+
+  Status same_everywhere() const {
+    RETORT_RETURN_IF_ERROR(same(backend_->teacher_hash(), "the teacher " + options_.teacher));
+    return same(data_.hash(), "the training text");
+  }
+
   // Rank 0 reads the newest checkpoint; the others learn from it what is in its state.json.
   Status find_checkpoint() {
-    const auto find = [&]() -> Status {
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
       RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
       return {};
-    };
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? find() : Status()));
+    }));
     RETORT_TRY(const std::string state, of_leader(group_, checkpoint_ ? checkpoint_->state.dump() : std::string()));
     if (!group_.leads() && !state.empty()) {
       checkpoint_.emplace();
@@ -226,17 +212,6 @@ class Run {
     return {};
   }
 
-  // All ranks have read the same teacher and the same text.
-  Status same_everywhere() const {
-    RETORT_TRY(const std::string teacher, of_leader(group_, backend_->teacher_hash()));
-    RETORT_TRY(const std::string text, of_leader(group_, text_->hash()));
-    if (teacher != backend_->teacher_hash()) return invalid("rank ", group_.rank(), ": ", options_.teacher, " is not the teacher of rank 0");
-    if (text != text_->hash()) return invalid("rank ", group_.rank(), ": the training text is not that of rank 0");
-    return {};
-  }
-
-  std::string path(const std::string& name) const { return options_.out + "/" + name; }
-
   Result<Json> finished_before() const {
     RETORT_TRY(const auto text, read_text_file(path(kFinished)));
     auto document = Json::parse(text, nullptr, false);
@@ -244,6 +219,7 @@ class Run {
     if (document.contains("recipe")) {
       RETORT_RETURN_IF_ERROR(same_recipe(comparable(plain(document["recipe"]))));
     }
+    remove_checkpoints(options_.out);  // killed right before it did so
     return document;
   }
 
@@ -255,28 +231,46 @@ class Run {
                    "; go on with the old one, or start anew with --overwrite");
   }
 
-  Status open() {
+  Status open(int rows_at_once) {
     const auto& start = recipe_.student.start;
     if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
-    RETORT_TRY(auto text, TrainingText::load(recipe_.data.train, recipe_.data.held_out));
-    RETORT_RETURN_IF_ERROR(check_pairs(recipe_, text));
-    text_ = std::make_shared<const TrainingText>(std::move(text));
+    RETORT_TRY(data_, StageData::load(recipe_));
+    RETORT_TRY(files_, data_files(recipe_));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
-    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_}));
-    return {};
+    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_, rows_at_once}));
+    return check_caches(recipe_, data_, encode_, *backend_);
   }
 
+  // The recipe as it runs: with a stage for each step.
+  Status plan_steps() {
+    RETORT_TRY(const auto pure, pure_student(backend_->teacher(), recipe_.student));
+    RETORT_TRY(steps_, steps_of(recipe_.student, pure));
+    RETORT_TRY(running_, with_steps(recipe_, steps_));
+    return {};
+  }
+  bool begins_step() const { return state_.stage > 0 && state_.stage < int64_t(steps_.size()); }
+  // The student as the running step has it.
+  StudentSpec student_now() const {
+    StudentSpec spec = recipe_.student;
+    if (!steps_.empty()) spec.keep = steps_[std::min(size_t(state_.stage), steps_.size() - 1)].keep;
+    return spec;
+  }
+  CalibrationText text_of_step() const { return calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size, state_.stage); }
+
   Status begin() {
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? check_beginning() : Status()));
-    std::error_code error;
-    const auto make_folder = [&]() -> Status {
-      made_folder_ = !path_exists(options_.out);
-      fs::create_directories(options_.out, error);
-      if (error) return io_error("cannot make ", options_.out, ": ", error.message());
-      return lock_.take(options_.out);
-    };
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? make_folder() : Status()));
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return check_beginning(); }));
+    RETORT_RETURN_IF_ERROR(agree(group_, plan_steps()));
+    auto others = second_teachers();
+    RETORT_RETURN_IF_ERROR(agree(group_, others));
+    state_.second_teachers = std::move(*others);
+    RETORT_RETURN_IF_ERROR(same(Json(state_.second_teachers).dump(), "a second teacher"));
+    auto sizes = epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_);
+    RETORT_RETURN_IF_ERROR(agree(group_, sizes));
+    state_.epoch_sizes = std::move(*sizes);
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return make_folder(); }));
     auto status = agree(group_, start_student());
+    // Machines that round otherwise could rank layers otherwise.
+    if (status.ok()) status = same(plan_json(state_.plan).dump(), "the attention that the student keeps");
     if (status.ok()) status = write_beginning();
     if (!status.ok() && made_folder_) abandon();
     return status;
@@ -285,9 +279,18 @@ class Run {
   Status check_beginning() const {
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
-    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
-    return check_student(recipe_, backend_->teacher(), student);  // with kept attention start_student() asks for the rest
+    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
+    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
+    return options_.overwrite ? Status() : check_room(recipe_, student, options_.out);  // else room is made first
+  }
+
+  Status make_folder() {
+    std::error_code error;
+    made_folder_ = !path_exists(options_.out);
+    fs::create_directories(options_.out, error);
+    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+    return lock_.take(options_.out);
   }
 
   Status start_student() {
@@ -295,18 +298,18 @@ class Run {
       std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
                    recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
     }
-    const auto text = calibration_text(recipe_, text_, encode_, backend_->teacher().vocab_size);
-    RETORT_TRY(auto report, backend_->start(recipe_.student, text, recipe_.seed));
+    RETORT_TRY(auto report, backend_->start(student_now(), text_of_step(), recipe_.seed));
     if (interrupted()) return interrupted_error();
     if (recipe_.student.keep.kind != KeepSpec::Kind::kNone) {
       ModelConfig student = backend_->teacher();
-      student.plan = report.plan;
+      student.plan = steps_.empty() ? report.plan : steps_.back().plan;
       RETORT_RETURN_IF_ERROR(validate_plan(student));
       RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
     }
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
-    state_.data_hash = text_->hash();
+    state_.data_hash = data_.hash();
+    state_.data = data_files_json(files_);
     state_.plan = std::move(report.plan);
     state_.kept = std::move(report.kept);
     state_.start = std::move(report.details);
@@ -314,15 +317,13 @@ class Run {
   }
 
   Status write_beginning() {
-    const auto write = [&]() -> Status {
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
       remove_own_files(options_.out);
       RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
-      return text_->write_held_out(path("held_out.jsonl"));
-    };
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? write() : Status()));
+      return data_.recipe()->write_held_out(path("held_out.jsonl"));
+    }));
     if (recipe_.save_init) RETORT_RETURN_IF_ERROR(backend_->write_student(path("student-init"), provenance()));
-    // Last: it marks the folder as a run.
-    return agree(group_, group_.leads() ? write_text_file(path("recipe.yaml"), resolved_yaml(recipe_)) : Status());
+    return by_leader([&] { return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_)); });  // last: it marks the folder as a run
   }
 
   void abandon() const {
@@ -333,7 +334,7 @@ class Run {
   }
 
   Status resume() {
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? lock_.take(options_.out) : Status()));
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return lock_.take(options_.out); }));
     RETORT_RETURN_IF_ERROR(agree(group_, take_state()));
     std::vector<StateTensor> weights;
     for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
@@ -349,61 +350,117 @@ class Run {
     if (state_.teacher_hash != backend_->teacher_hash()) {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
     }
-    if (state_.data_hash != text_->hash()) {
-      return invalid("the training text is not the one this run began with (its hash is ", text_->hash(), ", was ", state_.data_hash, ")");
+    if (state_.data_hash != data_.hash()) {
+      const std::string difference = data_difference(state_.data, files_);
+      if (!difference.empty()) return invalid(difference);
+      return invalid("the training text is not the one this run began with (its hash is ", data_.hash(), ", was ", state_.data_hash, ")");
     }
-    if (state_.stage > int64_t(recipe_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
+    RETORT_RETURN_IF_ERROR(same_second_teachers());
+    RETORT_RETURN_IF_ERROR(plan_steps());
+    if (state_.stage > int64_t(running_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     return backend_->restore(recipe_.student, state_.plan);
   }
 
+  // Of every stage the hash of its second teacher, which fits the first.
+  Result<std::vector<std::string>> second_teachers() const {
+    std::vector<std::string> hashes;
+    for (const StageSpec& stage : recipe_.stages) {
+      std::string& hash = hashes.emplace_back();
+      if (stage.switch_teacher.to.empty()) continue;
+      RETORT_TRY(hash, backend_->check_second_teacher(stage.switch_teacher.to, stage.seq));
+    }
+    return hashes;
+  }
+
+  Status same_second_teachers() const {
+    RETORT_TRY(const auto now, second_teachers());
+    for (size_t s = 0; s < now.size(); ++s) {
+      const std::string before = s < state_.second_teachers.size() ? state_.second_teachers[s] : "";
+      if (now[s] == before) continue;
+      return invalid(recipe_.stages[s].switch_teacher.to, ": not the second teacher this run began with (its hash is ", now[s], ", was ", before, ")");
+    }
+    return {};
+  }
+
   Status train() {
     std::optional<MetricsLog> metrics;
-    const auto open_metrics = [&]() -> Status {
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
       RETORT_TRY(metrics, MetricsLog::open(options_.out, state_.metrics));
       return {};
-    };
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? open_metrics() : Status()));
-    RunContext context{recipe_, options_.out, options_.how_to_resume, *backend_, text_, encode_, pool_, metrics ? &*metrics : nullptr, state_, group_};
-    while (state_.stage < int64_t(recipe_.stages.size())) {
-      const bool inside = checkpoint_ && !state_.cursor.is_null();
-      RETORT_TRY(auto loop, StageLoop::create(context, recipe_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
+    }));
+    RunContext context{recipe_, running_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_,
+                       metrics ? &*metrics : nullptr, state_, group_};
+    while (state_.stage < int64_t(running_.stages.size())) {
+      const bool inside = checkpoint_ && !state_.current.name.empty();
+      if (!inside && begins_step()) RETORT_RETURN_IF_ERROR(next_step());
+      RETORT_TRY(auto loop, StageLoop::create(context, running_.stages[size_t(state_.stage)], inside ? &*checkpoint_ : nullptr));
       checkpoint_.reset();  // unmaps what the next checkpoints replace
       RETORT_RETURN_IF_ERROR(loop->run());
       loop.reset();
       state_.done.push_back(state_.current);
       ++state_.stage;
       state_.current = {};
-      state_.cursor = nullptr;
-      if (state_.stage < int64_t(recipe_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
+      if (!begins_step()) state_.cursor = nullptr;
+      state_.watch = nullptr;
+      if (state_.stage < int64_t(running_.stages.size())) RETORT_RETURN_IF_ERROR(save_run(context, {}));
     }
     return {};
   }
 
+  // More attention goes; the text goes on where the step before has left it.
+  Status next_step() {
+    auto report = backend_->advance(student_now(), text_of_step(), recipe_.seed);
+    RETORT_TRY(const bool stop, anybody(group_, interrupted()));
+    if (stop) {
+      return common(group_, {ErrorCode::kInterrupted, cat("interrupted before stage '", running_.stages[size_t(state_.stage)].name,
+                                                          "', and saved as the one before it left it. Go on with: ", options_.how_to_resume)});
+    }
+    RETORT_RETURN_IF_ERROR(agree(group_, report));
+    state_.plan = std::move(report->plan);
+    state_.kept = std::move(report->kept);
+    return {};
+  }
+
   nlohmann::json provenance() const {
-    Json out = {{"retort", RETORT_VERSION}, {"recipe", recipe_json(recipe_)},
+    Json out = {{"retort", RETORT_VERSION}, {"library", backend_->library()}, {"recipe", recipe_json(recipe_)},
                 {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
-                {"data_hash", state_.data_hash}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
-                {"stages", stages_json(state_)}, {"kept", state_.kept}};
+                {"data_hash", state_.data_hash}, {"data", Json::parse(state_.data.dump())}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
+                {"stages", stages_json(recipe_, steps_.size(), state_)}, {"kept", state_.kept}};
     return plain(out);
   }
 
+  // What a report shows of the finished student.
+  Status write_matrices() {
+    const ModelConfig& teacher = backend_->teacher();
+    const int seq = teacher.context_length > 0 ? std::min(kMatrixTokens, teacher.context_length) : kMatrixTokens;
+    RETORT_TRY(const Batch batch, TokenStream(data_.recipe(), encode_, {1, seq, mix_seed(recipe_.seed, 3), 0, teacher.vocab_size}).next());
+    RETORT_TRY(const auto heads, backend_->head_matrices(batch));
+    if (heads.empty()) return {};
+    return by_leader([&] { return write_text_file(path("matrices.json"), matrices_json(heads, seq).dump() + "\n"); });
+  }
+
   Result<Json> finish() {
+    RETORT_RETURN_IF_ERROR(write_matrices());
     RETORT_RETURN_IF_ERROR(backend_->write_student(path("student"), provenance()));
-    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(state_)},
+    Json out = {{"name", recipe_.name}, {"tokens_trained", state_.tokens}, {"seconds", state_.seconds}, {"stages", stages_json(recipe_, steps_.size(), state_)},
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
-    RETORT_RETURN_IF_ERROR(agree(group_, group_.leads() ? write_text_file(path(kFinished), out.dump(1) + "\n") : Status()));
+    if (!steps_.empty()) out["steps"] = steps_json(steps_);
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return write_text_file(path(kFinished), out.dump(1) + "\n"); }));
     if (group_.leads()) remove_checkpoints(options_.out);
     return out;
   }
 
   const Recipe& recipe_;
+  std::vector<Step> steps_;            // none: the student is converted at once
+  Recipe running_;                     // with a stage for each step
   const RunOptions& options_;
   const RunParts& parts_;
   ProcessGroup& group_;
   ThreadPool pool_;
-  std::shared_ptr<const TrainingText> text_;
+  StageData data_;
+  std::vector<DataFile> files_;
   Encoders encode_;
   std::unique_ptr<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
@@ -419,8 +476,11 @@ Result<Encoders> open_encoders(const std::string& teacher) {
   Encoders out;
   out.text = [tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); };
   out.chat = chat_encoder(tokenizer);
+  out.tokenizer = hex(tokenizer.fingerprint());
   return out;
 }
+
+Status check_run_folder(const RunOptions& options) { return check_folder(options); }
 
 Result<Json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
   return Run(recipe, options, parts).run();

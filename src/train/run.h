@@ -6,6 +6,8 @@
 //   RUN/held_out.jsonl             the documents that were not trained on
 //   RUN/metrics.jsonl, events.*    every step (metrics.h)
 //   RUN/checkpoints/               until the run is finished
+//   RUN/matrices.json              what a few heads look at, beside the teacher's (head_matrices.h)
+//   RUN/bad_step.json              the step that ended the run, when its loss was not finite (bad_step.h)
 //   RUN/student-init/              the student before training, when the recipe says save_init
 //   RUN/student/                   the result, a model folder
 //   RUN/train.json                 written last: tokens, seconds, stages, kept attention. It marks a finished run
@@ -45,8 +47,12 @@ Result<Encoders> open_encoders(const std::string& teacher);
 // Returns what train.json holds.
 Result<nlohmann::ordered_json> run_recipe(const Recipe& recipe, const RunOptions& options, const RunParts& parts);
 
-// What would run: stages, what trains, how many tokens, how much memory. Reads the teacher's configuration only.
-Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const std::string& teacher);
+// Whether RUN may be written to, by the user's wishes.
+Status check_run_folder(const RunOptions& options);
+
+// What would run: stages, what trains, data files, disk; and, where the recipe has data, time and memory by steps that are taken for it
+// (step_probe.h). Refuses what run_recipe() would refuse before its first step. Writes nothing; without `out` the folder is not looked at.
+Result<nlohmann::ordered_json> describe_run(const Recipe& recipe, const RunOptions& options, const RunParts& parts);
 std::string description_text(const nlohmann::ordered_json& description);
 
 }  // namespace retort::train

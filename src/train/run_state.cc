@@ -20,6 +20,9 @@ Result<StageReport> read_report(const JsonFields& fields) {
   RETORT_TRY(report.compute_seconds, fields.number("compute_seconds"));
   RETORT_TRY(report.first_loss, fields.number("first_loss"));
   RETORT_TRY(report.last_loss, fields.number("last_loss"));
+  if (fields.has("switched_at")) {
+    RETORT_TRY(report.switched_at, fields.whole("switched_at"));
+  }
   return report;
 }
 
@@ -62,14 +65,27 @@ Result<std::vector<StageReport>> read_done(const JsonFields& fields) {
   return done;
 }
 
-Result<std::vector<std::string>> read_kept(const JsonFields& fields) {
-  std::vector<std::string> kept;
-  RETORT_TRY(const Json* names, fields.array("kept"));
-  for (const auto& name : *names) {
-    if (!name.is_string()) return fields.bad("key 'kept' is not a list of texts");
-    kept.push_back(name.get<std::string>());
+// Absent in states of runs that had none.
+Result<std::vector<std::string>> read_texts(const JsonFields& fields, const char* key) {
+  std::vector<std::string> texts;
+  if (!fields.has(key)) return texts;
+  RETORT_TRY(const Json* list, fields.array(key));
+  for (const auto& text : *list) {
+    if (!text.is_string()) return fields.bad(cat("key '", key, "' is not a list of texts"));
+    texts.push_back(text.get<std::string>());
   }
-  return kept;
+  return texts;
+}
+
+Result<std::vector<int64_t>> read_sizes(const JsonFields& fields, const char* key) {
+  std::vector<int64_t> sizes;
+  if (!fields.has(key)) return sizes;
+  RETORT_TRY(const Json* list, fields.array(key));
+  for (const auto& size : *list) {
+    if (!size.is_number_integer() || size.get<int64_t>() < 0) return fields.bad(cat("key '", key, "' is not a list of sizes"));
+    sizes.push_back(size.get<int64_t>());
+  }
+  return sizes;
 }
 
 Result<RunState> read_state(const JsonFields& fields) {
@@ -79,14 +95,22 @@ Result<RunState> read_state(const JsonFields& fields) {
   RETORT_TRY(s.teacher_hash, fields.text("teacher_hash"));
   RETORT_TRY(s.data_hash, fields.text("data_hash"));
   RETORT_TRY(s.plan, read_plan(fields));
-  RETORT_TRY(s.kept, read_kept(fields));
+  RETORT_RETURN_IF_ERROR(fields.array("kept"));
+  RETORT_TRY(s.kept, read_texts(fields, "kept"));
+  RETORT_TRY(s.second_teachers, read_texts(fields, "second_teachers"));
+  RETORT_TRY(s.epoch_sizes, read_sizes(fields, "epoch_sizes"));
   if (fields.has("start")) s.start = fields.at("start");
+  if (fields.has("data")) s.data = fields.at("data");
+  if (fields.has("skipped_in_a_row")) {
+    RETORT_TRY(s.skipped_in_a_row, fields.whole("skipped_in_a_row"));
+  }
   RETORT_TRY(s.stage, fields.whole("stage"));
   RETORT_TRY(const JsonFields current, fields.object("current"));
   RETORT_TRY(s.current, read_report(current));
   RETORT_TRY(s.pace, fields.number("pace"));
   RETORT_TRY(s.optimizer_steps, fields.whole("optimizer_steps"));
   if (fields.has("cursor")) s.cursor = fields.at("cursor");
+  if (fields.has("watch")) s.watch = fields.at("watch");
   RETORT_TRY(s.run_step, fields.whole("run_step"));
   RETORT_TRY(s.tokens, fields.whole("tokens"));
   RETORT_TRY(s.seconds, fields.number("seconds"));
@@ -126,7 +150,7 @@ void compare(const std::string& where, const Json& before, const Json& now, std:
 Json stage_report_json(const StageReport& r) {
   return {{"name", r.name}, {"steps", r.steps}, {"skipped", r.skipped}, {"tokens", r.tokens}, {"seconds", r.seconds},
           {"gemm_seconds", r.gemm_seconds}, {"compute_seconds", r.compute_seconds}, {"first_loss", r.first_loss},
-          {"last_loss", r.last_loss}};
+          {"last_loss", r.last_loss}, {"switched_at", r.switched_at}};
 }
 
 Json plan_json(const std::vector<LayerPlan>& plan) {
@@ -146,8 +170,10 @@ Json to_json(const RunState& s) {
   Json done = Json::array();
   for (const auto& report : s.done) done.push_back(stage_report_json(report));
   return {{"format", 1}, {"recipe", s.recipe}, {"teacher_hash", s.teacher_hash}, {"data_hash", s.data_hash},
-          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"stage", s.stage},
-          {"current", stage_report_json(s.current)}, {"pace", s.pace}, {"optimizer_steps", s.optimizer_steps}, {"cursor", s.cursor},
+          {"second_teachers", s.second_teachers}, {"epoch_sizes", s.epoch_sizes},
+          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"data", s.data}, {"stage", s.stage},
+          {"current", stage_report_json(s.current)}, {"pace", s.pace}, {"skipped_in_a_row", s.skipped_in_a_row},
+          {"optimizer_steps", s.optimizer_steps}, {"cursor", s.cursor}, {"watch", s.watch},
           {"run_step", s.run_step}, {"tokens", s.tokens}, {"seconds", s.seconds}, {"metrics_bytes", s.metrics.lines},
           {"event_bytes", s.metrics.events}, {"done", done}};
 }

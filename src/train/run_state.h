@@ -21,21 +21,27 @@ struct StageReport {
   double seconds = 0;
   double gemm_seconds = 0, compute_seconds = 0;
   double first_loss = 0, last_loss = 0;   // means over the first and the last tenth of the steps are in metrics.jsonl
+  int64_t switched_at = -1;               // the stage's second teacher came after so many steps; -1: it did not
 };
 
 struct RunState {
   // Fixed for the run.
   nlohmann::json recipe;
   std::string teacher_hash, data_hash;
+  std::vector<std::string> second_teachers;   // per stage the hash of its second teacher; "": none
+  std::vector<int64_t> epoch_sizes;       // per stage (stage_data.h)
   std::vector<LayerPlan> plan;
   std::vector<std::string> kept;
   nlohmann::json start;                   // Backend's details
+  nlohmann::json data;                    // data_files_json(); null: a run of a version that did not note them
   // Moves.
   int64_t stage = 0;                      // the stage that is running; as many as there are: all done
-  StageReport current;
+  StageReport current;                    // no name: the stage has not begun
   double pace = 0;
+  int64_t skipped_in_a_row = 0;
   int64_t optimizer_steps = 0;
-  nlohmann::json cursor;                  // null: the stage has not begun
+  nlohmann::json cursor;                  // of the text: where the stage stands, or where it will begin; null: at the beginning
+  nlohmann::json watch;                   // what the stage watches its loss for
   int64_t run_step = 0, tokens = 0;
   double seconds = 0;                     // spent training
   MetricsPosition metrics;

@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include <cmath>
 #include <csignal>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -8,9 +9,11 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "base/sha256.h"
 #include "support/fake_backend.h"
 #include "support/fake_encoders.h"
 #include "test_files.h"
+#include "train/random.h"
 
 namespace retort::train {
 namespace {
@@ -133,6 +136,51 @@ TEST_F(RunTest, LeavesWhatARunFolderHas) {
   EXPECT_EQ(config["recipe"]["stages"][1]["name"], "kd");
 }
 
+// What it takes to do it again: recipe, seed, versions, teacher, text.
+TEST_F(RunTest, TheStudentSaysWhatItIsMadeOf) {
+  ASSERT_TRUE(go("a").ok());
+  const auto config = nlohmann::json::parse(test::read_file(folder_ / "a/student/config.json"));
+  EXPECT_FALSE(config["retort"].get<std::string>().empty());
+  EXPECT_EQ(config["library"], "fake 1");
+  EXPECT_EQ(config["seed"], 4);
+  EXPECT_EQ(config["teacher"]["name"], "teacher.gguf");
+  EXPECT_EQ(config["teacher"]["hash"], "00000000deadbeef");
+  EXPECT_EQ(config["data_hash"].get<std::string>().size(), 16u);
+  const auto text = test::read_file(folder_ / "corpus.jsonl");
+  EXPECT_EQ(config["data"], nlohmann::json::array({{{"file", folder_ / "corpus.jsonl"}, {"bytes", text.size()}, {"sha256", sha256_hex(text)}}}));
+  const auto again = parse_recipe(config["recipe"].dump(), "config.json");  // JSON is YAML
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(nlohmann::json::parse(recipe_json(*again).dump()), nlohmann::json::parse(recipe_json(recipe()).dump()));
+  for (const auto& stage : config["stages"]) EXPECT_EQ(stage["skipped"], 0);
+}
+
+TEST_F(RunTest, LayersAreLoggedNowAndThen) {
+  ASSERT_TRUE(go("a").ok());
+  std::stringstream in(test::read_file(folder_ / "a/metrics.jsonl"));
+  std::vector<int64_t> logged;
+  for (std::string line; std::getline(in, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("layers")) continue;
+    ASSERT_EQ(row["stage"], "align");
+    logged.push_back(row["step"]);
+    const auto& layers = row["layers"]["attn_out"];
+    ASSERT_EQ(layers.size(), 3u);
+    EXPECT_NEAR(layers[0].get<double>(), row["loss"].get<double>() / 2, 1e-3 * row["loss"].get<double>());
+    EXPECT_TRUE(layers[1].is_null());
+    EXPECT_EQ(layers[2], 0.3333);
+  }
+  EXPECT_EQ(logged, (std::vector<int64_t>{1, 10, 20}));
+}
+
+TEST_F(RunTest, MatricesAreOfTheSameTextAlways) {
+  ASSERT_TRUE(go("a").ok());
+  go_in_pieces("b", {7, 15});
+  const auto matrices = nlohmann::json::parse(test::read_file(folder_ / "a/matrices.json"));
+  EXPECT_EQ(matrices["tokens"], 256);
+  EXPECT_EQ(matrices["heads"].size(), 1u);
+  EXPECT_EQ(test::read_file(folder_ / "a/matrices.json"), test::read_file(folder_ / "b/matrices.json"));
+}
+
 TEST_F(RunTest, ResumedBitForBit) {
   ASSERT_TRUE(go("straight").ok());
   go_in_pieces("pieces", {7, 6, 7, 1, 5});  // inside stage 1, at its end, at the start of stage 2, inside it
@@ -159,6 +207,54 @@ TEST_F(RunTest, KilledAndResumedBitForBit) {
     EXPECT_EQ(student(name), student("straight")) << death;
     EXPECT_EQ(steps(name), steps("straight")) << death;
   }
+}
+
+// 20 steps in two halves, a layer each, then kd: kills inside either, at their ends, and before anything of the second was saved.
+TEST_F(RunTest, StepsAreResumedBitForBit) {
+  const std::vector<Override> stepwise = {{"student.stepwise", "one_by_one", "--set"}};
+  const auto straight = go("straight", false, {}, stepwise);
+  ASSERT_TRUE(straight.ok()) << straight.error().message;
+  std::vector<std::string> names;
+  for (const auto& stage : (*straight)["stages"]) names.push_back(stage["name"]);
+  EXPECT_EQ(names, (std::vector<std::string>{"align[layer0]", "align[layer1]", "kd"}));
+  EXPECT_EQ((*straight)["stages"][1]["steps"], 10);
+  EXPECT_EQ((*straight)["steps"][0], (nlohmann::ordered_json{{"step", "layer0"}, {"replaces", "0"}, {"attention", "1"}}));
+  EXPECT_EQ((*straight)["kept"], nlohmann::ordered_json::array({"advanced"}));
+  EXPECT_NE(steps("straight").find("\"stage\":\"align[layer1]\",\"step\":10,\"steps\":10"), std::string::npos) << steps("straight");
+  ASSERT_TRUE(go("at-once").ok());
+  EXPECT_NE(student("at-once"), student("straight"));
+  for (const int64_t death : {3, 9, 10, 11, 19, 20, 26}) {
+    for (const char* often : {"1e-9", "0"}) {
+      const std::string name = cat("killed", death, often);
+      auto overrides = stepwise;
+      overrides.push_back({"checkpoint_minutes", often, "--set"});
+      const pid_t child = fork();
+      if (child == 0) {
+        (void)go(name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }}, overrides);
+        _exit(0);
+      }
+      int status = 0;
+      ASSERT_EQ(waitpid(child, &status, 0), child);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+      const auto result = go(name, true, {}, stepwise);
+      ASSERT_TRUE(result.ok()) << result.error().message;
+      EXPECT_EQ(student(name), student("straight")) << name;
+      EXPECT_EQ(steps(name), steps("straight")) << name;
+    }
+  }
+}
+
+// Two steps that keep what they were given read what one stage of both their budgets reads.
+TEST_F(RunTest, StepsReadOnWhereTheOneBeforeStopped) {
+  std::vector<std::vector<int32_t>> at_once, in_steps;
+  const auto reading = [](std::vector<std::vector<int32_t>>& out) {
+    fake::FakeBehaviour behaviour;
+    behaviour.on_batch = [&out](const Batch& batch) { out.push_back(batch.tokens); };
+    return behaviour;
+  };
+  ASSERT_TRUE(go("a", false, reading(at_once)).ok());
+  ASSERT_TRUE(go("b", false, reading(in_steps), {{"student.stepwise", "one_by_one", "--set"}}).ok());
+  EXPECT_EQ(in_steps, at_once);
 }
 
 TEST_F(RunTest, ChatsAndPairsAreResumedBitForBit) {
@@ -250,6 +346,7 @@ TEST_F(RunTest, ChangedTextIsNotGoneOnWith) {
   test::write_file(folder_ / "corpus.jsonl", "{\"text\": \"Something else entirely.\"}\n{\"text\": \"And more.\"}\n");
   auto result = go("a", true);
   ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().message.rfind(folder_ / "corpus.jsonl: its text is ", 0), 0u) << result.error().message;
   EXPECT_NE(result.error().message.find("not the one this run began with"), std::string::npos);
   std::filesystem::remove(folder_ / "corpus.jsonl");
   result = go("a", true);
@@ -277,6 +374,42 @@ TEST_F(RunTest, LossesThatAreNotFinite) {
   EXPECT_EQ(result.error().code, ErrorCode::kInvalidInput);
   EXPECT_NE(result.error().message.find("not finite in 5 steps in a row"), std::string::npos);
   EXPECT_NE(result.error().message.find("--set align.lr="), std::string::npos);
+}
+
+TEST_F(RunTest, SkippedStepsAreCountedAndTheRunGoesOn) {
+  const auto result = go("a", false, {3, {}, 4});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ((*result)["stages"][0]["skipped"], 4);
+  EXPECT_EQ((*result)["stages"][1]["skipped"], 0);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a/bad_step.json"));
+}
+
+TEST_F(RunTest, TheStepThatEndedARunCanBeLookedAt) {
+  const auto result = go("a", false, {3, {}}, {{"align.max_skipped", "2", "--set"}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("not finite in 2 steps in a row, the last one step 5; "), std::string::npos) << result.error().message;
+  EXPECT_NE(result.error().message.find("a/bad_step.json has that step's data"), std::string::npos) << result.error().message;
+  const auto step = nlohmann::json::parse(test::read_file(folder_ / "a/bad_step.json"));
+  EXPECT_EQ(step["stage"], "align");
+  EXPECT_EQ(step["step"], 5);
+  EXPECT_EQ(step["run_step"], 5);
+  EXPECT_EQ(step["skipped_in_a_row"], 2);
+  EXPECT_EQ(step["loss"], "nan");
+  ASSERT_EQ(step["batches"].size(), 1u);
+  EXPECT_EQ(step["batches"][0]["tokens"].size(), 32u);
+  EXPECT_EQ(step["batches"][0]["starts"][0], 0);
+  // The same seed as the step's own: step 5 has run_step 4 before it.
+  EXPECT_EQ(step["batches"][0]["seed"].get<uint64_t>(), mix_seed(4, 4, 7));
+}
+
+// Interrupted after three skipped steps: two more end the run.
+TEST_F(RunTest, SkippedStepsInARowAreCountedOverAResume) {
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {2, [](int64_t n) { if (n == 4) ::raise(SIGINT); }}).ok());
+  clear_interrupt();
+  const auto result = go("a", true, {0, {}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("5 steps in a row, the last one step 7;"), std::string::npos) << result.error().message;
 }
 
 // Too few steps for that many in a row: a stage that made no step has no loss to report and no student to go on with.
@@ -348,6 +481,77 @@ TEST_F(RunTest, RowsFitTheTeachersContext) {  // of 512 tokens
   EXPECT_EQ(result.error().message, "recipe: kd.seq is 513; the teacher was made for 512 tokens at most");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "long"));
   EXPECT_TRUE(go("fits", false, {}, {{"kd.seq", "512", "--set"}, {"kd.steps", "1", "--set"}}).ok());
+}
+
+// Text of its own, a budget in epochs, a rate that falls on plateaus, a second teacher: kills anywhere change no bit.
+TEST_F(RunTest, WhatStagesHaveOfTheirOwnIsResumedBitForBit) {
+  chat_recipe();   // writes the texts
+  const auto own = [&](const std::vector<Override>& overrides = {}) {
+    auto parsed = parse_recipe(cat("name: own\nseed: 4\ncheckpoint_minutes: 0\nstudent: {mixer: slots, window: 8}\ndata: {held_out: 0.1}\n"
+                                   "defaults: {seq: 32, batch: 2, lr: 0.01, train: all}\nstages:\n"
+                                   "- {name: text, loss: logits, steps: 12, schedule: {plateau: {every: 2, patience: 0, factor: 0.5, min_lr: 1e-3, threshold: 0.9}},\n"
+                                   "   switch_teacher: {to: big, when: {plateau: {every: 2, patience: 1, threshold: 0.9}}}}\n"
+                                   "- {name: chat, loss: logits, epochs: 0.7, data: [", folder_ / "chats.jsonl", "], switch_teacher: {to: big, when: {fraction: 0.5}}}\n"
+                                   "- {name: pairs, loss: dpo, epochs: 1, accumulate: 2, data: ", folder_ / "pairs.jsonl", ", max_prompt: 20}\n"),
+                               "own.yaml", overrides);
+    EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+    parsed->data.train = {folder_ / "corpus.jsonl"};
+    return *parsed;
+  };
+  const auto result = go(own(), "straight");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  const auto& stages = (*result)["stages"];
+  const int64_t chat_steps = stages[1]["steps"];
+  EXPECT_EQ(chat_steps, int64_t(std::ceil(0.7 * stages[1]["epoch_tokens"].get<double>() / 64)));
+  EXPECT_EQ(stages[2]["steps"], (stages[2]["epoch_pairs"].get<int64_t>() + 3) / 4);
+  EXPECT_EQ(stages[0]["second_teacher"]["hash"], "hash of big");
+  const int64_t switched = stages[0]["second_teacher"]["after_steps"];
+  EXPECT_EQ(switched, 6) << "a first mean, and two in a row that are no better";
+  EXPECT_EQ(stages[1]["second_teacher"]["after_steps"], chat_steps / 2) << "the first step whose middle lies in the second half";
+  std::istringstream rows(test::read_file(folder_ / "straight/metrics.jsonl"));
+  std::vector<double> rates;
+  for (std::string line; std::getline(rows, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (row["stage"] != "text") continue;
+    EXPECT_EQ(row["teacher"], row["step"].get<int64_t>() > switched ? "big" : "teacher.gguf");
+    rates.push_back(row["lr"]);
+  }
+  // Means of two steps, none of them 90 % below the best: each from the second on halves the rate, but for the first against another teacher.
+  EXPECT_EQ(rates, (std::vector<double>{0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.0025, 0.0025, 0.00125, 0.00125}));
+  for (const int64_t death : std::vector<int64_t>{2, 5, 6, 9, 12, 12 + chat_steps / 2, 12 + chat_steps - 1, 12 + chat_steps + 3}) {
+    const std::string name = cat("killed", death);
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)go(own({{"checkpoint_minutes", "1e-9", "--set"}}), name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    const auto resumed = go(own(), name, true);
+    ASSERT_TRUE(resumed.ok()) << resumed.error().message;
+    EXPECT_EQ(student(name), student("straight")) << death;
+    EXPECT_EQ(steps(name), steps("straight")) << death;
+    EXPECT_EQ((*resumed)["stages"][0]["second_teacher"]["after_steps"], switched) << death;
+  }
+}
+
+TEST_F(RunTest, AStagesOwnTextMustStayAndAWrongSecondTeacherIsRefused) {
+  chat_recipe();
+  const std::string data = cat("[", folder_ / "chats.jsonl", "]");
+  const std::vector<Override> own = {{"kd.data", data, "--set"}};
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {-1, [](int64_t n) { if (n == 3) ::raise(SIGINT); }}, own).ok());
+  clear_interrupt();
+  auto result = go("a", true);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("chats.jsonl: missing; this run began with its text"), std::string::npos) << result.error().message;
+  test::write_file(folder_ / "chats.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  EXPECT_FALSE(go("a", true, {}, own).ok());
+  const auto stranger = go("b", false, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, {{"kd.switch_teacher", "{to: stranger}", "--set"}});
+  ASSERT_FALSE(stranger.ok());
+  EXPECT_EQ(stranger.error().message, "stranger: other tokens");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "b"));
 }
 
 // A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.

@@ -25,7 +25,8 @@ double schedule_factor(const ScheduleSpec& schedule, double peak, const Position
   if (ramp < 1) return ramp;
   const double fall = warmup < 1 ? std::clamp((p - warmup) / (1 - warmup), 0.0, 1.0) : 0;
   switch (schedule.kind) {
-    case ScheduleKind::kConstant: return 1;
+    case ScheduleKind::kConstant:
+    case ScheduleKind::kPlateau: return 1;
     case ScheduleKind::kLinear: return 1 + (least - 1) * fall;
     case ScheduleKind::kCosine: return least + (1 - least) * 0.5 * (1 + std::cos(std::numbers::pi * fall));
     case ScheduleKind::kWsd: {

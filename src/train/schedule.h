@@ -20,6 +20,7 @@ struct Position {
   double total_steps = 1;  // an estimate when the budget is wall time
 };
 
+// Of kPlateau only the warm-up: what comes after it depends on the losses (plateau.h).
 double schedule_factor(const ScheduleSpec& schedule, double peak, const Position& at);
 
 // Counts what a stage has used of its budget.

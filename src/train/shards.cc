@@ -20,6 +20,7 @@ Share* Shards::add(const at::Tensor& tensor) {
   if (group_.alone() || !tensor.defined()) return nullptr;
   if (Share* known = find(tensor)) return known;
   auto share = std::make_unique<Share>();
+  share->number = added_++;
   share->whole = tensor;
   share->sizes = tensor.sizes().vec();
   share->count = tensor.numel();
@@ -33,13 +34,30 @@ Share* Shards::add(const at::Tensor& tensor) {
 }
 
 void Shards::add(const TorchModel& model) {
-  for (int step = 0; step < step_count(model); ++step) {
-    for (const at::Tensor& tensor : step_weights(model, step)) add(tensor);
-  }
-  add(model.body.head);
+  for (const at::Tensor& tensor : all_weights(model)) add(tensor);
 }
 
 void Shards::remove(const at::Tensor& tensor) { shares_.erase(tensor.unsafeGetTensorImpl()); }
+
+void Shards::remove(const TorchModel& model) {
+  for (const at::Tensor& tensor : all_weights(model)) remove(tensor);
+}
+
+Status Shards::fill(Share& share) {
+  const at::Tensor whole = at::empty({share.part * group_.size()}, share.mine.options());
+  RETORT_RETURN_IF_ERROR(group_.all_gather(bytes_of(share.mine), bytes_of(whole)));
+  share.whole.set_data(whole.narrow(0, 0, share.count).view(share.sizes));
+  return {};
+}
+
+Status Shards::dissolve() {
+  std::vector<Share*> all;
+  for (const auto& [tensor, share] : shares_) all.push_back(share.get());
+  std::sort(all.begin(), all.end(), [](const Share* a, const Share* b) { return a->number < b->number; });
+  for (Share* share : all) RETORT_RETURN_IF_ERROR(fill(*share));
+  shares_.clear();
+  return {};
+}
 
 Shards::Hold::~Hold() {
   for (Share* share : shares_) {
@@ -52,11 +70,7 @@ Result<Shards::Hold> Shards::gather(const std::vector<at::Tensor>& tensors) {
   for (const at::Tensor& tensor : tensors) {
     Share* share = tensor.defined() ? find(tensor) : nullptr;
     if (!share) continue;
-    if (share->users == 0) {
-      const at::Tensor whole = at::empty({share->part * group_.size()}, share->mine.options());
-      RETORT_RETURN_IF_ERROR(group_.all_gather(bytes_of(share->mine), bytes_of(whole)));
-      share->whole.set_data(whole.narrow(0, 0, share->count).view(share->sizes));
-    }
+    if (share->users == 0) RETORT_RETURN_IF_ERROR(fill(*share));
     ++share->users;
     hold.shares_.push_back(share);
   }
@@ -71,6 +85,16 @@ Status Shards::reduce(const Share& share, const at::Tensor& gradient, const at::
   return {};
 }
 
+std::vector<at::Tensor> all_weights(const TorchModel& model) {
+  std::vector<at::Tensor> out;
+  for (int step = 0; step < step_count(model); ++step) {
+    const auto of_step = step_weights(model, step);
+    out.insert(out.end(), of_step.begin(), of_step.end());
+  }
+  out.push_back(model.body.head);
+  return out;
+}
+
 std::vector<at::Tensor> step_weights(const TorchModel& model, int step) {
   if (step == 0) return {model.body.embedding};
   if (step == step_count(model) - 1) return {model.body.final_norm};
@@ -80,6 +104,16 @@ std::vector<at::Tensor> step_weights(const TorchModel& model, int step) {
     for (const at::Tensor& value : part.values) {
       if (value.defined()) out.push_back(value);
     }
+  }
+  return out;
+}
+
+std::vector<at::Tensor> step_weights(const std::vector<const TorchModel*>& models, int step) {
+  std::vector<at::Tensor> out;
+  for (const TorchModel* model : models) {
+    if (step >= step_count(*model)) continue;
+    const auto of_model = step_weights(*model, step);
+    out.insert(out.end(), of_model.begin(), of_model.end());
   }
   return out;
 }

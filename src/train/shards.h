@@ -7,6 +7,8 @@
 
 #include <map>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "train/process_group.h"
 #include "train/torch_model.h"
@@ -19,6 +21,7 @@ struct Share {
   at::Tensor mine;             // [part], zeros behind the owned ones
   std::vector<int64_t> sizes;
   int64_t count = 0, part = 0, first = 0, owned = 0;
+  int64_t number = 0;          // in the order of add(), which is the same on all ranks
   int users = 0;
 };
 
@@ -32,7 +35,11 @@ class Shards {
   // From now on a rank holds its share of the tensor. Null when there is one rank only; the same share when it is known already.
   Share* add(const at::Tensor& tensor);
   void add(const TorchModel& model);
+  // Forgets what nobody needs any more; of a model all that add() took.
   void remove(const at::Tensor& tensor);
+  void remove(const TorchModel& model);
+  // Every tensor is whole again on every rank, and nothing is shared. Nobody holds any.
+  Status dissolve();
 
   // Keeps tensors whole.
   class Hold {
@@ -55,14 +62,19 @@ class Shards {
 
  private:
   Share* find(const at::Tensor& tensor) const;
+  Status fill(Share& share);
 
   ProcessGroup& group_;
   std::map<const void*, std::unique_ptr<Share>> shares_;   // by tensor object
+  int64_t added_ = 0;
 };
 
 // The steps of a forward pass (torch_model.h): 0 embeds, 1 to `layers` are the layers, the next one is the last norm.
 inline int step_count(const TorchModel& model) { return model.config.layers + 2; }
+// What a model has, the head included.
+std::vector<at::Tensor> all_weights(const TorchModel& model);
 // What a step computes with. The head is no part of one.
 std::vector<at::Tensor> step_weights(const TorchModel& model, int step);
+std::vector<at::Tensor> step_weights(const std::vector<const TorchModel*>& models, int step);   // of those that have the step
 
 }  // namespace retort::train

@@ -3,6 +3,7 @@
 // Layer: train. Not thread-safe; each step() spreads over the pool. Results do not depend on how threads are scheduled.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -30,6 +31,11 @@ struct Leaf {
   Share* share = nullptr;   // of several ranks: `gradient` is this rank's share too. Null: all of it is here
 };
 
+struct OtherTeacher {
+  TorchModel model;
+  int64_t tokens = 0;              // the first logits, which both teachers have; the rest are padding
+};
+
 // What a stage works on. The references live as long as the backend.
 struct StageContext {
   const TorchModel& teacher;
@@ -37,6 +43,7 @@ struct StageContext {
   ThreadPool& pool;
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
   Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
+  std::function<Result<OtherTeacher>()> open_second = {};   // the stage's second teacher
   Shards* shards = nullptr;        // null: one process
   int rows_at_once = 0;            // rows of a batch that are computed together, the same on all ranks; 0: as many as there are threads
 
@@ -55,6 +62,9 @@ std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vecto
 
 // End-to-end stages. Whose logits exist at the same time.
 constexpr int64_t kLogitPositions = 128;
+
+// The model with to[i] wherever it has from[i].
+TorchModel with_tensors(const TorchModel& model, const std::vector<at::Tensor>& from, const std::vector<at::Tensor>& to);
 
 std::unique_ptr<StageRunner> make_align_stage(const StageSpec& stage, StageContext context);
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context);

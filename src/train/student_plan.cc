@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "io/model_files.h"
+#include "model/layout.h"
 #include "mixers/list.h"
+#include "train/lora_targets.h"
 #include "train/reach.h"
 
 namespace retort::train {
@@ -36,10 +38,20 @@ std::string mixers_whose_rows_sum_to_one() {
   return out;
 }
 
-// The layers and kv heads that the recipe names are the student's.
+// A window within the context, by the key that a person wrote; validate_sizes() knows only the config.
+Status check_window(const ModelConfig& sizes, const MixerSpec& spec, const std::string& key) {
+  const int64_t tokens = int64_t(spec.window.size) + spec.window.sinks;
+  if (tokens <= sizes.context_length || spec.mixer == Attention::kName) return {};
+  return invalid("recipe: ", key, ".window is ", spec.window.size, " with ", spec.window.sinks, " sinks, longer than the model's context of ",
+                 sizes.context_length, ", which mixer 'attention' covers");
+}
+
+// The windows, layers and kv heads that the recipe names are the student's.
 Status check_layers(const ModelConfig& sizes, const StudentSpec& student) {
+  RETORT_RETURN_IF_ERROR(check_window(sizes, student, "student"));
   for (size_t i = 0; i < student.layers.size(); ++i) {
     const LayerSpec& spec = student.layers[i];
+    RETORT_RETURN_IF_ERROR(check_window(sizes, spec, cat("student.layers[", i, "]")));
     if (spec.layers.back() >= sizes.layers) {
       return invalid("recipe: student.layers[", i, "] names layer ", spec.layers.back(), "; the model has layers 0 to ", sizes.layers - 1);
     }
@@ -87,6 +99,60 @@ Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& 
   return config;
 }
 
+Status check_keep(const KeepSpec& keep, const ModelConfig& teacher) {
+  const int heads = teacher.layers * teacher.kv_heads;
+  if (keep.kind == KeepSpec::Kind::kHeads && keep.count >= heads) {
+    return invalid("recipe: student.keep is heads:", keep.count, "; the model has ", heads, " kv heads, and at least one must go");
+  }
+  if (keep.kind == KeepSpec::Kind::kLayers && keep.count >= teacher.layers) {
+    return invalid("recipe: student.keep is layers:", keep.count, "; the model has ", teacher.layers, ", and at least one must go");
+  }
+  if (keep.kind != KeepSpec::Kind::kList) return {};
+  for (const auto& [l, g] : keep.list) {
+    if (l < 0 || l >= teacher.layers || g >= teacher.kv_heads) {
+      return invalid("recipe: student.keep names ", l, g < 0 ? "" : cat(".", g), "; the model has layers 0 to ", teacher.layers - 1,
+                     " with kv heads 0 to ", teacher.kv_heads - 1);
+    }
+  }
+  return {};
+}
+
+bool is_measured(const KeepSpec& keep) { return keep.kind == KeepSpec::Kind::kHeads || keep.kind == KeepSpec::Kind::kLayers; }
+
+std::vector<std::pair<int, int>> listed_attention(const KeepSpec& keep, int layers) {
+  if (keep.kind != KeepSpec::Kind::kFraction) return keep.list;
+  std::vector<std::pair<int, int>> kept;
+  for (int l : interleaved_layers(keep.fraction, layers)) kept.emplace_back(l, -1);
+  return kept;
+}
+
+Result<ModelConfig> hybrid_student(ModelConfig config, const std::vector<std::pair<int, int>>& kept) {
+  if (kept.empty()) return config;
+  std::vector<std::vector<bool>> exact(size_t(config.layers), std::vector<bool>(size_t(config.kv_heads), false));
+  for (const auto& [l, g] : kept) {
+    for (int h = 0; h < config.kv_heads; ++h) {
+      if (g < 0 || g == h) exact[size_t(l)][size_t(h)] = true;
+    }
+  }
+  for (int l = 0; l < config.layers; ++l) {
+    auto& parts = config.plan[size_t(l)].parts;
+    Part attention;
+    for (Part& part : parts) {
+      if (part.mixer == Attention::kName) {
+        for (int h : part.kv_heads) exact[size_t(l)][size_t(h)] = true;
+      }
+      std::erase_if(part.kv_heads, [&](int h) { return exact[size_t(l)][size_t(h)]; });
+    }
+    std::erase_if(parts, [](const Part& part) { return part.kv_heads.empty(); });
+    for (int h = 0; h < config.kv_heads; ++h) {
+      if (exact[size_t(l)][size_t(h)]) attention.kv_heads.push_back(h);
+    }
+    if (!attention.kv_heads.empty()) parts.push_back(attention);
+  }
+  RETORT_RETURN_IF_ERROR(validate_plan(config));
+  return config;
+}
+
 Status check_trained(const Recipe& recipe, const ModelConfig& student) {
   const auto tensors = model_tensors(student);
   for (const auto& stage : recipe.stages) {
@@ -98,6 +164,8 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
         return invalid("recipe: ", stage.name, ".train: no tensor of this student is called '", pattern, "', and the groups are: ", group_names());
       }
     }
+    RETORT_TRY(const auto adapted, lora_targets(stage, student));
+    if (!adapted.empty()) continue;
     const Reached within = reached(stage, student);
     const bool any = std::any_of(tensors.begin(), tensors.end(), [&](const TensorSpec& spec) {
       return trains(stage, spec.name, spec.group) && within.contains(spec.name);
@@ -115,6 +183,9 @@ Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const Model
   for (const auto& stage : recipe.stages) {
     if (!stage.layer_wise()) continue;
     return invalid("recipe: stage '", stage.name, "' compares layer by layer, and ", depths, ": train it end to end, with logits or ce");
+  }
+  if (recipe.student.stepwise.any()) {
+    return invalid("recipe: student.stepwise replaces attention of the teacher's layers, and ", depths, ": remove it");
   }
   if (recipe.student.keep.kind != KeepSpec::Kind::kNone) {
     return invalid("recipe: student.keep is ", keep_text(recipe.student.keep), ", and ", depths, ": name its attention with mixer: attention");

@@ -20,6 +20,16 @@ Result<ModelConfig> student_sizes(const ModelConfig& teacher, const StudentSpec&
 // student.layers that names heads of the layer. Which heads stay attention is only known after measuring.
 Result<ModelConfig> pure_student(const ModelConfig& teacher, const StudentSpec& student);
 
+// What the recipe keeps exists in this teacher.
+Status check_keep(const KeepSpec& keep, const ModelConfig& teacher);
+
+// Whether which attention stays takes measuring.
+bool is_measured(const KeepSpec& keep);
+// What a layout keeps that takes none: (layer, kv head), kv head -1 for a whole layer.
+std::vector<std::pair<int, int>> listed_attention(const KeepSpec& keep, int layers);
+// The pure student with attention for these heads, beside what is attention in it already; its mixers have the others.
+Result<ModelConfig> hybrid_student(ModelConfig pure, const std::vector<std::pair<int, int>>& kept);
+
 // Every stage trains something of this student, and every glob of every stage is the name of something.
 Status check_trained(const Recipe& recipe, const ModelConfig& student);
 

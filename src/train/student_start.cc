@@ -45,15 +45,40 @@ std::vector<int64_t> owned_rows(TeacherSource source, const ModelConfig& c, cons
   return rows;
 }
 
-Result<at::Tensor> teacher_block(const WeightStore& store, const ModelConfig& c, int layer, const InitBlock& block, const PartWeights& part,
-                                 int64_t rows, const std::vector<int64_t>& shape) {
-  const std::string name = cat("model.layers.", layer, ".self_attn.", source_name(block.source), block.bias ? ".bias" : ".weight");
-  if (block.bias && !store.has(name)) return at::zeros({rows});
-  RETORT_TRY(auto view, store.tensor(name));
-  RETORT_TRY(auto values, read_f32(view));
-  at::Tensor whole = torch::from_blob(values.data(), view.shape, at::kFloat).clone();
-  const bool norm = block.source == TeacherSource::kQueryNorm || block.source == TeacherSource::kKeyNorm;
-  if (!norm) {
+uint64_t name_seed(uint64_t seed, const std::string& name) { return fnv1a(name, kFnvStart ^ seed); }
+
+bool is_norm(TeacherSource source) { return source == TeacherSource::kQueryNorm || source == TeacherSource::kKeyNorm; }
+
+// Where starts take what they copy from.
+struct Origin {
+  const WeightStore& store;
+  const ModelConfig& config;
+  int layer;
+  uint64_t seed;
+  StudentInit init;
+
+  // A tensor of the layer's attention, all heads.
+  Result<at::Tensor> read(const std::string& name, const InitBlock& block) const {
+    RETORT_TRY(auto view, store.tensor(name));
+    if (init == StudentInit::kRandom) return random(name, block, view.shape);
+    RETORT_TRY(auto values, read_f32(view));
+    return torch::from_blob(values.data(), view.shape, at::kFloat).clone();
+  }
+
+ private:
+  at::Tensor random(const std::string& name, const InitBlock& block, const std::vector<int64_t>& shape) const {
+    if (block.bias || is_norm(block.source)) return at::full(shape, block.bias ? 0.0 : 1.0, at::kFloat);
+    const double residual = block.source == TeacherSource::kOutput ? std::sqrt(2.0 * config.layers) : 1;
+    return at::normal(0.0, 1 / (std::sqrt(double(shape[1])) * residual), shape, at::detail::createCPUGenerator(name_seed(seed, name)));
+  }
+};
+
+Result<at::Tensor> teacher_block(const Origin& from, const InitBlock& block, const PartWeights& part, int64_t rows, const std::vector<int64_t>& shape) {
+  const ModelConfig& c = from.config;
+  const std::string name = cat("model.layers.", from.layer, ".self_attn.", source_name(block.source), block.bias ? ".bias" : ".weight");
+  if (block.bias && !from.store.has(name)) return at::zeros({rows});
+  RETORT_TRY(at::Tensor whole, from.read(name, block));
+  if (!is_norm(block.source)) {
     const at::Tensor index = torch::tensor(owned_rows(block.source, c, part.part.kv_heads), at::kLong);
     whole = whole.index_select(block.source == TeacherSource::kOutput ? 1 : 0, index);
   }
@@ -63,16 +88,14 @@ Result<at::Tensor> teacher_block(const WeightStore& store, const ModelConfig& c,
   return whole * block.scale;
 }
 
-uint64_t name_seed(uint64_t seed, const std::string& name) { return fnv1a(name, kFnvStart ^ seed); }
-
 // [heads, f, d]: one factor of the best approximation of rank f to every kv head's product of query and key maps (mixers.md section 4).
 // With W_Q^T = Q1 R1 and W_K^T = Q2 R2, W_Q stacked over the kv head's query heads, and R1 R2^T = U s V^T, the factors of the maps are
 // s^1/2 U^T R1^-T and s^1/2 V^T R2^-T; the query heads of a kv head share theirs.
-Result<at::Tensor> low_rank(const WeightStore& store, const ModelConfig& c, int layer, TeacherSource side, const PartWeights& part,
-                            const std::vector<int64_t>& shape) {
+Result<at::Tensor> low_rank(const Origin& from, TeacherSource side, const PartWeights& part, const std::vector<int64_t>& shape) {
+  const ModelConfig& c = from.config;
   const int64_t d = c.head_dim, heads = part.shape.heads, kv_heads = part.shape.kv_heads, group = part.shape.group(), f = shape[1];
-  RETORT_TRY(auto queries, teacher_block(store, c, layer, InitBlock::teacher(TeacherSource::kQuery), part, heads * d, {heads * d, c.width}));
-  RETORT_TRY(auto keys, teacher_block(store, c, layer, InitBlock::teacher(TeacherSource::kKey), part, kv_heads * d, {kv_heads * d, c.width}));
+  RETORT_TRY(auto queries, teacher_block(from, InitBlock::teacher(TeacherSource::kQuery), part, heads * d, {heads * d, c.width}));
+  RETORT_TRY(auto keys, teacher_block(from, InitBlock::teacher(TeacherSource::kKey), part, kv_heads * d, {kv_heads * d, c.width}));
   const auto triangle = [](const at::Tensor& rows) { return std::get<1>(at::linalg_qr(rows, "r")); };
   const int64_t rank = std::min(f, d);
   std::vector<at::Tensor> maps;
@@ -100,18 +123,17 @@ double measured(const InitBlock& block, double head_rms) {
 }
 
 // The block's values, shaped as `rows` rows of the tensor.
-Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, int layer, uint64_t seed, const InitBlock& block,
-                                const PartWeights& part, const TensorSpec& spec, int64_t rows) {
+Result<at::Tensor> block_values(const Origin& from, const InitBlock& block, const PartWeights& part, const TensorSpec& spec, int64_t rows) {
   std::vector<int64_t> shape = spec.shape;
   shape[0] = rows;
   switch (block.kind) {
     case InitBlock::Kind::kTeacher: {
-      RETORT_TRY(auto values, teacher_block(store, c, layer, block, part, rows, spec.shape));
+      RETORT_TRY(auto values, teacher_block(from, block, part, rows, spec.shape));
       return values.reshape(shape);
     }
     case InitBlock::Kind::kConstant: return at::full(shape, measured(block, 1), at::kFloat);
     case InitBlock::Kind::kNormal: {
-      auto generator = at::detail::createCPUGenerator(name_seed(seed, part.prefix + spec.name));
+      auto generator = at::detail::createCPUGenerator(name_seed(from.seed, part.prefix + spec.name));
       return at::normal(0.0, block.value, shape, generator);
     }
     case InitBlock::Kind::kIdentityConv: {
@@ -123,7 +145,7 @@ Result<at::Tensor> block_values(const WeightStore& store, const ModelConfig& c, 
       return at::eye(shape[shape.size() - 2], shape.back()).expand(shape).contiguous();
     case InitBlock::Kind::kLinspace:
       return at::linspace(block.value, block.last, c10::multiply_integers(shape)).view(shape);
-    case InitBlock::Kind::kLowRank: return low_rank(store, c, layer, block.source, part, shape);
+    case InitBlock::Kind::kLowRank: return low_rank(from, block.source, part, shape);
     case InitBlock::Kind::kLogCount: return at::linspace(1, block.last, shape.back()).log().expand(shape).contiguous();
   }
   return internal_error("unknown start of ", spec.name);
@@ -140,7 +162,8 @@ Status check_finite(const PartWeights& part) {
 
 }  // namespace
 
-Status fill_start(const WeightStore& teacher, const ModelConfig& config, int layer, uint64_t seed, PartWeights& part) {
+Status fill_start(const WeightStore& teacher, const ModelConfig& config, int layer, uint64_t seed, PartWeights& part, StudentInit init) {
+  const Origin from{teacher, config, layer, seed, init};
   for (size_t i = 0; i < part.table.size(); ++i) {
     const TensorSpec& spec = part.table[i];
     if (!spec.present()) continue;
@@ -148,7 +171,7 @@ Status fill_start(const WeightStore& teacher, const ModelConfig& config, int lay
     int64_t filled = 0;
     for (const InitBlock& block : spec.init) {
       const int64_t rows = block.rows > 0 ? block.rows : spec.shape[0] - filled;
-      RETORT_TRY(auto values, block_values(teacher, config, layer, seed, block, part, spec, rows));
+      RETORT_TRY(auto values, block_values(from, block, part, spec, rows));
       blocks.push_back(values);
       filled += rows;
     }
@@ -187,13 +210,11 @@ struct LayerStatistics {
   std::vector<at::Tensor> keys, moments;
 };
 
-LayerStatistics measure_keys(const TorchModel& teacher, int layer, const at::Tensor& x) {
-  const PartWeights& attention = teacher.layers[layer][0];
-  const ModelConfig& c = teacher.config;
+LayerStatistics measure_keys(const ModelConfig& c, const PartWeights& attention, Numeric numeric, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
   Rows none;
   none.total = x.size(0);
-  TorchOps ops(none, attention.shape, teacher.numeric);
+  TorchOps ops(none, attention.shape, numeric);
   std::vector<TorchOps::Weight> weights;
   for (const auto& value : attention.values) weights.push_back({value});
   const auto p = qkv::project<TorchOps>(ops, attention.shape, weights.data(), TorchOps::Tensor(x));
@@ -281,8 +302,8 @@ bool start_part(const ModelConfig& c, const LayerStatistics* layer, uint64_t see
 
 }  // namespace
 
-Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t seed, ThreadPool& pool,
-                       std::vector<std::vector<PartWeights>>& parts) {
+Status start_from_data(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& copied, const Batch& batch, uint64_t seed,
+                       ThreadPool& pool, std::vector<std::vector<PartWeights>>& parts) {
   const int layers = teacher.config.layers;
   std::vector<char> keys(layers, false), heads(layers, false);
   for (int l = 0; l < layers; ++l) {
@@ -308,7 +329,7 @@ Status start_from_data(const TorchModel& teacher, const Batch& batch, uint64_t s
       for (PartWeights& part : parts[l]) set_head_rms(rms, part);
     }
     if (keys[l]) {
-      const LayerStatistics statistics = measure_keys(teacher, int(l), at::cat(inputs[l]));
+      const LayerStatistics statistics = measure_keys(teacher.config, copied[l][0], teacher.numeric, at::cat(inputs[l]));
       for (PartWeights& part : parts[l]) start_part(teacher.config, &statistics, seed, part);
     }
     const PartWeights& attention = teacher.layers[l][0];

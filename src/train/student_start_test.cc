@@ -2,6 +2,7 @@
 #include "train/student_start.h"
 
 #include <csignal>
+#include <map>
 
 #include <gtest/gtest.h>
 
@@ -47,8 +48,21 @@ class StudentStartTest : public ::testing::Test {
       const Status status = fill_start(*files_->weights, config, l, 7, parts[l][0]);
       EXPECT_TRUE(status.ok()) << status.error().message;
     }
-    const Status status = start_from_data(*teacher_, batch_, 7, pool_, parts);
+    const Status status = start_from_data(*teacher_, teacher_->layers, batch_, 7, pool_, parts);
     EXPECT_TRUE(status.ok()) << status.error().message;
+    return parts;
+  }
+  // As start(), but for what is copied: the projections of the layers, all heads, in every layer.
+  std::vector<std::vector<PartWeights>> random(const std::string& mixer, uint64_t seed, const nlohmann::json& fields = nlohmann::json::object(),
+                                               WindowConfig window = {}) {
+    ModelConfig config = teacher_->config;
+    for (auto& layer : config.plan) layer.parts[0].mixer = mixer, layer.parts[0].config = fields, layer.parts[0].window = window;
+    EXPECT_TRUE(validate_plan(config).ok());
+    auto parts = empty_parts(config);
+    for (int l = 0; l < config.layers; ++l) {
+      const Status status = fill_start(*files_->weights, config, l, seed, parts[l][0], StudentInit::kRandom);
+      EXPECT_TRUE(status.ok()) << status.error().message;
+    }
     return parts;
   }
   // The first layer's input, for the first row.
@@ -97,7 +111,7 @@ TEST_F(StudentStartTest, CtrlCEndsTheStart) {
   auto parts = start("slots");
   catch_interrupts();
   ::raise(SIGINT);
-  const Status started = start_from_data(*teacher_, batch_, 7, pool_, parts);
+  const Status started = start_from_data(*teacher_, teacher_->layers, batch_, 7, pool_, parts);
   const auto ranked = measure_errors(*teacher_, parts, batch_, pool_);
   clear_interrupt();
   ASSERT_FALSE(started.ok());
@@ -146,6 +160,61 @@ TEST_F(StudentStartTest, AWindowOverTheWholeTextIsTheTeachersLayer) {
   }
 }
 
+// Weights of 1 / sqrt(fan in), the output's smaller; nothing of the teacher's; another seed, other values.
+TEST_F(StudentStartTest, RandomProjectionsHaveTheirScale) {
+  const auto parts = random("gla", 7), again = random("gla", 7), other = random("gla", 8), copies = start("gla");
+  const double width = teacher_->config.width, heads = 32, layers = teacher_->config.layers;
+  for (const auto& [name, deviation] : std::map<std::string, double>{{"q_proj.weight", 1 / std::sqrt(width)}, {"k_proj.weight", 1 / std::sqrt(width)},
+                                                                     {"v_proj.weight", 1 / std::sqrt(width)}, {"o_proj.weight", 1 / std::sqrt(heads * 2 * layers)}}) {
+    const at::Tensor& values = tensor(parts[1][0], name);
+    const double size = double(values.numel()), found = values.square().mean().sqrt().item<double>();
+    EXPECT_NEAR(found / deviation, 1, 4 / std::sqrt(2 * size)) << name;
+    EXPECT_NEAR(values.mean().item<double>() / deviation, 0, 4 / std::sqrt(size)) << name;
+    EXPECT_TRUE(at::equal(values, tensor(again[1][0], name)));
+    for (const at::Tensor& stranger : {tensor(other[1][0], name), tensor(parts[0][0], name), tensor(copies[1][0], name)}) {
+      const double correlation = ((values * stranger).sum() / (values.norm() * stranger.norm())).item<double>();
+      EXPECT_LT(std::abs(correlation), 5 / std::sqrt(size)) << name;
+    }
+  }
+}
+
+// Every mixer starts from one and the same random attention, its biases 0 and its norms 1: with a window over the whole text it is that layer. It
+// is not the teacher's.
+TEST_F(StudentStartTest, RandomMixersCopyOneRandomAttention) {
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    ModelConfig config = retort::test::tiny_config();
+    config.family = family;
+    config.qkv_bias = config.family == "qwen2", config.qk_norm = config.family == "qwen3";
+    ASSERT_NO_FATAL_FAILURE(open_teacher(cat("random-", family), config));
+    const auto attention = random("attention", 7);
+    const at::Tensor x = input(), want = output(attention[0][0], x);
+    EXPECT_GT(error(want, output(teacher_->layers[0][0], x)), 0.3);
+    EXPECT_EQ(config.qkv_bias ? tensor(attention[0][0], "q_proj.bias").abs().max().item<double>() : 0, 0);
+    EXPECT_EQ(config.qk_norm ? (tensor(attention[0][0], "k_norm.weight") - 1).abs().max().item<double>() : 0, 0);
+    for_each_mixer([&](auto tag) {
+      using Mixer = typename decltype(tag)::type;
+      if (!Mixer::kRecurrent && !Mixer::kNeedsWindow) return;
+      auto parts = random(Mixer::kName, 7, nlohmann::json::object(), {kSeq + 1, 0});
+      ASSERT_TRUE(start_from_data(*teacher_, attention, batch_, 7, pool_, parts).ok());
+      EXPECT_LT(error(output(parts[0][0], x), want), 1e-5) << Mixer::kName << " of " << family;
+    });
+  }
+}
+
+// What slots learn from text they learn from keys that the student has, not from the teacher's.
+TEST_F(StudentStartTest, SlotsOfRandomKeysAreFittedToThem) {
+  const nlohmann::json fields = {{"slots", 8}};
+  const auto attention = random("attention", 7);
+  auto own = random("slots", 7, fields, {8, 2}), teachers = random("slots", 7, fields, {8, 2});
+  ASSERT_TRUE(start_from_data(*teacher_, attention, batch_, 7, pool_, own).ok());
+  ASSERT_TRUE(start_from_data(*teacher_, teacher_->layers, batch_, 7, pool_, teachers).ok());
+  bool differ = false;
+  for (size_t i = 0; i < own[0][0].table.size(); ++i) {
+    if (own[0][0].table[i].present() && own[0][0].table[i].group == TrainGroup::kFeature) differ |= !at::equal(own[0][0].values[i], teachers[0][0].values[i]);
+  }
+  EXPECT_TRUE(differ);
+}
+
 TEST_F(StudentStartTest, AStartThatIsNotFiniteIsRefused) {
   ModelConfig config = teacher_->config;
   for (auto& layer : config.plan) layer.parts[0].mixer = "gla", layer.parts[0].config = nlohmann::json::object();
@@ -163,7 +232,7 @@ TEST_F(StudentStartTest, AStartThatIsNotFiniteIsRefused) {
     ASSERT_TRUE(fill_start(*files_->weights, config, l, 7, parts[l][0]).ok());
   }
   tensor(parts[1][0], "gk_proj.1.bias").fill_(NAN);
-  const Status started = start_from_data(*teacher_, batch_, 7, pool_, parts);
+  const Status started = start_from_data(*teacher_, teacher_->layers, batch_, 7, pool_, parts);
   ASSERT_FALSE(started.ok());
   EXPECT_NE(started.error().message.find("model.layers.1.mixer.gk_proj.1.bias"), std::string::npos) << started.error().message;
 }

@@ -1,5 +1,6 @@
 #include "train/train_main.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -123,19 +124,18 @@ Result<Recipe> read_recipe(Arguments& a) {
 }
 
 Status distill(Arguments a, const std::string& how_to_resume) {
-  if (a.dry_run) {
-    RETORT_TRY(const auto recipe, read_recipe(a));
-    RETORT_TRY(const auto description, describe_run(recipe, a.teacher));
-    std::fputs((a.json ? description.dump(2) + "\n" : description_text(description)).c_str(), stdout);
-    return {};
-  }
   RETORT_TRY(const auto group, join_process_group());
-  auto recipe = read_recipe(a);
-  RETORT_RETURN_IF_ERROR(agree(*group, recipe.ok() ? Status() : Status(recipe.error())));
-  catch_interrupts();
+  const auto recipe = read_recipe(a);
+  RETORT_RETURN_IF_ERROR(agree(*group, recipe));
   // Ranks on one machine share its processors.
   const int threads = a.threads > 0 || group->alone() ? a.threads : std::max(1, usable_processors() / group->on_this_machine());
   const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, threads, how_to_resume, group.get()};
+  if (a.dry_run) {
+    RETORT_TRY(const auto description, describe_run(*recipe, options, {open_backend, open_encoders}));
+    if (group->leads()) std::fputs((a.json ? description.dump(2) + "\n" : description_text(description)).c_str(), stdout);
+    return {};
+  }
+  catch_interrupts();
   RETORT_TRY(const auto result, run_recipe(*recipe, options, {open_backend, open_encoders}));
   if (!group->leads()) return {};
   if (a.json) std::puts(result.dump(2).c_str());

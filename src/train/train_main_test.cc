@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "base/sha256.h"
 #include "io/model_files.h"
 #include "support/tiny_model.h"
 #include "test_files.h"
@@ -38,6 +39,14 @@ class TrainMainTest : public ::testing::Test {
     std::string recipe = kRecipe;
     recipe.replace(recipe.find("kl_here"), 7, "{form: kl}");
     retort::test::write_file(folder_ / "tiny.yaml", recipe);
+  }
+
+  // A run's folder, and flags.
+  std::vector<std::string> command(const std::string& out, const std::vector<std::string>& flags, const std::vector<std::string>& more) const {
+    std::vector<std::string> all = {"--out", folder_ / out};
+    all.insert(all.end(), flags.begin(), flags.end());
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
   }
 
   // In a child process: signals, limits and torch's threads stay out of the test program. `prepare` runs in the child.
@@ -133,6 +142,147 @@ TEST_F(TrainMainTest, KeepsHeadsAndStartsFromAStudent) {
   EXPECT_EQ(train["kept"].size(), 2u);
 }
 
+// Of a random start the body and kept attention are the teacher's, and a resume does not know the difference.
+TEST_F(TrainMainTest, RandomProjectionsUnderACopiedBody) {
+  const std::vector<std::string> flags = {"--set", "student.init=random", "--set", "student.keep=[1]"};
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more = {}) { return command(out, flags, more); };
+  ASSERT_EQ(run(with("a")), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "copied", "--set", "student.keep=[1]"}), 0) << err();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "model.layers.1.self_attn.q_proj.weight"}) {
+    EXPECT_EQ(tensor_of("a/student-init", name), tensor_of("copied/student-init", name)) << name;
+  }
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    const std::string full = cat("model.layers.0.mixer.", name, ".weight");
+    EXPECT_NE(tensor_of("a/student-init", full), tensor_of("copied/student-init", full)) << name;
+  }
+  EXPECT_GT(losses_of("a")[0], losses_of("copied")[0]);
+  run_until(with("b", {"--set", "checkpoint_minutes=1e-9"}), SIGKILL, 5);
+  ASSERT_EQ(run(with("b", {"--set", "checkpoint_minutes=1e-9", "--resume"})), 0) << err();
+  EXPECT_EQ(weights("b"), weights("a"));
+  EXPECT_EQ(run(with("never", {"--start", folder_ / "a/student"})), 2);
+  EXPECT_NE(err().find("'init' is random, but all values come from 'start'"), std::string::npos) << err();
+  EXPECT_EQ(run(with("never", {"--dry-run"})), 0);
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find("starts from teacher with random projections"), std::string::npos);
+}
+
+// One layer after another, then the rest of the recipe; killed in every step, the same bits.
+TEST_F(TrainMainTest, StepsCarryWeightsAndResumeBitForBit) {
+  for (const bool shares : {false, true}) {
+    const std::string a = cat("a", shares), b = "b";
+    // Layer by layer with frozen attention; end to end with attention that trains, so that mixers start from what it has become.
+    const std::vector<std::string> how = shares ? std::vector<std::string>{"--set", "student.stepwise=[0.67]", "--set", "student.keep=[2]", "--set",
+                                                                           "align.loss=ce", "--set", "align.train=all", "--set", "align.steps=4"}
+                                                : std::vector<std::string>{"--set", "student.stepwise=one_by_one"};
+    const auto with = [&](const std::string& out, std::vector<std::string> more) {
+      more.insert(more.end(), {"--set", "save_init=true"});
+      return command(out, how, more);
+    };
+    ASSERT_EQ(run(with(a, {})), 0) << err();
+    const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / (a + "/train.json")));
+    std::vector<std::string> names;
+    for (const auto& stage : train["stages"]) names.push_back(stage["name"]);
+    EXPECT_EQ(names, shares ? (std::vector<std::string>{"align[0.67]", "align[list]", "kd"})
+                            : (std::vector<std::string>{"align[layer0]", "align[layer2]", "align[layer1]", "kd"}));
+    EXPECT_EQ(train["steps"].size(), names.size() - 1);
+    const auto student = open_model(folder_ / (a + "/student")), init = open_model(folder_ / (a + "/student-init"));
+    ASSERT_TRUE(student.ok() && init.ok());
+    for (int l = 0; l < 3; ++l) {
+      EXPECT_EQ(student->config.plan[size_t(l)].parts[0].mixer, shares && l == 2 ? "attention" : "slots") << l;
+      EXPECT_EQ(init->config.plan[size_t(l)].parts[0].mixer, l == 0 ? "slots" : "attention") << "the first step, layer " << l;
+    }
+    int killed = 0;
+    for (const int rows : {2, 5, 9, 13}) {
+      std::filesystem::remove_all(folder_ / b);
+      const auto words = with(b, {"--set", "checkpoint_minutes=1e-9"});
+      killed += run_until(words, SIGKILL, rows);
+      auto go_on = words;
+      go_on.push_back("--resume");
+      ASSERT_EQ(run(go_on), 0) << err();
+      EXPECT_TRUE(weights(b) == weights(a)) << rows;
+      EXPECT_EQ(losses_of(b), losses_of(a)) << rows;
+    }
+    EXPECT_GT(killed, 0);
+    ASSERT_EQ(run(with("never", {"--dry-run"})), 0) << err();
+    const std::string said = retort::test::read_file(folder_ / "out.txt");
+    EXPECT_NE(said.find(shares ? "step     0.67: replaces layers 0; attention in layers 1-2\nstep     list: replaces layers 1; attention in layers 2\n"
+                               : "step     layer0: replaces layers 0; attention in layers 1-2\nstep     layer2: replaces layers 2; attention in layers 1\n"
+                                 "step     layer1: replaces layers 1; no attention stays\n"), std::string::npos) << said;
+    EXPECT_NE(said.find(shares ? "stage    align[0.67]: ce" : "stage    align[layer2]: attn_out"), std::string::npos) << said;
+  }
+}
+
+// A hybrid's folder: with the same attention it goes on as it is, its own attention included; with less, mixers start from the folder's.
+TEST_F(TrainMainTest, AHybridGoesOnOrLosesMoreAttention) {
+  ASSERT_EQ(run({"--out", folder_ / "h", "--keep", "list:1,2", "--set", "kd.train=[all]", "--set", "kd.lr=1e-2"}), 0) << err();
+  const std::string query = "model.layers.1.self_attn.q_proj.weight", became = "model.layers.1.mixer.q_proj.weight";
+  ASSERT_EQ(run({"--out", folder_ / "same", "--start", folder_ / "h/student", "--keep", "list:1,2"}), 0) << err();
+  for (const auto& name : open_model(folder_ / "h/student")->weights->names()) EXPECT_EQ(tensor_of("same/student-init", name), tensor_of("h/student", name)) << name;
+  EXPECT_EQ(tensor_of("same/student", query), tensor_of("h/student", query)) << "attention that does not train stays the folder's";
+
+  const std::vector<std::string> less = {"--start", folder_ / "h/student", "--keep", "list:2"};
+  const auto with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), less.begin(), less.end());
+    return words;
+  };
+  ASSERT_EQ(run(with({"--out", folder_ / "less"})), 0) << err();
+  for (const char* projection : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    EXPECT_EQ(tensor_of("less/student-init", cat("model.layers.1.mixer.", projection, ".weight")), tensor_of("h/student", cat("model.layers.1.self_attn.", projection, ".weight")));
+  }
+  EXPECT_EQ(tensor_of("less/student-init", "model.layers.0.mixer.q_proj.weight"), tensor_of("h/student", "model.layers.0.mixer.q_proj.weight"));
+  EXPECT_EQ(tensor_of("less/student", "model.layers.2.self_attn.k_proj.weight"), tensor_of("h/student", "model.layers.2.self_attn.k_proj.weight"));
+  EXPECT_NE(tensor_of("less/student", became), tensor_of("less/student-init", became)) << "it trains";
+  run_until(with({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"}), SIGKILL, 5);
+  ASSERT_EQ(run(with({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9", "--resume"})), 0) << err();
+  EXPECT_EQ(weights("b"), weights("less"));
+  // Attention that the folder has no more is the teacher's.
+  ASSERT_EQ(run({"--out", folder_ / "more", "--start", folder_ / "less/student", "--keep", "list:0,2"}), 0) << err();
+  ASSERT_EQ(run({"--out", folder_ / "plain", "--keep", "list:0"}), 0) << err();
+  EXPECT_EQ(tensor_of("more/student-init", "model.layers.0.self_attn.q_proj.weight"), tensor_of("plain/student-init", "model.layers.0.self_attn.q_proj.weight"));
+}
+
+// LoRA on mixers, on attention that stays and on MLPs, layer by layer and end to end: the student has no trace of it; what it is not on stays.
+TEST_F(TrainMainTest, LoraIsMergedAndResumesBitForBit) {
+  const std::vector<std::string> flags = {"--keep", "list:1", "--set", "align.train=[features, {lora: {r: 2, alpha: 4, on: [q, o]}}]", "--set",
+                                          "kd.train={lora: {r: 3, alpha: 6, on: [q, v, down, up]}}", "--set", "kd.lr=2e-2", "--set", "kd.ema=0.5"};
+  const auto with = [&](const std::string& out, const std::vector<std::string>& more = {}) { return command(out, flags, more); };
+  ASSERT_EQ(run(with("a")), 0) << err();
+  const auto student = open_model(folder_ / "a/student");
+  ASSERT_TRUE(student.ok());
+  for (const auto& name : student->weights->names()) EXPECT_EQ(name.find("lora"), std::string::npos) << name;
+  for (const char* name : {"model.layers.0.mixer.q_proj.weight", "model.layers.0.mixer.v_proj.weight", "model.layers.0.mixer.o_proj.weight",
+                           "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.v_proj.weight", "model.layers.2.mlp.up_proj.weight",
+                           "model.layers.2.mlp.down_proj.weight"}) {
+    EXPECT_NE(tensor_of("a/student", name), tensor_of("a/student-init", name)) << name;
+  }
+  for (const char* name : {"model.layers.0.mixer.k_proj.weight", "model.layers.1.self_attn.k_proj.weight", "model.layers.2.mlp.gate_proj.weight",
+                           "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"}) {
+    EXPECT_EQ(tensor_of("a/student", name), tensor_of("a/student-init", name)) << name;
+  }
+  int killed = 0;
+  for (const int rows : {4, 12, 16}) {
+    std::filesystem::remove_all(folder_ / "b");
+    const auto words = with("b", {"--set", "checkpoint_minutes=1e-9"});
+    killed += run_until(words, SIGKILL, rows);
+    auto go_on = words;
+    go_on.push_back("--resume");
+    ASSERT_EQ(run(go_on), 0) << err();
+    EXPECT_TRUE(weights("b") == weights("a")) << rows;
+  }
+  EXPECT_GT(killed, 0);
+  ASSERT_EQ(run(with("never", {"--dry-run", "--json"})), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"));
+  // Width 32, MLPs of 48, two kv heads of 8: q and v of three layers, up and down of three.
+  EXPECT_EQ(d["stages"][1]["parameters_trained"], 3 * 3 * ((32 + 32) + (16 + 32) + 2 * (48 + 32)));
+  EXPECT_EQ(d["stages"][1]["lora"]["matrices"], 12);
+  const std::pair<const char*, const char*> wrong[] = {{"kd.train=[mixers, {lora: {on: [q]}}]", "q_proj.weight trains itself, and has LoRA"},
+                                                       {"kd.train={lora: {on: [qq]}}", "is called 'qq'"}};
+  for (const auto& [set, what] : wrong) {
+    EXPECT_EQ(run(with("never", {"--set", set})), 2);
+    EXPECT_NE(err().find(what), std::string::npos) << err();
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+  }
+}
+
 // Layers of a model of its own, trained end to end against a teacher of another depth.
 // What an earlier run has trained outside the mixers stays, also where this run does not train it, and over a resume.
 TEST_F(TrainMainTest, AStudentStartsFromAllThatIsInItsFolder) {
@@ -201,6 +351,7 @@ stages:
   const std::pair<std::vector<std::string>, const char*> wrong[] = {
       {{"--set", "kd.loss=attn_out"}, "stage 'kd' compares layer by layer"},
       {{"--keep", "heads:1"}, "student.keep is heads:1"},
+      {{"--set", "student.stepwise=one_by_one"}, "student.stepwise replaces attention of the teacher's layers"},
       {{"--start", folder_ / "narrow"}, "only the number of layers may differ"},
       {{"--set", "student.layers=[{layers: 2, mixer: gla}]"}, "names layer 2; the model has layers 0 to 1"},
       {{"--mixer", "gla"}, "layer 0 is not mixer 'gla'"}};
@@ -324,6 +475,85 @@ TEST_F(TrainMainTest, ChatsAndPairsAreLearntAndResumedBitForBit) {
   EXPECT_EQ(losses_of("b"), losses);
 }
 
+TEST_F(TrainMainTest, ASecondTeacherIsNamedAndComesAtTheSameStepAgain) {
+  ModelConfig config = retort::test::tiny_config();
+  config.layers = 5, config.width = 48, config.vocab_size = 272;
+  config.plan = attention_plan(config);
+  ASSERT_TRUE(retort::test::write_random_model(folder_ / "big", config, 9).ok());
+  const auto at = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--out", folder_ / out, "--set", cat("kd.switch_teacher={to: ", folder_ / "big", ", when: {step: 3}}")});
+    return more;
+  };
+  ASSERT_EQ(run(at("a", {})), 0) << err();
+  const auto train = nlohmann::json::parse(retort::test::read_file(folder_ / "a/train.json"));
+  const auto& second = train["stages"][1]["second_teacher"];
+  EXPECT_EQ(second["name"], "big");
+  EXPECT_EQ(second["after_steps"], 3);
+  EXPECT_EQ(open_model(folder_ / "a/student")->config.provenance["stages"][1]["second_teacher"], second);
+  std::istringstream rows(retort::test::read_file(folder_ / "a/metrics.jsonl"));
+  for (std::string line; std::getline(rows, line);) {
+    const auto row = nlohmann::json::parse(line);
+    ASSERT_EQ(row.contains("teacher"), row["stage"] == "kd");
+    if (row["stage"] == "kd") {
+      EXPECT_EQ(row["teacher"], row["step"] > 3 ? folder_ / "big" : folder_ / "teacher");
+    }
+  }
+  ASSERT_EQ(run(at("dry", {"--dry-run"})), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find(cat("big (", second["hash"].get<std::string>(), "), 5 layers of width 48")), std::string::npos);
+  const auto pieces = at("b", {"--set", "checkpoint_minutes=1e-9"});
+  auto go_on = pieces;
+  go_on.push_back("--resume");
+  EXPECT_TRUE(run_until(pieces, SIGKILL, 16)) << "no signal came in time";
+  ASSERT_EQ(run(go_on), 0) << err();
+  EXPECT_TRUE(weights("b") == weights("a"));
+  EXPECT_EQ(losses_of("b"), losses_of("a"));
+
+  auto tokenizer = nlohmann::ordered_json::parse(retort::test::byte_tokenizer_json());
+  auto& vocabulary = tokenizer["model"]["vocab"];
+  std::swap(vocabulary["A"], vocabulary["B"]);
+  retort::test::write_file(folder_ / "big/tokenizer.json", tokenizer.dump());
+  EXPECT_EQ(run(at("never", {})), 2);
+  EXPECT_NE(err().find("big: token 65 is 'B', the first teacher's 'A'; a second teacher needs the same tokens\n"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+}
+
+TEST_F(TrainMainTest, LogitsAreKeptAndReadAgain) {
+  const auto at = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--out", folder_ / out, "--set", cat("kd.loss={logits: {form: kl, top_k: 12, cache: ", folder_ / "cache", "}, ce: 0.1}")});
+    return more;
+  };
+  const auto rows = [&] { return retort::test::read_file(folder_ / "cache/rows.bin"); };
+  const auto pieces = at("b", {"--set", "checkpoint_minutes=1e-9"});
+  auto go_on = pieces;
+  go_on.push_back("--resume");
+  EXPECT_TRUE(run_until(pieces, SIGKILL, 16)) << "no signal came in time";
+  ASSERT_EQ(run(go_on), 0) << err();
+  const std::string kept = rows();
+  EXPECT_EQ(kept.size(), size_t(8 * 2 * 2) * (16 + 48 * (12 * 4 + 2))) << "8 steps of two batches of two rows";
+  ASSERT_EQ(run(at("a", {})), 0) << err();   // reads what b has written
+  EXPECT_TRUE(rows() == kept);
+  EXPECT_TRUE(weights("a") == weights("b"));
+  EXPECT_EQ(losses_of("a"), losses_of("b"));
+  ASSERT_EQ(run(at("c", {"--mixer", "gla", "--set", "student.config={}", "--set", "kd.steps=10"})), 0) << err();   // another student, and further
+  EXPECT_EQ(rows().substr(0, kept.size()), kept);
+  EXPECT_EQ(rows().size(), kept.size() * 10 / 8);
+  EXPECT_EQ(run(at("never", {"--set", "seed=6"})), 2);
+  EXPECT_NE(err().find("stage 'kd': "), std::string::npos) << err();
+  EXPECT_NE(err().find("logits of something else than this stage asks for: seed: 5 -> 6;"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+}
+
+TEST_F(TrainMainTest, ADryRunCountsEpochs) {
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json", "--set", "kd.epochs=2"}), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"), nullptr, false);
+  ASSERT_TRUE(d.is_object());
+  const int64_t tokens = d["stages"][1]["epoch_tokens"];
+  EXPECT_GT(tokens, 10000);
+  EXPECT_EQ(d["stages"][1]["steps"], (2 * tokens + 191) / 192);
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--set", "kd.epochs=2"}), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find("2 epochs of "), std::string::npos);
+}
+
 TEST_F(TrainMainTest, ChatsNeedATemplate) {
   retort::test::write_file(folder_ / "chats.jsonl", "{\"text\": \"x\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n");
   EXPECT_EQ(run({"--out", folder_ / "a", "--data", folder_ / "chats.jsonl", "--set", "data.held_out=0"}), 2);
@@ -384,6 +614,60 @@ TEST_F(TrainMainTest, DryRunWritesNothing) {
   EXPECT_EQ(d["stages"][0]["steps"], 12);
   EXPECT_GT(d["stages"][0]["parameters_trained"], 1000);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "dry"));
+  // What was measured, and what the text is.
+  for (const auto& stage : d["stages"]) {
+    EXPECT_GT(stage["step_seconds"], 0.0);
+    EXPECT_NEAR(stage["expected_seconds"].get<double>(), stage["step_seconds"].get<double>() * stage["steps"].get<double>(), 1e-9);
+    EXPECT_EQ(stage["expected_tokens"], stage["tokens"]);
+  }
+  EXPECT_GT(d["expected"]["peak_bytes"], 10000000);
+  const auto text = retort::test::read_file(folder_ / "corpus.jsonl");
+  EXPECT_EQ(d["data"]["files"][0]["sha256"], sha256_hex(text));
+  const double tokens = d["data"]["sources"][0]["tokens_estimated"], bytes = d["data"]["sources"][0]["text_bytes"];
+  EXPECT_NEAR(tokens / bytes, 1, 0.05) << "the tiny teacher has a token a byte";
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run"}), 0) << err();
+  const auto lines = retort::test::read_file(folder_ / "out.txt");
+  for (const char* what : {"attn_out (relative)", "logits (kl) + ce (hard) * 0.1", "SHA-256 ", "a step takes ", "disk ", "memory ", "time "}) {
+    EXPECT_NE(lines.find(what), std::string::npos) << what << "\n" << lines;
+  }
+}
+
+// The sizes on disk are those that a dry run says.
+TEST_F(TrainMainTest, DryRunKnowsWhatACheckpointTakes) {
+  ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
+  const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"));
+  ASSERT_TRUE(run_until({"--out", folder_ / "b", "--set", "checkpoint_minutes=1e-9"}, SIGINT, 4));
+  uintmax_t largest = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "b/checkpoints")) {
+    if (entry.path().filename() == "tensors.safetensors") largest = std::max(largest, entry.file_size());
+  }
+  const double expected = d["disk"]["checkpoint_bytes"];
+  EXPECT_GT(double(largest), 0.9 * expected);
+  EXPECT_LT(double(largest), 1.1 * expected + 20000) << "with its header";
+}
+
+TEST_F(TrainMainTest, DryRunRefusesWhatCannotWork) {
+  retort::test::write_file(folder_ / "file", "x");
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--set", "align.schedule={wsd: {warmup_steps: 13}}"}, "'warmup_steps' is 13"},
+      {{"--set", "align.train=['*.nothing.*']"}, "no tensor of this student is called '*.nothing.*'"},
+      {{"--set", "kd.seq=100000"}, "kd.seq is 100000; the teacher was made for"},
+      {{"--keep", "heads:100"}, "student.keep is heads:100"},
+      {{"--data", folder_ / "nowhere.jsonl"}, "nowhere.jsonl"},
+      {{"--out", folder_ / "file/run"}, "is a file"},
+      {{"--out", folder_.str()}, "not empty, and no run of retort"},
+      {{"--out", "/proc/run"}, "/proc"},
+  };
+  for (const auto& [flags, what] : cases) {
+    auto words = flags;
+    if (std::find(words.begin(), words.end(), "--out") == words.end()) words.insert(words.end(), {"--out", folder_ / "never"});
+    words.push_back("--dry-run");
+    EXPECT_EQ(run(words), 2) << what;
+    const std::string lines = err();
+    EXPECT_NE(lines.find(what), std::string::npos) << what << ": " << lines;
+    EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+  }
 }
 
 TEST_F(TrainMainTest, NoRoomOnTheDisk) {

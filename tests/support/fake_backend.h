@@ -27,6 +27,8 @@ struct FakeTensor {
 struct FakeBehaviour {
   int64_t nan_from = -1;                // losses are not finite from this step of the backend on
   std::function<void(int64_t)> on_step; // told the number of every step
+  int64_t nan_steps = INT64_MAX;        // so many of them
+  std::function<void(const Batch&)> on_batch;
 };
 
 class FakeRunner : public StageRunner {
@@ -49,6 +51,7 @@ class FakeRunner : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& context) override {
     const int64_t number = steps_++;
     if (behaviour_.on_step) behaviour_.on_step(number);
+    if (behaviour_.on_batch) behaviour_.on_batch(batch);
     double loss = 0;
     uint64_t noise = context.seed;
     for (auto& p : parameters()) {
@@ -56,14 +59,20 @@ class FakeRunner : public StageRunner {
         noise = noise * 6364136223846793005ull + 1442695040888963407ull;
         const float target = float(batch.tokens[(i * 7) % batch.tokens.size()]) / 128.0f + float(noise >> 40) * 1e-9f + float(batch.starts.size()) * 0.01f;
         const float labels = batch.labels.empty() ? 0.0f : float(batch.labels[(i * 5) % batch.labels.size()]) * 0.02f;
-        const float start = start_.empty() ? 0.0f : start_[i % start_.size()];
+        const float start = (start_.empty() ? 0.0f : start_[i % start_.size()]) + (switched_ ? 0.5f : 0.0f);
         const float difference = p.value[i] - target - labels - start;
         loss += double(difference) * double(difference);
         p.gradient[i] += float(context.scale) * 2 * difference;
       }
     }
-    if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from) loss = std::numeric_limits<double>::quiet_NaN();
-    return StepResult{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
+    if (behaviour_.nan_from >= 0 && number >= behaviour_.nan_from && number - behaviour_.nan_from < behaviour_.nan_steps) loss = std::numeric_limits<double>::quiet_NaN();
+    StepResult result{loss, {{loss_name(stage_.losses[0].kind), loss}}, {}, 0.001, 0.002};
+    if (stage_.layer_wise()) result.layers = {{loss_name(stage_.losses[0].kind), {loss / 2, std::numeric_limits<double>::quiet_NaN(), 1.0 / 3}}};
+    return result;
+  }
+  Status switch_teacher() override {
+    switched_ = true;
+    return {};
   }
   std::vector<Parameter> memory() override {
     if (start_.empty()) return {};
@@ -75,6 +84,7 @@ class FakeRunner : public StageRunner {
   const StageSpec& stage_;
   const FakeBehaviour& behaviour_;
   int64_t& steps_;
+  bool switched_ = false;      // to the stage's second teacher
   std::vector<float> start_;   // of pairs: one tensor as it was when the stage began
 };
 
@@ -84,6 +94,10 @@ class FakeBackend : public Backend {
 
   const ModelConfig& teacher() const override { return config_; }
   std::string teacher_hash() const override { return "00000000deadbeef"; }
+  Result<std::string> check_second_teacher(const std::string& model, int) override {
+    if (model == "stranger") return invalid(model, ": other tokens");
+    return "hash of " + model;
+  }
 
   Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
     RETORT_TRY(const Batch batch, text(1, 16));
@@ -92,6 +106,14 @@ class FakeBackend : public Backend {
       for (size_t i = 0; i < t.value.size(); ++i) t.value[i] = float((seed * 31 + i * 17 + size_t(batch.tokens[i % 16])) % 97) / 97.0f;
     }
     return StartReport{config_.plan, {"1.0"}, {{"seconds", 0.25}}};
+  }
+  // Less attention: what was there moves, and by what text is read.
+  Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
+    RETORT_TRY(const Batch batch, text(1, 16));
+    for (auto& t : tensors_) {
+      for (float& value : t.value) value += float((seed + size_t(batch.tokens[3]) + spec.keep.list.size()) % 13) / 13.0f;
+    }
+    return StartReport{config_.plan, {"advanced"}, {}};
   }
   Status restore(const StudentSpec&, const std::vector<LayerPlan>& plan) override {
     if (plan != config_.plan) return internal_error("another plan");
@@ -107,6 +129,13 @@ class FakeBackend : public Backend {
     return std::unique_ptr<StageRunner>(new FakeRunner(tensors_, stage, behaviour_, steps_));
   }
   Result<std::vector<float>> token_losses(const Batch& batch, bool) override { return std::vector<float>(batch.tokens.size(), 1.0f); }
+  Result<std::vector<HeadMatrices>> head_matrices(const Batch& batch) override {
+    HeadMatrices seen;
+    seen.mixer = "slots", seen.distance = double(batch.tokens[0]);
+    seen.teacher = seen.student = {1, {1}};
+    return std::vector<HeadMatrices>{seen};
+  }
+  std::string library() const override { return "fake 1"; }
   Status write_student(const std::string& folder, const nlohmann::json& provenance) override {
     RETORT_TRY(auto out, AtomicFolder::create(folder));
     std::string bytes;

@@ -89,8 +89,8 @@ Result<Json> measure_model(const std::string& path, const EvaluationPlan& plan, 
   Json out;
   std::vector<std::vector<int>> tokens;
   {
-    RETORT_TRY(OpenedModel opened, open_for_running({path, plan.weights, plan.activations}, context));
-    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+    RETORT_TRY(OpenedText opened, open_with_tokenizer({path, plan.weights, plan.activations}, context));
+    const Tokenizer& tokenizer = opened.tokenizer;
     Engine engine(opened.model, *opened.pool, opened.engine);
     for (const auto& text : texts) {
       RETORT_TRY(tokens.emplace_back(), read_tokens(tokenizer, text.file));
@@ -146,8 +146,8 @@ Result<std::vector<Json>> measure_speed(const std::vector<std::string>& models, 
 }
 
 Result<double> measure_perplexity(const std::string& path, const EvaluationPlan& plan, const EvaluationText& text, const Context& context) {
-  RETORT_TRY(OpenedModel opened, open_for_running({path, plan.weights, plan.activations}, context));
-  RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+  RETORT_TRY(OpenedText opened, open_with_tokenizer({path, plan.weights, plan.activations}, context));
+  const Tokenizer& tokenizer = opened.tokenizer;
   RETORT_TRY(const auto tokens, read_tokens(tokenizer, text.file));
   Engine engine(opened.model, *opened.pool, opened.engine);
   return perplexity_of(engine, first_of(tokens, plan.tokens), plan.windows[0]);

@@ -95,8 +95,8 @@ Result<Json> answer_for_judges(const std::vector<JudgeTask>& tasks, const ModelF
     RETORT_TRY(auto one, prepare(task, options));
     prepared.push_back(std::move(one));
   }
-  RETORT_TRY(const OpenedModel opened, open_for_running(model, context));
-  RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(opened.files));
+  RETORT_TRY(const OpenedText opened, open_with_tokenizer(model, context));
+  const Tokenizer& tokenizer = opened.tokenizer;
   catch_interrupts();
   Json out = Json::array();
   for (const Prepared& one : prepared) {

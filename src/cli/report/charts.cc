@@ -6,21 +6,6 @@
 namespace retort::cli {
 namespace {
 
-constexpr size_t kMostPoints = 300;
-
-// Means of equal runs of steps: keeps the shape of a noisy curve and the size of the page.
-std::vector<std::pair<double, double>> thin(const std::vector<MetricPoint>& points) {
-  std::vector<std::pair<double, double>> out;
-  const size_t stride = (points.size() + kMostPoints - 1) / kMostPoints;
-  for (size_t at = 0; at < points.size(); at += std::max<size_t>(1, stride)) {
-    const size_t end = std::min(points.size(), at + std::max<size_t>(1, stride));
-    double sum = 0;
-    for (size_t i = at; i < end; ++i) sum += points[i].loss;
-    out.emplace_back(points[end - 1].step, sum / double(end - at));
-  }
-  return out;
-}
-
 // Teacher first, then the students in their order.
 template <class Fn>
 void each_model(const RunResults& run, Fn&& fn) {
@@ -54,21 +39,6 @@ std::vector<std::string> corpora(const RunResults& run) {
 }
 
 }  // namespace
-
-std::vector<LinePlot> loss_charts(const RunResults& run) {
-  std::vector<LinePlot> plots;
-  for (size_t i = 0; i < run.stages.size(); ++i) {
-    const auto& stage = run.stages[i];
-    LinePlot plot;
-    plot.title = "Loss, stage '" + stage.name + "'";
-    plot.x_label = "step";
-    plot.y_label = "loss";
-    plot.log_y = std::all_of(stage.points.begin(), stage.points.end(), [](const MetricPoint& p) { return p.loss > 0; });
-    plot.series.push_back({stage.name, int(i % 6) + 1, thin(stage.points), false, stage.points.size() < 20});
-    plots.push_back(std::move(plot));
-  }
-  return plots;
-}
 
 BarPlot perplexity_chart(const RunResults& run) {
   BarPlot plot;

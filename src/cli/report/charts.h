@@ -1,4 +1,4 @@
-// Which charts a run has.
+// Which charts the results of a run have; training_charts.h has those of its steps.
 //
 // Layer: cli.
 #pragma once
@@ -11,7 +11,6 @@
 
 namespace retort::cli {
 
-std::vector<LinePlot> loss_charts(const RunResults& run);           // one a stage, thinned to a few hundred points
 BarPlot perplexity_chart(const RunResults& run);                    // as initialised, as trained, the teacher's line
 std::vector<LinePlot> window_charts(const RunResults& run);         // ratio to the teacher against the window, one a corpus
 BarPlot recall_chart(const RunResults& run);

@@ -5,6 +5,7 @@
 #include "base/format.h"
 #include "cli/report/charts.h"
 #include "cli/report/page.h"
+#include "cli/report/training_charts.h"
 
 namespace retort::cli {
 namespace {
@@ -122,8 +123,8 @@ std::string report_html(const RunResults& run) {
     return out;
   };
   std::string out;
-  out += cat("<h1>", escape(run.teacher.name), run.students.empty() ? "" : ", distilled", "</h1>\n");
-  out += cat("<p class=\"quiet\">run <code>", escape(run.folder), "</code>", run.finished ? "" : " · not finished yet", "</p>\n");
+  out += cat("<h1>", escape(run.teacher.name.empty() ? run.name : run.teacher.name), run.students.empty() ? "" : ", distilled", "</h1>\n");
+  out += cat("<p class=\"quiet\">run <code>", escape(run.folder), "</code>", run.trained ? "" : " · not finished yet", "</p>\n");
   if (const auto machine = machine_line(run.machine); !machine.empty()) out += cat("<p class=\"quiet\">", escape(machine), "</p>\n");
   if (run.finished) {
     out += section("Results", "ppl: perplexity on held-out text, before and after training. recall ppl: perplexity of the second copy of a passage "
@@ -134,13 +135,18 @@ std::string report_html(const RunResults& run) {
                  charts(draw_all(window_charts(run))) + html_table(window_table(run)));
   out += section("Speed and memory", "One sequence, decoding token by token. State: what the sequence keeps in memory.",
                  charts({draw(throughput_chart(run)), draw(state_chart(run))}) + (run.finished ? html_table(speed_table(run)) : ""));
-  out += section("Training", "", charts(draw_all(loss_charts(run))));
+  out += section("Training", "", training_html(run.stages));
+  std::string pictures;
+  for (const auto& of_student : run.matrices) pictures += heat_maps(of_student);
+  out += section("What heads look at", "The weight that a query (row) gives to a key (column). Every layer is fed with the teacher's own hidden states. Both "
+                 "pictures have one scale, the square root of a weight's share in the teacher's largest; orange is below 0. Away: |M - A| / |A|, of the whole "
+                 "matrices.", pictures);
   out += section("What they write", run.prompt.empty() ? "" : "Prompt: " + run.prompt, samples(run));
   std::string layouts;
   for (const auto& s : run.students) {
     if (!s.mixers.empty()) layouts += cat("<p>", escape(s.name), ": <code>", escape(s.mixers), "</code></p>\n");
   }
-  out += section("Layers", "One letter a layer: * attention, w window, + several mixers in one layer, otherwise the mixer's initial.", layouts);
+  out += section("Layers", "One letter a layer: * attention, w window, + several mixers in one layer, otherwise a letter of the mixer's name.", layouts);
   out += section("Recipe and provenance", "", json_block("recipe, as resolved", run.recipe) + json_block("provenance", run.provenance) +
                  json_block("machine", run.machine));
   return page(run.folder, out);

@@ -126,7 +126,7 @@ std::string plot_style() {
   constexpr const char* kDark =
       "--paper:#14171c;--ink:#e8ebf0;--muted:#a1abb8;--grid:#272d36;--axis:#5d6673;"
       "--c0:#e8ebf0;--c1:#5aa2f5;--c2:#ff8a4c;--c3:#2f5f94;--c4:#94512f;--c5:#3cc79e;--c6:#c98bea;";
-  return cat(":root{color-scheme:light dark;", kLight, "}\n@media (prefers-color-scheme:dark){:root{", kDark, "}}\n",
+  return cat(":root{color-scheme:light dark;", kLight, "}\n@media (prefers-color-scheme:dark){:root{", kDark, "}.plot image{filter:brightness(1.6)}}\n",
              ".plot text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:var(--muted)}\n"
              ".plot .t{font-size:13px;font-weight:600;fill:var(--ink)}.plot .s{font-size:11px}.plot .v{font-size:10px;fill:var(--ink)}\n"
              ".plot .g{stroke:var(--grid);stroke-width:1}.plot .a{stroke:var(--axis);stroke-width:1}\n");

@@ -1,4 +1,4 @@
-// What line plots and bar plots are drawn with: axes, legends, texts. For src/cli/report/plot*.cc alone.
+// What plots are drawn with: axes, legends, texts. For src/cli/report/plot*.cc and heat_map.cc alone.
 //
 // Layer: cli. Thread-safe: values and pure functions.
 #pragma once

@@ -1,0 +1,58 @@
+#include "train/second_teacher.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/hash.h"
+#include "io/tokenizer_files.h"
+#include "mixers/list.h"
+
+namespace retort::train {
+
+Result<std::string> hash_weights(const WeightStore& store) {
+  uint64_t hash = kFnvStart;
+  auto names = store.names();
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    RETORT_TRY(auto view, store.tensor(name));
+    const auto* bytes = view.data;
+    const int64_t size = view.bytes();
+    hash = fnv1a(name, hash);
+    int64_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+      uint64_t word;
+      std::memcpy(&word, bytes + i, 8);
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+      hash ^= hash >> 29;
+    }
+    for (; i < size; ++i) hash = fnv1a_unit(uint8_t(bytes[i]), hash);
+  }
+  return hex(hash);
+}
+
+Result<SecondTeacher> open_second_teacher(const ModelFiles& first, const std::string& path, int seq) {
+  RETORT_TRY(auto files, open_model(path));
+  if (!is_plain_transformer(files.config)) {
+    return invalid(path, ": a student; a second teacher must be a softmax-attention model in every layer");
+  }
+  if (files.config.context_length > 0 && files.config.context_length < seq) {
+    return invalid(path, ": a second teacher for rows of ", seq, " tokens; it was made for ", files.config.context_length);
+  }
+  RETORT_TRY(const auto ours, load_tokenizer(first.path));
+  RETORT_TRY(const auto theirs, load_tokenizer(path));
+  if (theirs.size() != ours.size()) {
+    return invalid(path, ": its tokenizer has ", theirs.size(), " tokens, the first teacher's ", ours.size(), "; a second teacher needs the same tokens");
+  }
+  const auto tokens = int32_t(ours.size());
+  for (int32_t id = 0; id < tokens; ++id) {
+    if (theirs.token_text(id) == ours.token_text(id)) continue;
+    return invalid(path, ": token ", id, " is '", theirs.token_text(id), "', the first teacher's '", ours.token_text(id),
+                   "'; a second teacher needs the same tokens");
+  }
+  for (const ModelFiles* model : {&first, static_cast<const ModelFiles*>(&files)}) {
+    if (model->config.vocab_size < tokens) return invalid(model->path, ": a tokenizer of ", tokens, " tokens, but only ", model->config.vocab_size, " logits");
+  }
+  return SecondTeacher{std::move(files), tokens};
+}
+
+}  // namespace retort::train
