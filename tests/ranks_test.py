@@ -18,7 +18,7 @@ import time
 import math
 
 PROGRAM, TINY_MODEL = map(os.path.abspath, sys.argv[1:3])
-TORCHRUN = sys.argv[3] if len(sys.argv) > 3 and os.access(sys.argv[3], os.X_OK) else None
+TORCHRUN = os.path.abspath(sys.argv[3]) if len(sys.argv) > 3 and os.access(sys.argv[3], os.X_OK) else None
 if not os.access(PROGRAM, os.X_OK):
     print("skipped: retort-train was not built")
     sys.exit(77)
@@ -180,16 +180,16 @@ def killed_and_resumed():
     compare("one", "killed")
 
 
-def interrupted_and_resumed():
-    """SIGTERM for one rank ends all of them after the same step."""
-    processes = start(2, "interrupted")
-    wait_for(lambda: rows_in("interrupted") > STEPS + 1)
-    processes[1].send_signal(signal.SIGTERM)
+def interrupted_and_resumed(out, like, before, after, rows, **recipe):
+    """SIGTERM for one rank ends all of them after the same step; another number of ranks goes on."""
+    processes = start(before, out, **recipe)
+    wait_for(lambda: rows_in(out) > rows)
+    processes[-1].send_signal(signal.SIGTERM)
     codes, said = finish(processes)
-    check(codes == [130, 130], "interrupted: exit codes", codes, said)
-    check("saved after step" in said[0] and not said[1], "interrupted: said", said)
-    run(1, "interrupted", "--resume")
-    compare("one", "interrupted")
+    check(codes == [130] * before, out, "exit codes", codes, said)
+    check("Go on with" in said[0] and not any(said[1:]), out, "said", said)
+    run(after, out, "--resume", **recipe)
+    compare(like, out, first=2e-4)
 
 
 def under_torchrun():
@@ -260,7 +260,9 @@ def main():
     compare("one", "recomputed", exactly=True)
     more()
     killed_and_resumed()
-    interrupted_and_resumed()
+    interrupted_and_resumed("interrupted", "one", 2, 1, STEPS + 1)
+    interrupted_and_resumed("in_steps", "more1", 4, 2, 2, recipe="more.yaml")
+    interrupted_and_resumed("in_lora", "more1", 2, 4, 2 * STEPS + 3, recipe="more.yaml")
     dry_run()
     refused()
     if TORCHRUN:

@@ -135,7 +135,9 @@ TEST(ProcessGroup, RanksWhoseWaysPartedSaySo) {
   on_ranks(2, [](ProcessGroup& group) {
     std::vector<std::byte> bytes(group.leads() ? 8 : 12);
     const Status status = group.leads() ? group.send(1, bytes) : group.receive(0, bytes);
-    if (!group.leads()) EXPECT_EQ(status.error().code, ErrorCode::kInternal);
+    if (!group.leads()) {
+      EXPECT_EQ(status.error().code, ErrorCode::kInternal);
+    }
   });
 }
 
