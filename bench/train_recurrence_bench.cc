@@ -1,8 +1,9 @@
 // The fused recurrences, forward and backward, beside the same maths written with LibTorch's operations (chunked_torch.h):
 // [1, 2048, 9 heads, 64, 64], every family, with one thread and with two (the kernels in parallel over heads), turn by turn in one
 // run. LibTorch has f32 products, and bf16 ones as the fused kernels have for most of theirs (only where the processor multiplies bf16:
-// elsewhere LibTorch's are plain loops, no rival), both in chunks of whatever size (32, 64 or 128 tokens) is fastest here. Prints the medians, their ratios, how far fused and f32 results are apart, the fused kernels'
-// multiply-adds per second (those that the equations need in chunks of 64, causal halves only), and those of large products of LibTorch's.
+// elsewhere LibTorch's are plain loops, no rival), both in chunks of whatever size (32, 64 or 128 tokens) is fastest here. Prints the
+// medians, their ratios, how far fused and f32 results are apart, the fused kernels' multiply-adds per second (those that the equations
+// need in chunks of 64, causal halves only), and those of large products of LibTorch's.
 //
 //   train_recurrence_bench [repeats]
 #include <algorithm>

@@ -77,13 +77,17 @@ def row(student, teacher):
             stage_rate(student, "kd"), f"{last['tokens_per_second']:.0f}"]
 
 
+def markdown(rows):
+    return "\n".join("| " + " | ".join(r) + " |" for r in rows) + "\n"
+
+
 def table(teacher, students):
     last = teacher["throughput"][-1]
     rows = [["teacher", "-", f"{teacher['parameters'] / 1e6:.1f} M", memory(last["state_bytes"]), "-", "1.000",
              short(teacher["copy_perplexity"]), "-", "-", f"{last['tokens_per_second']:.0f}"]]
     rows += [row(s, teacher) for s in students]
     rule = ["---", "---:"] + ["---:"] * (len(HEAD) - 2)
-    return "\n".join("| " + " | ".join(r) + " |" for r in [HEAD, rule] + rows) + "\n"
+    return markdown([HEAD, rule] + rows)
 
 
 def samples(students, prompt):
@@ -149,4 +153,5 @@ def main(run=ROOT / "runs/mixer-study", page=ROOT / "docs/results.md"):
     print(f"{page}: {len(students)} students of {run}")
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -98,4 +98,12 @@ inline ModelFiles tiny_files(const std::vector<LayerPlan>& plan, uint64_t seed =
   return files;
 }
 
+// Of those models' vocabulary.
+inline std::vector<int> some_tokens(int64_t count, uint64_t seed) {
+  Random random(seed);
+  std::vector<int> tokens;
+  for (int64_t i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
+  return tokens;
+}
+
 }  // namespace retort::testing_support

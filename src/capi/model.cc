@@ -26,7 +26,7 @@ void Engines::give_back(Engine& engine) noexcept {
 
 namespace {
 
-constexpr retort_model_options kDefaults = RETORT_MODEL_DEFAULTS;
+constexpr retort_model_options kModelDefaults = RETORT_MODEL_DEFAULTS;
 constexpr int kMostThreads = 4096;
 
 Result<std::shared_ptr<Core>> load(const char* path, const retort_model_options& options) {
@@ -69,7 +69,7 @@ retort_status retort_model_load(const char* path, const retort_model_options* op
     *model = nullptr;
     RETORT_RETURN_IF_ERROR(not_null(path, "path"));
     RETORT_TRY(const retort_model_options chosen,
-               options_of(options, kDefaults, "retort_model_options", "RETORT_MODEL_DEFAULTS"));
+               options_of(options, kModelDefaults, "retort_model_options", "RETORT_MODEL_DEFAULTS"));
     RETORT_TRY(auto core, load(path, chosen));
     *model = new retort_model{std::move(core)};
     return {};

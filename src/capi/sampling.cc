@@ -5,7 +5,7 @@
 namespace retort::capi {
 namespace {
 
-constexpr retort_sampling_options kDefaults = RETORT_SAMPLING_DEFAULTS;
+constexpr retort_sampling_options kSamplingDefaults = RETORT_SAMPLING_DEFAULTS;
 
 Result<SamplingOptions> sampling_options(const retort_sampling_options& given) {
   SamplingOptions o;
@@ -48,7 +48,7 @@ retort_status retort_sampler_new(const retort_sampling_options* options, retort_
   return guarded([&]() -> Outcome {
     RETORT_RETURN_IF_ERROR(not_null(sampler, "sampler"));
     *sampler = nullptr;
-    RETORT_TRY(const auto given, options_of(options, kDefaults, "retort_sampling_options", "RETORT_SAMPLING_DEFAULTS"));
+    RETORT_TRY(const auto given, options_of(options, kSamplingDefaults, "retort_sampling_options", "RETORT_SAMPLING_DEFAULTS"));
     RETORT_TRY(const SamplingOptions chosen, sampling_options(given));
     *sampler = new retort_sampler{Sampler(chosen, given.seed)};
     return {};

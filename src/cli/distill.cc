@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "cli/report/html.h"
 #include "cli/report/run_results.h"
+#include "io/json_fields.h"
 
 namespace retort::cli {
 namespace {
@@ -58,8 +59,8 @@ class Distill : public Command {
   // Becomes --keep.
   Status read_layout() {
     RETORT_TRY(const std::string text, read_text_file(layout_));
-    const auto document = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    const auto keep = document.is_object() && document.contains("keep") ? document["keep"] : nlohmann::json();
+    RETORT_TRY(const auto document, parse_json_object(layout_, text));
+    const auto keep = document.value("keep", nlohmann::json());
     std::string units;
     for (const auto& unit : keep.is_array() ? keep : nlohmann::json::array()) {
       if (!unit.is_string()) return invalid(layout_, ": 'keep' must be a list of texts such as \"7\" or \"18.2\"");

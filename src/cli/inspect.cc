@@ -85,7 +85,22 @@ constexpr const char* kParagraph =
     "A river is older than the towns beside it, and it decides more than they do. In spring the water is high and brown; it carries "
     "branches, fence posts and once, in 1903, a whole bridge. In late summer the same river is so low that children cross it on stones. "
     "The mill at the second bend was built for the high water: its wheel stands still from July to October, and the miller keeps bees. "
-    "When the bridge had gone, the miller said that the river had only taken back what it had lent.";
+    "When the bridge had gone, the miller said that the river had only taken back what it had lent. He is the ninth of his name at that bend, and "
+    "the first who can swim. On winter evenings he writes down the height of the water, the colour of the sky and who came by; the oldest of these "
+    "books is from 1811, and it begins, as they all do, with the height of the water. A school teacher from the town copied them one summer. He "
+    "found that the high water comes four days earlier than it did, that nobody had ever come by on a Sunday in March, and that the bees are older "
+    "than the mill. The bridge was built again, of iron, a little further down, where the river is wider and in less of a hurry.";
+
+// Positions that a mixer's window sees, sinks included; 0: no mixer has one.
+int64_t longest_window(const ModelConfig& config) {
+  int64_t longest = 0;
+  for (const LayerPlan& layer : config.plan) {
+    for (const Part& part : layer.parts) {
+      if (part.mixer != "window") longest = std::max<int64_t>(longest, part.window.size + part.window.sinks);
+    }
+  }
+  return longest;
+}
 
 class Inspect : public Command {
  public:
@@ -94,9 +109,8 @@ class Inspect : public Command {
     app.add_option("--contexts", contexts_, "context lengths to give the state's size at")->delimiter(',')->check(CLI::Range(1, 1 << 30));
     app.add_option("--against", teacher_, "the teacher: how near each layer is to its, on a short text");
     app.add_option("--text,-f,--file", text_, "with --against: UTF-8 text to read instead of a built-in paragraph");
-    app.add_option("--limit-tokens", limit_, "with --against: read only the first N tokens")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
+    app.add_option("--limit-tokens", limit_, "with --against: read only the first N tokens (default: enough to leave the longest window)")
+        ->check(CLI::Range(1, 1024));
   }
 
   Status run(const Context& context) override {
@@ -121,7 +135,12 @@ class Inspect : public Command {
     auto ids = tokenizer.encode(text, {.add_special = false, .parse_special = false});
     if (!ids.ok()) return invalid(text_, ": ", ids.error().message);
     if (ids->empty()) return invalid(text_, ": no tokens");
-    std::vector<int> tokens(ids->begin(), ids->begin() + std::min<int64_t>(limit_, int64_t(ids->size())));
+    const int64_t window = longest_window(student.config), limit = limit_ > 0 ? limit_ : std::clamp<int64_t>(window + 64, 64, 1024);
+    std::vector<int> tokens(ids->begin(), ids->begin() + std::min<int64_t>(limit, int64_t(ids->size())));
+    if (window > 0 && int64_t(tokens.size()) <= window) {
+      std::fprintf(stderr, "retort: warning: %zu tokens never leave a window of %lld: what is behind it is not compared; give a longer --text\n",
+                   tokens.size(), static_cast<long long>(window));
+    }
     ThreadPool pool(context.threads);
     auto matches = match_layers(teacher, student, tokens, pool);
     if (!matches.ok()) return invalid(model_, " against ", teacher_, ": ", matches.error().message);
@@ -246,7 +265,7 @@ class Inspect : public Command {
   std::string model_;
   std::vector<int64_t> contexts_ = {128, 2048, 8192, 32768};
   std::string teacher_, text_;
-  int64_t limit_ = 64;
+  int64_t limit_ = 0;  // 0: as the windows need
 };
 
 }  // namespace

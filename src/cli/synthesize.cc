@@ -21,7 +21,7 @@ namespace {
 using harness::Json;
 
 constexpr size_t kMostBytes = size_t{2} << 30;  // of the prompts' file
-constexpr uint64_t kSeed = 0;                   // the same answers for whoever asks, unless another seed is wanted
+constexpr uint64_t kDefaultSeed = 0;                   // the same answers for whoever asks, unless another seed is wanted
 
 struct Summary {
   int64_t prompts = 0, resumed = 0, cut = 0;
@@ -75,7 +75,7 @@ class Synthesize : public Command {
     sampling_.min_p = sampling_.min_p.value_or(0);
     RETORT_TRY(const SamplingOptions sampling, sampling_options(sampling_));
     answering_.sampling = [sampling](size_t) { return sampling; };
-    answering_.seed = context.seed.value_or(kSeed);
+    answering_.seed = context.seed.value_or(kDefaultSeed);
     answering_.cache_bytes = int64_t(cache_mib_) << 20;
     RETORT_TRY(std::string content, read_text_file(prompts_, kMostBytes));
     settings_ = {{"prompts", sha256_hex(content)}, {"max_tokens", answering_.max_tokens}, {"seed", answering_.seed},

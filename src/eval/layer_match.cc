@@ -24,6 +24,7 @@ Result<std::vector<Tensor>> hidden_states(const ModelFiles& teacher, std::span<c
 
 Result<ReferenceOps::Weight> read_weight(const WeightStore& store, const std::string& name) {
   RETORT_TRY(const TensorView view, store.tensor(name));
+  if (const Status finite = check_finite(view); !finite.ok()) return invalid(store.path(), ": ", finite.error().message);
   RETORT_TRY(const std::vector<float> values, read_f32(view));
   return ReferenceOps::Weight{view.shape, {values.begin(), values.end()}};
 }

@@ -7,15 +7,10 @@
 namespace retort {
 namespace {
 
-std::vector<int> some_tokens(int count) {
-  Random random(5);
-  std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
-}
+using testing_support::some_tokens;
 
 // A student with the teacher's own weights wherever it has tensors of the same name.
-ModelFiles student_of(const ModelFiles& teacher, const std::vector<LayerPlan>& plan) {
+ModelFiles with_own_weights(const ModelFiles& teacher, const std::vector<LayerPlan>& plan) {
   ModelFiles student = testing_support::tiny_files(plan, 2);
   auto store = std::make_shared<testing_support::RandomStore>(student.config, 2);
   for (const std::string& name : store->names()) {
@@ -31,9 +26,9 @@ TEST(LayerMatch, AWindowAsLongAsTheTextIsTheTeacher) {
   ThreadPool pool(2);
   const auto teacher = testing_support::tiny_files(testing_support::tiny_config().plan);
   const std::vector<LayerPlan> window(2, LayerPlan{{Part{"window", {0, 1}, {20, 0}, nlohmann::json::object()}}});
-  const auto tokens = some_tokens(20);
+  const auto tokens = some_tokens(20, 5);
   for (const auto& plan : {teacher.config.plan, window}) {
-    const auto matches = match_layers(teacher, student_of(teacher, plan), tokens, pool);
+    const auto matches = match_layers(teacher, with_own_weights(teacher, plan), tokens, pool);
     ASSERT_TRUE(matches.ok()) << matches.error().message;
     ASSERT_EQ(matches->size(), 2u);
     for (const LayerMatch& m : *matches) {
@@ -43,7 +38,7 @@ TEST(LayerMatch, AWindowAsLongAsTheTextIsTheTeacher) {
     }
   }
   // One token more, and the last row differs.
-  const auto matches = match_layers(teacher, student_of(teacher, window), some_tokens(21), pool);
+  const auto matches = match_layers(teacher, with_own_weights(teacher, window), some_tokens(21, 5), pool);
   EXPECT_GT((*matches)[0].output_error, 1e-4);
   EXPECT_GT((*matches)[0].matrix_distance, 1e-4);
 }
@@ -52,7 +47,7 @@ TEST(LayerMatch, EveryMixerHasANumber) {
   ThreadPool pool(2);
   const auto teacher = testing_support::tiny_files(testing_support::tiny_config().plan);
   for (const auto& [name, plan] : testing_support::plans_of_every_mixer()) {
-    const auto matches = match_layers(teacher, testing_support::tiny_files(plan, 3), some_tokens(12), pool);
+    const auto matches = match_layers(teacher, testing_support::tiny_files(plan, 3), some_tokens(12, 5), pool);
     ASSERT_TRUE(matches.ok()) << name << ": " << matches.error().message;
     for (const LayerMatch& m : *matches) {
       EXPECT_TRUE(std::isfinite(m.output_error) && m.output_error > 1e-6) << name;
@@ -102,10 +97,10 @@ TEST(LayerMatch, WhatCannotBeComparedIsAnError) {
   const auto teacher = testing_support::tiny_files(testing_support::tiny_config().plan);
   const LayerPlan layer{{Part{"window", {0, 1}, {4, 0}, nlohmann::json::object()}}};
   const auto window = testing_support::tiny_files({layer, layer});
-  EXPECT_NE(match_layers(window, teacher, some_tokens(4), pool).error().message.find("not attention in every layer"), std::string::npos);
+  EXPECT_NE(match_layers(window, teacher, some_tokens(4, 5), pool).error().message.find("not attention in every layer"), std::string::npos);
   auto wider = teacher;
   wider.config.heads = 12;
-  EXPECT_NE(match_layers(teacher, wider, some_tokens(4), pool).error().message.find("12 heads"), std::string::npos);
+  EXPECT_NE(match_layers(teacher, wider, some_tokens(4, 5), pool).error().message.find("12 heads"), std::string::npos);
 }
 
 }  // namespace

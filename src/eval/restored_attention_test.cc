@@ -2,21 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include "eval/divergence.h"
 #include "eval/keep_ranking.h"
 #include "tiny_model.h"
 
 namespace retort {
 namespace {
 
+using testing_support::some_tokens;
 using testing_support::tiny_config;
 using testing_support::tiny_files;
-
-std::vector<int> some_tokens(int count) {
-  Random random(5);
-  std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
-}
 
 ModelFiles with_store(ModelFiles files, std::function<void(testing_support::RandomStore&)> change, uint64_t seed) {
   auto store = std::make_shared<testing_support::RandomStore>(files.config, seed);
@@ -62,7 +57,7 @@ Output run(const ModelFiles& files, const std::vector<int>& tokens) {
 
 TEST(RestoredAttention, WithAllOfItTheStudentIsTheTeacher) {
   const auto teacher = some_teacher();
-  const auto tokens = some_tokens(14);
+  const auto tokens = some_tokens(14, 5);
   const auto expected = run(teacher, tokens).logits;
   for (const auto& [name, plan] : testing_support::plans_of_every_mixer()) {
     if (name.find("beside") != std::string::npos || name == "attention") continue;
@@ -83,7 +78,7 @@ TEST(RestoredAttention, WithAllOfItTheStudentIsTheTeacher) {
 // of a part, as HGRN2's does: two parts have two norms.
 TEST(RestoredAttention, HeadsAddUp) {
   const auto teacher = some_teacher();
-  const auto tokens = some_tokens(19);
+  const auto tokens = some_tokens(19, 5);
   const auto whole = run(teacher, tokens).hidden;
   for (const auto& [name, plan] : testing_support::plans_of_every_mixer()) {
     if (name.find("beside") != std::string::npos || name == "attention" || name.starts_with("hgrn2")) continue;
@@ -136,7 +131,7 @@ TEST(KeepRanking, TheLayerThatIsWrongIsTheFirst) {
         store.values(name) = *read_f32(*teacher.weights->tensor(own));
       }
     }, 2);
-    const auto tokens = some_tokens(24);
+    const auto tokens = some_tokens(24, 5);
     const auto matcher = LayerMatcher::make(teacher, tokens, pool);
     ASSERT_TRUE(matcher.ok());
     const auto error = [&](const ModelFiles& model, int layer) -> Result<double> {
@@ -149,6 +144,21 @@ TEST(KeepRanking, TheLayerThatIsWrongIsTheFirst) {
       EXPECT_GT((*ranking)[0].gain, 0.01);
       EXPECT_NEAR(ranking->back().gain, 0, 1e-9);
     }
+    // The same by the whole model's predictions.
+    Engine reference(*Model::load(teacher, WeightFormat::kF32, pool), pool);
+    DivergenceBase base(reference, tokens, int64_t(tokens.size()));
+    const auto divergence = [&](const ModelFiles& model, int) -> Result<double> {
+      Engine engine(*Model::load(model, WeightFormat::kF32, pool), pool);
+      RETORT_TRY(const Divergence found, base.compare(engine));
+      return found.kl_mean;
+    };
+    const double before = *divergence(student, 0);
+    EXPECT_GT(before, 1e-4);
+    const auto ranking = rank_units(teacher, student, replaced_units(student.config, false), [&](int) { return before; }, divergence);
+    ASSERT_TRUE(ranking.ok()) << ranking.error().message;
+    EXPECT_EQ((*ranking)[0].unit.layer, wrong);
+    EXPECT_NEAR((*ranking)[0].gain, before, 1e-5 + 1e-2 * before) << "all of it: the rest is the teacher";
+    EXPECT_NEAR((*ranking)[1].gain, 0, 1e-5 + 1e-2 * before);
   }
 }
 

@@ -11,7 +11,6 @@
 namespace retort {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
 constexpr size_t kCachedWordMax = 64;
 
 uint64_t mix(uint64_t x) {

@@ -14,6 +14,9 @@
 
 namespace retort {
 
+// What stands for a space in SentencePiece's vocabularies: U+2581.
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+
 // Open-addressing map from strings to ids. The strings must outlive it.
 class StringIds {
  public:

@@ -9,7 +9,7 @@
 namespace retort {
 namespace {
 
-struct Reader {
+struct KeyReader {
   const GgufFile& file;
   std::string prefix;  // "llama."
 
@@ -37,7 +37,7 @@ struct Reader {
   }
 };
 
-Status read_sizes(const Reader& r, ModelConfig& c) {
+Status read_sizes(const KeyReader& r, ModelConfig& c) {
   RETORT_TRY(c.layers, r.integer("block_count"));
   RETORT_TRY(c.width, r.integer("embedding_length"));
   RETORT_TRY(c.heads, r.same_in_every_layer("attention.head_count"));
@@ -88,7 +88,7 @@ Status read_rope_factors(const GgufFile& file, const GgufTensor& tensor, ModelCo
   return {};
 }
 
-Status read_rope(const Reader& r, ModelConfig& c) {
+Status read_rope(const KeyReader& r, ModelConfig& c) {
   RETORT_TRY(c.rope.base, r.file.number_or(r.prefix + "rope.freq_base", 10000.0));
   RETORT_TRY(const int rotated, r.integer_or("rope.dimension_count", c.head_dim));
   if (rotated != c.head_dim)
@@ -134,7 +134,7 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
   }
   ModelConfig c;
   c.family = architecture;
-  const Reader reader{file, architecture + "."};
+  const KeyReader reader{file, architecture + "."};
   RETORT_TRY(c.name, file.text_or("general.name", ""));
   RETORT_RETURN_IF_ERROR(read_sizes(reader, c));
   RETORT_RETURN_IF_ERROR(read_rope(reader, c));

@@ -1,5 +1,9 @@
 #include "io/model_files.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 #include <gtest/gtest.h>
 
 #include "gguf_builder.h"
@@ -257,6 +261,27 @@ TEST(Weights, ValuesThatAreNoNumbersAreFound) {
   EXPECT_NE(message(TensorType::kBF16, std::vector<uint16_t>{0, 0xff80}).find("value 1 of 2"), std::string::npos);
   EXPECT_EQ(message(TensorType::kF16, std::vector<uint16_t>{0x7bff, 0x3c00}), "");
   EXPECT_NE(message(TensorType::kF16, std::vector<uint16_t>{0x7c01, 0}).find("value 0 of 2"), std::string::npos);
+}
+
+// In blocks the scales can be none: whatever of a block's bytes makes its values no numbers is found, whatever does not is let through.
+TEST(Weights, ScalesThatAreNoNumbersAreFound) {
+  for (const auto& info : kTensorTypes) {
+    if (info.block_values == 1) continue;
+    std::vector<std::byte> blocks(size_t(3 * info.block_bytes));
+    const TensorView view{"w", info.type, {3 * info.block_values}, blocks.data()};
+    EXPECT_TRUE(check_finite(view).ok()) << info.name;
+    for (int at = 0; at < info.block_bytes; at += 2) {
+      std::byte* const place = blocks.data() + info.block_bytes + at;
+      const uint16_t nan = 0x7e00, zero = 0;
+      std::memcpy(place, &nan, 2);
+      const auto values = read_f32(view);
+      ASSERT_TRUE(values.ok());
+      const bool finite = std::all_of(values->begin(), values->end(), [](float v) { return std::isfinite(v); });
+      EXPECT_EQ(check_finite(view).ok(), finite) << info.name << ", byte " << at;
+      if (!finite) EXPECT_NE(check_finite(view).error().message.find(cat("value ", info.block_values, " of ")), std::string::npos);
+      std::memcpy(place, &zero, 2);
+    }
+  }
 }
 
 TEST(WeightNames, BothWays) {

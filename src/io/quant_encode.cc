@@ -17,7 +17,7 @@ void put_half(std::byte* out, uint16_t half) { std::memcpy(out, &half, sizeof ha
 // Quotients are taken with the unrounded scale, as ggml does; what is stored of it is f16.
 float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
 
-void block_q8_0(const float* x, std::byte* out) {
+void encode_q8_0(const float* x, std::byte* out) {
   float most = 0;
   for (int i = 0; i < kBlock; ++i) most = std::max(most, std::abs(x[i]));
   const float d = most / 127.0f, scale = inverse(d);
@@ -32,7 +32,7 @@ void put_nibbles(std::byte* out, Quantise quantise) {
   for (int i = 0; i < kBlock / 2; ++i) out[i] = std::byte(static_cast<uint8_t>(quantise(i) | quantise(i + kBlock / 2) << 4));
 }
 
-void block_q4_0(const float* x, std::byte* out) {
+void encode_q4_0(const float* x, std::byte* out) {
   float extreme = 0;
   for (int i = 0; i < kBlock; ++i) {
     if (std::abs(x[i]) > std::abs(extreme)) extreme = x[i];
@@ -42,7 +42,7 @@ void block_q4_0(const float* x, std::byte* out) {
   put_nibbles(out + 2, [&](int i) { return nibble(x[i] * scale + 8.5f); });
 }
 
-void block_q4_1(const float* x, std::byte* out) {
+void encode_q4_1(const float* x, std::byte* out) {
   const auto [least, most] = std::minmax_element(x, x + kBlock);
   const float m = *least, d = (*most - m) / 15.0f, scale = inverse(d);
   put_half(out, float_to_f16(d));
@@ -68,9 +68,9 @@ std::vector<std::byte> encode_values(TensorType type, const std::vector<float>& 
     switch (type) {
       case TensorType::kF16: put_half(at, float_to_f16(*x)); break;
       case TensorType::kBF16: put_half(at, float_to_bf16(*x)); break;
-      case TensorType::kQ8_0: block_q8_0(x, at); break;
-      case TensorType::kQ4_0: block_q4_0(x, at); break;
-      case TensorType::kQ4_1: block_q4_1(x, at); break;
+      case TensorType::kQ8_0: encode_q8_0(x, at); break;
+      case TensorType::kQ4_0: encode_q4_0(x, at); break;
+      case TensorType::kQ4_1: encode_q4_1(x, at); break;
       default: std::memcpy(at, x, sizeof *x); break;
     }
   }

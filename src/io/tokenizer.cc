@@ -17,7 +17,6 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kMaxText = size_t(1) << 30;
-constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
 
 // Special tokens that end a turn in the chat formats of the models we read; eos alone does not stop all of them.
 constexpr const char* kEndOfTurn[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",

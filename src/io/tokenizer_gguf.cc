@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "io/bpe.h"
 #include "io/pretokenizer.h"
 #include "io/tokenizer_spec.h"
 #include "io/utf8.h"
@@ -12,9 +13,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* kMark = "\xe2\x96\x81";
 constexpr size_t kMaxTokens = 1 << 21;
-enum TokenType : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
 struct PreKind {
   const char* name;
@@ -65,7 +64,7 @@ Status check_tokens(const GgufVocabulary& v) {
   return {};
 }
 
-int32_t type_of(const GgufVocabulary& v, size_t id) { return v.token_types.empty() ? int32_t(kNormal) : v.token_types[id]; }
+int32_t type_of(const GgufVocabulary& v, size_t id) { return v.token_types.empty() ? int32_t(GgufVocabulary::kNormal) : v.token_types[id]; }
 
 Status set_specials(const GgufVocabulary& v, TokenizerSpec& spec) {
   const std::pair<const char*, std::pair<const std::optional<int64_t>*, std::string*>> fields[] = {
@@ -81,8 +80,8 @@ Status set_specials(const GgufVocabulary& v, TokenizerSpec& spec) {
   }
   for (size_t id = 0; id < v.tokens.size(); ++id) {
     const int32_t type = type_of(v, id);
-    const bool special = type == kControl || (type == kUnknown && v.model == "llama");
-    if ((!special && type != kUserDefined) || v.tokens[id].empty()) continue;
+    const bool special = type == GgufVocabulary::kControl || (type == GgufVocabulary::kUnknown && v.model == "llama");
+    if ((!special && type != GgufVocabulary::kUserDefined) || v.tokens[id].empty()) continue;
     AddedToken token;
     token.id = int32_t(id);
     token.content = v.tokens[id];
@@ -152,12 +151,12 @@ std::vector<std::pair<std::string, std::string>> merges_from_scores(const GgufVo
   };
   std::unordered_map<std::string_view, uint32_t> ids;
   for (size_t id = 0; id < v.tokens.size(); ++id) {
-    if (!v.tokens[id].empty() && type_of(v, id) != kControl) ids.emplace(v.tokens[id], uint32_t(id));
+    if (!v.tokens[id].empty() && type_of(v, id) != GgufVocabulary::kControl) ids.emplace(v.tokens[id], uint32_t(id));
   }
   std::vector<Cut> cuts;
   for (size_t id = 0; id < v.tokens.size(); ++id) {
     const std::string_view piece = v.tokens[id];
-    if (piece.empty() || type_of(v, id) == kControl || piece.size() > 4096) continue;
+    if (piece.empty() || type_of(v, id) == GgufVocabulary::kControl || piece.size() > 4096) continue;
     const size_t first = cuts.size();
     const size_t chars = utf8::count(piece);
     size_t n = 1;
@@ -190,12 +189,12 @@ Status set_sentencepiece(const GgufVocabulary& v, TokenizerSpec& spec) {
   spec.byte_fallback = true;
   spec.fuse_unk = true;
   spec.model_unk = spec.unk;
-  const json to_mark = {{"type", "Replace"}, {"pattern", string_pattern(" ")}, {"content", kMark}};
-  json decoders = json::array({{{"type", "Replace"}, {"pattern", string_pattern(kMark)}, {"content", " "}},
+  const json to_mark = {{"type", "Replace"}, {"pattern", string_pattern(" ")}, {"content", kSpaceMark}};
+  json decoders = json::array({{{"type", "Replace"}, {"pattern", string_pattern(std::string(kSpaceMark))}, {"content", " "}},
                                {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   if (v.add_space_prefix.value_or(true)) {
     spec.normalizer = {{"type", "Sequence"},
-                       {"normalizers", json::array({{{"type", "Prepend"}, {"prepend", kMark}}, to_mark})}};
+                       {"normalizers", json::array({{{"type", "Prepend"}, {"prepend", kSpaceMark}}, to_mark})}};
     decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   } else {
     spec.normalizer = to_mark;

@@ -42,10 +42,11 @@ TokenizerFiles write_tokenizer_json(const TokenizerSpec& spec);
 
 // The `tokenizer.*` keys of a GGUF.
 struct GgufVocabulary {
+  enum TokenType : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
   std::string model;                // "gpt2" or "llama"
   std::string pre;                  // "smollm", "llama-bpe", "qwen2", ...; empty: "default"
   std::vector<std::string> tokens;
-  std::vector<int32_t> token_types; // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte; empty: all normal
+  std::vector<int32_t> token_types; // as TokenType; empty: all normal
   std::vector<float> scores;        // llama
   std::vector<std::string> merges;  // gpt2: "left right"
   std::optional<int64_t> bos, eos, unk, pad;

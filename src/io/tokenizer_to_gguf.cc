@@ -8,8 +8,6 @@ namespace {
 
 using nlohmann::json;
 
-enum TokenType : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
-
 // One name per behaviour that tokenizer_gguf.cc knows; the other names there are synonyms.
 constexpr const char* kPreNames[] = {"smollm", "gpt-2", "llama-bpe", "dbrx", "qwen2", "tekken"};
 
@@ -85,11 +83,11 @@ std::vector<float> scores_from_merges(const TokenizerSpec& spec, const std::vect
 bool is_byte_token(const std::string& text) { return text.size() == 6 && text.compare(0, 3, "<0x") == 0 && text.back() == '>'; }
 
 void set_types(const TokenizerSpec& spec, GgufVocabulary& v) {
-  for (const AddedToken& token : spec.added) v.token_types[static_cast<size_t>(token.id)] = token.special ? kControl : kUserDefined;
+  for (const AddedToken& token : spec.added) v.token_types[static_cast<size_t>(token.id)] = token.special ? GgufVocabulary::kControl : GgufVocabulary::kUserDefined;
   if (!spec.byte_fallback) return;
   for (size_t id = 0; id < v.tokens.size(); ++id) {
-    if (is_byte_token(v.tokens[id])) v.token_types[id] = kByte;
-    if (!spec.model_unk.empty() && v.tokens[id] == spec.model_unk) v.token_types[id] = kUnknown;
+    if (is_byte_token(v.tokens[id])) v.token_types[id] = GgufVocabulary::kByte;
+    if (!spec.model_unk.empty() && v.tokens[id] == spec.model_unk) v.token_types[id] = GgufVocabulary::kUnknown;
   }
 }
 
@@ -120,7 +118,7 @@ Result<GgufVocabulary> gguf_vocabulary(const Tokenizer& tokenizer, int vocab_siz
   for (int id = 0; id < vocab_size; ++id) {
     const std::string& text = tokenizer.token_text(id);
     v.tokens.push_back(text.empty() ? cat("[PAD", id, "]") : text);
-    v.token_types.push_back(text.empty() ? kUnused : kNormal);
+    v.token_types.push_back(text.empty() ? GgufVocabulary::kUnused : GgufVocabulary::kNormal);
   }
   set_types(spec, v);
   if (spec.byte_fallback) {

@@ -55,12 +55,14 @@ std::string rename(const std::string& name, const char* NamePair::*from, const c
 }
 
 // All bits of the exponent are set in what is no number. The largest exponent is found first, which takes no branches.
+// Every `stride` bytes lies a number, and `second` bytes after it another.
 template <class Bits>
-int64_t first_not_finite(const std::byte* data, int64_t count, Bits exponent) {
+int64_t first_not_finite(const std::byte* data, int64_t count, Bits exponent, int64_t stride = sizeof(Bits), int64_t second = 0) {
   const auto at = [&](int64_t i) {
-    Bits bits;
-    std::memcpy(&bits, data + i * int64_t(sizeof bits), sizeof bits);
-    return Bits(bits & exponent);
+    Bits bits, other;
+    std::memcpy(&bits, data + i * stride, sizeof bits);
+    std::memcpy(&other, data + i * stride + second, sizeof other);
+    return std::max(Bits(bits & exponent), Bits(other & exponent));
   };
   Bits largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, at(i));
@@ -90,6 +92,15 @@ Status check_finite(const TensorView& view) {
   if (view.type == TensorType::kF32) found = first_not_finite<uint32_t>(view.data, view.count(), 0x7f800000u);
   if (view.type == TensorType::kF16) found = first_not_finite<uint16_t>(view.data, view.count(), 0x7c00u);
   if (view.type == TensorType::kBF16) found = first_not_finite<uint16_t>(view.data, view.count(), 0x7f80u);
+  const auto& info = tensor_type_info(view.type);
+  if (info.block_values > 1) {
+    // A block's numbers in F16, a scale or two: first in it, in Q6_K last.
+    const bool two = view.type == TensorType::kQ4_1 || view.type == TensorType::kQ5_1 || view.type == TensorType::kQ4_K || view.type == TensorType::kQ5_K;
+    const std::byte* scales = view.data + (view.type == TensorType::kQ6_K ? info.block_bytes - 2 : 0);
+    const int64_t stride = info.block_bytes, second = two ? 2 : 0;
+    const int64_t block = first_not_finite<uint16_t>(scales, view.count() / info.block_values, 0x7c00u, stride, second);
+    if (block >= 0) found = block * info.block_values;
+  }
   if (found < 0) return {};
   return invalid("tensor '", view.name, "': value ", found, " of ", view.count(), " is NaN or infinite; its training diverged, or the file is damaged");
 }

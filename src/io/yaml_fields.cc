@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <set>
 
 #include "base/suggest.h"
 
@@ -48,7 +49,15 @@ std::string YamlSource::where(const YAML::Node& node, const std::string& key) co
 
 YamlFields::YamlFields(YamlSource& source, YAML::Node node, std::string key, std::string what)
     : source_(source), node_(std::move(node)), key_(std::move(key)), what_(std::move(what)) {
-  if (!source_.status.ok() || node_.IsMap()) return;
+  if (!source_.status.ok()) return;
+  if (node_.IsMap()) {
+    std::set<std::string> seen;
+    for (const auto& entry : node_) {
+      if (!entry.first.IsScalar() || seen.insert(entry.first.Scalar()).second) continue;
+      source_.fail(entry.first, key_of(entry.first.Scalar().c_str()), what_, ": '", entry.first.Scalar(), "' is given twice");
+    }
+    return;
+  }
   if (!node_.IsNull()) source_.fail(node_, key_, what_, " must be a mapping of keys to values");
   node_ = YAML::Node(YAML::NodeType::Map);
 }

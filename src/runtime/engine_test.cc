@@ -14,18 +14,12 @@ namespace {
 
 using testing_support::NamedPlan;
 using testing_support::plans_of_every_mixer;
+using testing_support::some_tokens;
 using testing_support::tiny_files;
 
 ThreadPool& pool() {
   static ThreadPool pool(2);
   return pool;
-}
-
-std::vector<int> some_tokens(int count, uint64_t seed) {
-  Random random(seed);
-  std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
 }
 
 std::shared_ptr<const Model> load(const ModelFiles& files, WeightFormat format = WeightFormat::kF32) {

@@ -12,6 +12,7 @@ namespace {
 
 using testing_support::NamedPlan;
 using testing_support::plans_of_every_mixer;
+using testing_support::some_tokens;
 using testing_support::tiny_files;
 
 constexpr int64_t kPlenty = 64 << 20;
@@ -34,12 +35,6 @@ std::shared_ptr<const Model> load(const std::string& name) {
   return nullptr;
 }
 
-std::vector<int> some_tokens(int64_t count, uint64_t seed) {
-  Random random(seed);
-  std::vector<int> tokens;
-  for (int64_t i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
-}
 std::vector<int> joined(std::vector<int> a, const std::vector<int>& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;

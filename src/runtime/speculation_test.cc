@@ -14,6 +14,7 @@ namespace {
 
 using testing_support::NamedPlan;
 using testing_support::plans_of_every_mixer;
+using testing_support::some_tokens;
 using testing_support::tiny_files;
 
 ThreadPool& pool() {
@@ -29,13 +30,6 @@ std::shared_ptr<const Model> load(const std::vector<LayerPlan>& plan, uint64_t s
 std::vector<LayerPlan> teacher_plan() { return testing_support::tiny_config().plan; }
 
 const SamplingOptions kGreedy{.temperature = 0, .top_k = 0, .top_p = 1, .min_p = 0};
-
-std::vector<int> some_tokens(int count, uint64_t seed) {
-  Random random(seed);
-  std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(int(random.next() % 96));
-  return tokens;
-}
 
 Session plain_text(Engine& engine, const std::vector<int>& prompt, int count, const SamplingOptions& options = kGreedy) {
   Session session(engine);

@@ -5,7 +5,7 @@ namespace {
 
 BlockFormat block_format(TensorType type) { return BlockFormat(uint32_t(type)); }
 
-// The format a tensor is packed in. Rows that are no whole blocks of 32 keep 16 bits.
+// The format a tensor is packed in. TensorRows that are no whole blocks of 32 keep 16 bits.
 BlockFormat stored_format(const TensorView& view, WeightFormat format) {
   switch (format) {
     case WeightFormat::kAuto: return block_format(view.type);
@@ -18,8 +18,8 @@ BlockFormat stored_format(const TensorView& view, WeightFormat format) {
   return BlockFormat::kF32;
 }
 
-// Rows [first, first + rows) of a tensor that is rows of `columns` values.
-struct Rows {
+// TensorRows [first, first + rows) of a tensor that is rows of `columns` values.
+struct TensorRows {
   const TensorView& view;
   int64_t columns;
   int64_t first, count;
@@ -32,7 +32,7 @@ struct Rows {
   }
 };
 
-Result<PackedMatrix> pack_rows(const Rows& rows, BlockFormat format, ThreadPool& pool) {
+Result<PackedMatrix> pack_rows(const TensorRows& rows, BlockFormat format, ThreadPool& pool) {
   if (format == block_format(rows.view.type)) return PackedMatrix::pack(format, rows.count, rows.columns, rows.data(), &pool);
   auto packed = PackedMatrix::pack_f32(format, rows.count, rows.columns, rows.floats().data(), &pool);
   if (!packed.ok()) return invalid("tensor ", rows.view.name, ": ", packed.error().message);
@@ -79,7 +79,7 @@ Result<ModelWeight> load_weight(const TensorView& view, Precision floor, WeightF
     }
   }
   for (int64_t h = 0; h < heads; ++h) {
-    const Rows part{view, columns, h * rows, rows};
+    const TensorRows part{view, columns, h * rows, rows};
     RETORT_TRY(auto matrix, pack_rows(part, fp32 ? BlockFormat::kF32 : stored_format(view, format), pool));
     weight.matrices.push_back(std::move(matrix));
   }
@@ -98,7 +98,7 @@ Result<ModelWeight> load_gate_up(const TensorView& gate, const TensorView& up, W
     weight.matrices.push_back(std::move(matrix));
     return weight;
   }
-  const std::vector<float> g = Rows{gate, columns, 0, rows}.floats(), u = Rows{up, columns, 0, rows}.floats();
+  const std::vector<float> g = TensorRows{gate, columns, 0, rows}.floats(), u = TensorRows{up, columns, 0, rows}.floats();
   // Two files' formats that differ (mixed K quantisations) meet in the larger one that floats can be rounded to.
   const bool mixed = gate.type != up.type && format == WeightFormat::kAuto;
   const auto pointers = interleave_rows(g.data(), u.data(), rows, columns);

@@ -1,5 +1,6 @@
 #include "serve/http_server.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -13,11 +14,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/timing.h"
+#include "serve/http_connection.h"
 
 namespace retort::serve {
 namespace {
@@ -25,194 +25,10 @@ namespace {
 constexpr int kTickMilliseconds = 200;
 constexpr double kDrainSeconds = 1;
 constexpr int kRefusedConnections = 64;  // beyond the limit: told so instead of cut off
-constexpr size_t kLargeAnswer = 1 << 20;
+constexpr size_t kKeptBuffer = 1 << 20;  // more than that is given back once it was sent
 constexpr std::string_view kPing = ": ping\n\n";
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() { close(); }
-  void close() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-// What connections share: those that somebody wrote to, for the thread that sends, and how much they hold.
-struct Waker {
-  Descriptor event{eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-  std::mutex mutex;
-  std::vector<std::shared_ptr<HttpConnection>> written;
-  std::atomic<int64_t> buffered{0};  // bytes of requests in memory
-  std::atomic<int64_t> unsent{0};    // bytes of answers in memory
-
-  void wake() const {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t ignored = ::write(event.get(), &one, sizeof one);
-  }
-  void wake(std::shared_ptr<HttpConnection> connection) {
-    {
-      std::lock_guard lock(mutex);
-      written.push_back(std::move(connection));
-    }
-    wake();
-  }
-};
-
-// A request's part of the buffered bytes, or an answer's of the unsent ones.
-class Charge {
- public:
-  explicit Charge(std::shared_ptr<Waker> waker, std::atomic<int64_t> Waker::*sum = &Waker::buffered) : waker_(std::move(waker)), sum_(sum) {}
-  Charge(Charge&& other) noexcept : waker_(other.waker_), sum_(other.sum_), bytes_(std::exchange(other.bytes_, 0)) {}
-  Charge& operator=(Charge&&) = delete;
-  ~Charge() { set(0); }
-  void set(int64_t bytes) { (*waker_).*sum_ += bytes - std::exchange(bytes_, bytes); }
-
- private:
-  std::shared_ptr<Waker> waker_;
-  std::atomic<int64_t> Waker::*sum_;
-  int64_t bytes_ = 0;
-};
-
 }  // namespace
-
-class HttpConnection {
- public:
-  HttpConnection(int socket, const HttpOptions& options, std::shared_ptr<Waker> waker)
-      : fd(socket), parser(options.limits), charge(waker), lag_bytes(options.lag_bytes), unsent_bytes(options.unsent_bytes), waker(waker),
-        unsent(waker, &Waker::unsent) {}
-
-  // --- the connections' thread alone ---
-  Descriptor fd;
-  HttpParser parser;
-  std::string in;
-  enum class Phase { kReading, kAnswering, kDraining } phase = Phase::kReading;
-  Clock::time_point since = Clock::now();  // of the phase; while reading, of the first byte; while draining, of its begin
-  uint32_t events = 0;                     // that epoll was asked for
-  Charge charge;
-
-  const size_t lag_bytes;
-  const int64_t unsent_bytes;
-  const std::shared_ptr<Waker> waker;
-
-  // --- under mutex ---
-  std::mutex mutex;
-  std::string out;
-  size_t sent = 0;                         // of out
-  Charge unsent;
-  Clock::time_point progress = Clock::now();  // when the client last took something, or something was first there to take
-  bool flagged = false;                    // in waker->written
-  bool over = false, close_after = false;  // the answer is whole; nothing follows it on this connection
-  bool gone = false;
-  bool stream = false, chunked = false;
-  bool keep_alive = true, http10 = false;  // of the request being answered
-  std::function<void()> on_gone;
-};
-
-namespace {
-
-// Adds to what is to be sent. The caller holds no lock.
-void put(const std::shared_ptr<HttpConnection>& c, std::string_view data, bool over, bool limited) {
-  {
-    std::lock_guard lock(c->mutex);
-    if (c->gone) return;
-    if (c->out.size() == c->sent) c->progress = Clock::now();
-    if (limited && c->out.size() - c->sent + data.size() > c->lag_bytes) {
-      c->close_after = c->over = c->gone = true;  // too slow a reader is cut off
-      c->out.clear();
-      c->sent = 0;
-    } else {
-      c->out += data;
-      c->over = c->over || over;
-    }
-    c->unsent.set(int64_t(c->out.size()));
-    if (over) c->on_gone = nullptr;
-    if (std::exchange(c->flagged, true)) return;
-  }
-  c->waker->wake(c);
-}
-
-}  // namespace
-
-HttpReply::HttpReply(std::shared_ptr<HttpConnection> connection, bool head_only) : connection_(std::move(connection)), head_only_(head_only) {}
-
-HttpReply::~HttpReply() {
-  if (over_) return;
-  if (!begun_) {
-    send(500, "application/json", R"({"error":{"code":500,"message":"no answer was made","type":"server_error"}})");
-    return;
-  }
-  {
-    std::lock_guard lock(connection_->mutex);
-    connection_->close_after = true;  // a stream without its end must not look whole
-  }
-  put(connection_, "", true, false);
-}
-
-void HttpReply::send(int status, std::string_view content_type, std::string_view body) {
-  if (body.size() > kLargeAnswer && connection_->waker->unsent + int64_t(body.size()) > connection_->unsent_bytes) {
-    add_header("Retry-After", "1");
-    return send(503, "application/json", R"({"error":{"code":503,"message":"too many large answers wait to be taken","type":"unavailable_error"}})");
-  }
-  begun_ = over_ = true;
-  bool keep, http10;
-  {
-    std::lock_guard lock(connection_->mutex);
-    keep = connection_->keep_alive;
-    http10 = connection_->http10;
-  }
-  std::string out = http_head(status, content_type, headers_, (long long)(body.size()), keep, http10);
-  if (!head_only_) out += body;
-  put(connection_, out, true, false);
-}
-
-void HttpReply::begin_stream(std::string_view content_type) {
-  begun_ = true;
-  bool keep, http10;
-  {
-    std::lock_guard lock(connection_->mutex);
-    http10 = connection_->http10;
-    connection_->stream = true;
-    connection_->chunked = !http10;
-    if (http10) connection_->keep_alive = false;
-    keep = connection_->keep_alive;
-  }
-  put(connection_, http_head(200, content_type, headers_, -1, keep, http10), false, false);
-}
-
-void HttpReply::write(std::string_view data) {
-  if (data.empty() || head_only_) return;
-  put(connection_, connection_->chunked ? http_chunk(data) : std::string(data), false, true);
-}
-
-void HttpReply::end() {
-  over_ = true;
-  put(connection_, connection_->chunked && !head_only_ ? http_chunk("") : std::string(), true, false);
-}
-
-bool HttpReply::gone() const {
-  std::lock_guard lock(connection_->mutex);
-  return connection_->gone;
-}
-
-void HttpReply::on_gone(std::function<void()> call) {
-  {
-    std::lock_guard lock(connection_->mutex);
-    if (!connection_->gone) {
-      connection_->on_gone = std::move(call);
-      return;
-    }
-  }
-  call();
-}
 
 struct HttpServer::Impl {
   HttpOptions options;
@@ -461,7 +277,7 @@ void HttpServer::Impl::send_some(const std::shared_ptr<HttpConnection>& c) {
       c->progress = Clock::now();
     }
     if (c->sent == c->out.size()) {
-      if (c->out.capacity() > kLargeAnswer) c->out = {};
+      if (c->out.capacity() > kKeptBuffer) c->out = {};
       c->out.clear();
       c->sent = 0;
     } else if (c->sent > std::max<size_t>(1 << 20, c->out.size() / 2)) {

@@ -301,7 +301,9 @@ class TorchBackend : public Backend {
   Status carry(const TorchModel& before, const StudentSpec& spec, const CalibrationText& text, uint64_t seed, const ModelConfig& config,
                std::vector<std::vector<PartWeights>>& parts) {
     const auto own = attention_weights(before);
-    const bool as_teacher = spec.start == "teacher" && !attention_trains();
+    const bool as_teacher = spec.start == "teacher" && std::none_of(before.layers.begin(), before.layers.end(), [&](const auto& layer) {
+      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return attention_trains(part); });
+    });
     const bool random = spec.init == StudentInit::kRandom;
     RETORT_TRY(const auto copied, copied_attention(spec, seed));
     Carry carried{before, spec.start == "teacher" ? "the student" : spec.start, as_teacher || random ? *files_.weights : *own,
@@ -329,15 +331,28 @@ class TorchBackend : public Backend {
 
   // Attention that never trains is computed with in bf16.
   void narrow_frozen(PartWeights& part) const {
-    if (part.part.mixer != Attention::kName || attention_trains()) return;
+    if (part.part.mixer != Attention::kName || attention_trains(part)) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised) part.values[i] = part.values[i].to(at::kBFloat16);
     }
   }
 
-  bool attention_trains() const {
-    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(),
-                       [](const StageSpec& s) { return listed(s, "all") || listed(s, "attention") || adapts_attention(s); });
+  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
+  static StageSpec as_of_attention(StageSpec stage) {
+    std::erase_if(stage.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
+    if (listed(stage, "attention")) stage.train = {"all"};
+    return stage;
+  }
+
+  // Attention of which some stage trains something, or has LoRA on it.
+  bool attention_trains(const PartWeights& part) const {
+    if (part.part.mixer != Attention::kName) return false;
+    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) {
+      const StageSpec stage = as_of_attention(s);
+      return adapts_attention(s) || std::any_of(part.table.begin(), part.table.end(), [&](const TensorSpec& spec) {
+        return spec.present() && trains(stage, part.prefix + spec.name, spec.group);
+      });
+    });
   }
 
   // `pure` are the mixers of all heads; what they leave to attention has the values of `before`, where it had attention there, or the teacher's.
@@ -379,13 +394,8 @@ class TorchBackend : public Backend {
     });
   }
 
-  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
   bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) const {
-    StageSpec named = stage;
-    if (attention_[size_t(&leaf - leaves_.data())]) {
-      std::erase_if(named.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
-      if (listed(stage, "attention")) named.train = {"all"};
-    }
+    const StageSpec named = attention_[size_t(&leaf - leaves_.data())] ? as_of_attention(stage) : stage;
     return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(named, s.name, s.group) && reached.contains(s.name); });
   }
 
@@ -437,7 +447,7 @@ class TorchBackend : public Backend {
 
   void own_part(int layer, PartWeights& part) {
     const bool attention = part.part.mixer == Attention::kName;
-    if (attention && !attention_trains() && !own_attention_ && !is_draft()) return;
+    if (attention && !attention_trains(part) && !own_attention_ && !is_draft()) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (!part.values[i].defined()) continue;
       const TensorSpec& spec = part.table[i];

@@ -14,6 +14,7 @@
 #include "train/run.h"
 #include "train/schedule.h"
 #include "train/second_teacher.h"
+#include "train/stage_cache.h"
 #include "train/stage_data.h"
 #include "train/step_probe.h"
 #include "train/stepwise.h"
@@ -57,19 +58,23 @@ Result<Json> describe_stage(const StageSpec& stage, const ModelConfig& student, 
     losses.push_back(cat(loss_name(loss.kind), " (", form_name(loss.form), ")", loss.weight == 1 ? "" : cat(" * ", loss.weight)));
   }
   const int64_t per_step = stage.tokens_per_step();
-  RETORT_TRY(const Budget budget, budget_of(stage, epoch_size));
+  const bool counted = stage.budget.epochs <= 0 || epoch_size > 0;  // what an epoch is, the text says
+  Budget budget = stage.budget;
+  if (counted) {
+    RETORT_TRY(budget, budget_of(stage, epoch_size));
+  }
   const BudgetMeter meter(budget, per_step);
   Json out = {{"name", stage.name}, {"losses", losses}, {"layer_wise", stage.layer_wise()}, {"train", stage.train},
               {"tensors_trained", what.tensors}, {"parameters_trained", what.parameters}, {"tokens_per_step", per_step}};
   if (stage.lora.r > 0) out["lora"] = {{"r", stage.lora.r}, {"matrices", targets.size()}};
   if (stage.budget.minutes > 0) out["minutes"] = stage.budget.minutes;
-  if (const auto steps = int64_t(meter.total_steps()); steps > 0) {
+  if (const auto steps = int64_t(meter.total_steps()); counted && steps > 0) {
     out["steps"] = steps;
     out["tokens"] = steps * per_step;
   }
   if (stage.budget.epochs > 0) {
     out["epochs"] = stage.budget.epochs;
-    out[stage.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = epoch_size;
+    if (counted) out[stage.compares_pairs() ? "epoch_pairs" : "epoch_tokens"] = epoch_size;
   }
   RETORT_RETURN_IF_ERROR(describe_teachers(stage, teacher, out));
   out["optimizer_bytes"] = what.parameters * kBytesPerTrained;
@@ -143,11 +148,12 @@ double add_times(const Recipe& running, size_t steps_of_first, const ProbedRun& 
 
 // What is known without the weights, and what they are measured on.
 struct Plan {
-  ModelConfig student;
+  ModelConfig last;  // the student after the last step
   std::vector<Step> steps;
   Recipe running;
   std::optional<StageData> data;
   Encoders encode;
+  int64_t largest_second = 0;  // bytes of the largest second teacher
   Json out;
 };
 
@@ -163,7 +169,7 @@ Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const Run
   RETORT_TRY(const auto steps, steps_of(recipe.student, student));
   RETORT_TRY(const Recipe running, with_steps(recipe, steps));
   if (writes && !options.resume) RETORT_RETURN_IF_ERROR(check_room(recipe, student, options.out));
-  int64_t parameters = 0, teacher_parameters = 0, most = 0;
+  int64_t parameters = 0, teacher_parameters = 0, most = 0, largest_second = 0;
   for (const auto& spec : model_tensors(student)) parameters += spec.count();
   for (const auto& spec : model_tensors(files.config)) teacher_parameters += spec.count();
   Json stages = Json::array(), others = Json::array();
@@ -191,6 +197,7 @@ Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const Run
     stages.push_back(stage);
     const int64_t second = stage.contains("second_teacher") ? stage["second_teacher"]["parameters"].get<int64_t>() * kBytesPerWeight : 0;
     most = std::max(most, stage["optimizer_bytes"].get<int64_t>() + second);
+    largest_second = std::max(largest_second, second);
   }
   const DiskNeeds disk = disk_needs(recipe, student);
   Json out = {{"name", recipe.name},
@@ -210,7 +217,7 @@ Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const Run
   if (data) {
     RETORT_TRY(out["data"], describe_data(recipe, *data->recipe(), encode));
   }
-  return Plan{student, steps, running, std::move(data), encode, std::move(out)};
+  return Plan{last, steps, running, std::move(data), encode, largest_second, std::move(out)};
 }
 
 Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& parts, ProcessGroup& group, Plan& plan) {
@@ -218,9 +225,11 @@ Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& 
   const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once)});
   RETORT_RETURN_IF_ERROR(agree(group, backend));
   plan.out["teacher"]["hash"] = (*backend)->teacher_hash();
-  RETORT_TRY(const auto probed, probe_steps(recipe, **backend, plan.student, *plan.data, plan.encode, options.threads, group));
+  RETORT_RETURN_IF_ERROR(agree(group, check_caches(recipe, *plan.data, plan.encode, **backend)));
+  RETORT_TRY(const auto probed, probe_steps(recipe, **backend, plan.last, *plan.data, plan.encode, options.threads, group));
   plan.out["expected"] = {{"seconds", add_times(plan.running, plan.steps.size(), probed, plan.out["stages"])}, {"peak_bytes", probed.peak_bytes},
                           {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
+  if (plan.largest_second > 0) plan.out["expected"]["second_teacher_bytes"] = plan.largest_second;  // the measured steps are the first one's
   return {};
 }
 
@@ -248,7 +257,9 @@ std::string stage_text(const Json& stage) {
   out += cat("; ", count(stage["tokens_per_step"]), " tokens a step\n");
   if (stage.contains("epochs")) {
     const bool pairs = stage.contains("epoch_pairs");
-    out += cat("         ", stage["epochs"].get<double>(), " epochs of ", count(stage[pairs ? "epoch_pairs" : "epoch_tokens"]), pairs ? " pairs" : " tokens", "\n");
+    out += cat("         ", stage["epochs"].get<double>(), " epochs");
+    if (pairs || stage.contains("epoch_tokens")) out += cat(" of ", count(stage[pairs ? "epoch_pairs" : "epoch_tokens"]), pairs ? " pairs" : " tokens");
+    out += "\n";
   }
   if (stage.contains("second_teacher")) {
     const auto& second = stage["second_teacher"];
@@ -313,7 +324,9 @@ std::string description_text(const nlohmann::ordered_json& d) {
     return out + cat("memory   at least ", bytes(d["memory_bytes_at_least"]), "\ntime     with --data some steps are measured\n");
   }
   const auto& expected = d["expected"];
-  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps", d.contains("ranks") ? cat(" on that of ", d["ranks"], " ranks which has most") : "", "\ntime     ", format_duration(expected["seconds"].get<double>()), " of ",
+  const bool second = expected.contains("second_teacher_bytes");
+  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps", d.contains("ranks") ? cat(" on that of ", d["ranks"], " ranks which has most") : "",
+                   second ? cat(", and at most ", bytes(expected["second_teacher_bytes"]), " for the second teacher; its steps are not measured") : "", "\ntime     ", format_duration(expected["seconds"].get<double>()), " of ",
                    text(expected["rule"]), "\n");
 }
 

@@ -19,6 +19,7 @@ struct Sample {
   std::vector<int64_t> targets;      // [n]
   std::vector<float> labels;         // [n]: 1 where the next token is a label, otherwise 0
   int64_t followed = 0, labelled = 0;
+  int64_t drawn_from = 0, labelled_drawn_from = 0;   // how many there were to draw from, and of them before labels
 
   bool empty() const { return targets.empty(); }
 };
@@ -40,6 +41,8 @@ struct RowResult {
 // Of a batch's samples: positions, those with a next token, those whose next token is a label.
 struct Totals {
   double positions = 0, followed = 0, labelled = 0;
+  double drawn_from = 0, labelled_drawn_from = 0;
+  double rows = 0;
 };
 
 class LogitStage : public StageRunner {
@@ -75,7 +78,10 @@ class LogitStage : public StageRunner {
       totals.positions += double(samples.back().targets.size());
       totals.followed += double(samples.back().followed);
       totals.labelled += double(samples.back().labelled);
+      totals.drawn_from += double(samples.back().drawn_from);
+      totals.labelled_drawn_from += double(samples.back().labelled_drawn_from);
     }
+    totals.rows = double(batch.rows);
     if (cache_) RETORT_RETURN_IF_ERROR(cache_->begin(batch));
     // This rank's rows; what they are part of, the totals, is known to all.
     const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
@@ -102,12 +108,14 @@ class LogitStage : public StageRunner {
       if (!only_labels_ || batch.labels.empty() || is_label(t)) all.push_back(t);
     }
     const int64_t candidates = int64_t(all.size());
+    Sample sample;
+    sample.drawn_from = candidates;
+    sample.labelled_drawn_from = std::count_if(all.begin(), all.end(), is_label);
     const int64_t count = std::min(candidates, std::max<int64_t>(1, std::llround(stage_.logit_fraction * double(candidates))));
     std::mt19937_64 random(seed * 0x9e3779b97f4a7c15ull + uint64_t(row));
     for (int64_t i = 0; i < count; ++i) std::swap(all[i], all[i + int64_t(random() % uint64_t(candidates - i))]);
     all.resize(count);
     std::sort(all.begin(), all.end());
-    Sample sample;
     for (int64_t t : all) {
       sample.targets.push_back(target(t));
       sample.labels.push_back(is_label(t) ? 1.0f : 0.0f);
@@ -147,7 +155,7 @@ class LogitStage : public StageRunner {
       RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
       RETORT_RETURN_IF_ERROR(ask_teacher(pass, first, rows));
       RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        if (rows[i].student) results[i] = row_losses(pass.hidden(*rows[i].student), rows[i], samples[first + i], totals, batch, scale);
+        if (rows[i].student) results[i] = row_losses(pass.hidden(*rows[i].student), rows[i], samples[first + i], totals, scale);
       }));
     }
     std::vector<at::Tensor> gradients(2 * size_t(count)), of_head;
@@ -187,13 +195,13 @@ class LogitStage : public StageRunner {
     return {};
   }
 
-  RowResult row_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, const Batch& batch, double scale) const {
+  RowResult row_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, double scale) const {
     const at::NoGradGuard no_grad;
     RowResult result;
     result.gradient = at::zeros(hidden.sizes(), at::kFloat);
     for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
       const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-      result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, batch, result));
+      result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, result));
     }
     result.gradient.mul_(scale);
     if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
@@ -202,7 +210,7 @@ class LogitStage : public StageRunner {
 
   // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
   at::Tensor compare(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
-                     const Batch& batch, RowResult& result) const {
+                     RowResult& result) const {
     const at::Tensor& head = context_.student.body.head;
     const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
     const at::Tensor logits = product(hidden, narrow_head.t()).to(at::kFloat);
@@ -210,7 +218,7 @@ class LogitStage : public StageRunner {
     for (const LossSpec& loss : stage_.losses) {
       at::Tensor d = loss.kind == LossKind::kCe
                          ? hard_loss(logits, sample, first, totals, loss, result)
-                         : soft_loss(logits, pass, sample, first, totals, batch, loss, result);
+                         : soft_loss(logits, pass, sample, first, totals, loss, result);
       d_logits = d_logits.defined() ? d_logits.add_(d) : d;
     }
     const at::Tensor low = d_logits.to(hidden.scalar_type());
@@ -226,10 +234,13 @@ class LogitStage : public StageRunner {
     return torch::tensor(std::vector<float>(sample.labels.begin() + first, sample.labels.begin() + first + n)).unsqueeze(1);
   }
 
-  // How many positions a loss is the mean over.
-  static double counted(const LossSpec& loss, const Totals& totals) {
-    if (loss.mask == LossMask::kLabels) return std::max(totals.labelled, 1.0);
-    return loss.kind == LossKind::kCe ? std::max(totals.followed, 1.0) : totals.positions;
+  // What a sum over the sampled positions is multiplied by: one over their number, or for batch_mean what estimates the sum over all positions,
+  // over the rows.
+  static double share(const LossSpec& loss, const Totals& totals) {
+    const bool labels = loss.mask == LossMask::kLabels;
+    const double mean = 1 / std::max(labels ? totals.labelled : loss.kind == LossKind::kCe ? totals.followed : totals.positions, 1.0);
+    if (loss.reduction != Reduction::kBatchMean) return mean;
+    return (labels ? totals.labelled_drawn_from : totals.drawn_from) * mean / totals.rows;
   }
 
   // Against the teacher's whole distributions, from its hidden states [n, D].
@@ -249,7 +260,7 @@ class LogitStage : public StageRunner {
     return sums;
   }
 
-  at::Tensor soft_loss(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals, const Batch& batch,
+  at::Tensor soft_loss(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
                        const LossSpec& loss, RowResult& result) const {
     const double t = loss.temperature;
     const int64_t n = logits.size(0);
@@ -257,13 +268,12 @@ class LogitStage : public StageRunner {
     if (loss.mask == LossMask::kLabels) mask = mask_of(sample, first, n);
     const SoftSums sums = cache_ ? top_loss(t == 1 ? logits : logits / t, targets_at(pass.top, cache_->shape().top_k, sample.positions.narrow(0, first, n)), mask)
                                  : whole_loss(logits, pass.wanted.narrow(0, first, n), mask, t);
-    const double share = loss.reduction == Reduction::kBatchMean ? 1.0 / batch.rows : 1.0 / counted(loss, totals);
     // kl carries the factor t^2; its gradient by the logits has 1/t.
     const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
     result.kl += (sums.cross - sums.entropy) * factor;
     result.soft += sums.cross * factor;
     at::Tensor gradient = sums.gradient;
-    return gradient.mul_(loss.weight * share * factor / t);
+    return gradient.mul_(loss.weight * share(loss, totals) * factor / t);
   }
 
   at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
@@ -280,14 +290,14 @@ class LogitStage : public StageRunner {
     result.ce -= (log_p.gather(1, index) * mask).sum().item<double>();
     at::Tensor d = log_p.exp();
     d.scatter_add_(1, index, -at::ones_like(mask));
-    return d.mul_(mask).mul_(loss.weight / counted(loss, totals));
+    return d.mul_(mask).mul_(loss.weight * share(loss, totals));
   }
 
   StepResult report(const RowResult& sum, const Totals& totals, double begin) const {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
       const bool hard = loss.kind == LossKind::kCe;
-      const double value = (hard ? sum.ce : loss.form == LossForm::kKl ? sum.kl : sum.soft) / counted(loss, totals);
+      const double value = (hard ? sum.ce : loss.form == LossForm::kKl ? sum.kl : sum.soft) * share(loss, totals);
       result.parts.push_back({loss_name(loss.kind), value});
       result.loss += loss.weight * value;
     }

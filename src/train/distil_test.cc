@@ -85,10 +85,7 @@ class DistilTest : public ::testing::Test {
 
   void expect_right(const std::vector<LossSpec>& losses, at::Tensor& value, const Batch& batch) {
     const Step got = step(stage_of(losses), value, batch);
-    const bool batch_mean = std::any_of(losses.begin(), losses.end(), [](const LossSpec& l) { return l.reduction == Reduction::kBatchMean; });
-    if (!batch_mean) {  // the log shows means over positions
-      EXPECT_NEAR(got.result.loss, expected(losses, batch), 2e-5 * std::fabs(got.result.loss));
-    }
+    EXPECT_NEAR(got.result.loss, expected(losses, batch), 2e-5 * std::fabs(got.result.loss));
     const auto [given, measured] = fake::slopes(value, got.gradient, [&] { return expected(losses, batch); });
     EXPECT_GT(std::fabs(measured), 1e-6) << "the loss does not depend on it";
     EXPECT_NEAR(given, measured, 3e-4 * std::fabs(measured));
@@ -163,6 +160,17 @@ TEST_F(DistilTest, BatchMeanIsTheTokenMeanTimesTheRowsLength) {
   const double size = row.gradient.norm().item<double>(), apart = (row.gradient - token.gradient * kSeq).norm().item<double>();
   EXPECT_GT(size, 0);
   EXPECT_LT(apart, 1e-6 * size);
+  EXPECT_NEAR(row.result.loss, token.result.loss * kSeq, 1e-6 * row.result.loss);
+}
+
+// Of a share of the positions the sum over all of them is estimated: the same multiple of the same sample's mean.
+TEST_F(DistilTest, BatchMeanOfAShareOfThePositions) {
+  at::Tensor& query = student_.layers[1][0].values[0];
+  StageSpec tokens = stage_of({logits(LossForm::kKl, LossMask::kAll)}), rows = stage_of({logits(LossForm::kKl, LossMask::kAll, 1, 1, Reduction::kBatchMean)});
+  tokens.logit_fraction = rows.logit_fraction = 0.25;
+  const Step token = step(tokens, query, batch_), row = step(rows, query, batch_);
+  EXPECT_NEAR(row.result.loss, token.result.loss * kSeq, 1e-6 * row.result.loss);
+  EXPECT_LT((row.gradient - token.gradient * kSeq).norm().item<double>(), 1e-6 * row.gradient.norm().item<double>());
 }
 
 TEST_F(DistilTest, ABatchWithoutLabelsMovesNothing) {

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/mapped_file.h"
 #include "base/path.h"
+#include "io/json_fields.h"
 #include "train/run_state.h"
 
 namespace retort::train {
@@ -54,8 +55,8 @@ nlohmann::json index_of(const nlohmann::json& made_of) { return {{"format", kFor
 // That an index says `made_of`.
 Status check_index(const std::string& path, const nlohmann::json& made_of) {
   RETORT_TRY(const auto text, read_text_file(path, size_t{1} << 20));
-  const auto index = nlohmann::json::parse(text, nullptr, false);
-  if (!index.is_object() || !index.contains("format") || index["format"] != kFormat || !index.contains("made_of") || !index["made_of"].is_object()) {
+  RETORT_TRY(const auto index, parse_json_object(path, text));
+  if (!index.contains("format") || index["format"] != kFormat || !index.contains("made_of") || !index["made_of"].is_object()) {
     return invalid(path, ": not the index of a cache of logits");
   }
   if (!index.contains("version") || index["version"] != kVersion) return invalid(path, ": a cache of another version; this one reads version ", kVersion);
@@ -195,12 +196,12 @@ Status LogitCache::begin_writing() {
 Status LogitCache::append(uint64_t hash, TopLogits& logits) {
   if (!out_) RETORT_RETURN_IF_ERROR(begin_writing());
   const std::string payload = encode(logits);
+  RETORT_TRY(logits, decode(payload, rows_));  // first: what cannot be read is not written
   std::string head;
   put(head, hash);
   put(head, checksum(payload));
   RETORT_RETURN_IF_ERROR(out_->write(head));
   RETORT_RETURN_IF_ERROR(out_->write(payload));
-  RETORT_TRY(logits, decode(payload, rows_));
   ++rows_;
   return {};
 }

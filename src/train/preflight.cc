@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <set>
 #include <unistd.h>
 
 #include "base/format.h"
@@ -63,10 +64,16 @@ Trained trained(const StageSpec& stage, const ModelConfig& student) {
 DiskNeeds disk_needs(const Recipe& recipe, const ModelConfig& student) {
   DiskNeeds needs;
   int64_t weights = 0, parameters = 0, of_stage = 0;
+  std::set<std::string> adapted;  // by LoRA, which is merged into them
+  for (const auto& stage : recipe.stages) {
+    const auto targets = lora_targets(stage, student);
+    for (size_t i = 0; targets.ok() && i < targets->size(); ++i) adapted.insert((*targets)[i].tensor);
+  }
   for (const auto& spec : model_tensors(student)) {
     parameters += spec.count();
     const bool mixer = spec.name.find(".mixer.") != std::string::npos;  // what a start makes is saved, whether it trains or not
-    const bool any = mixer || std::any_of(recipe.stages.begin(), recipe.stages.end(), [&](const StageSpec& s) { return trains(s, spec.name, spec.group); });
+    const bool any = mixer || adapted.count(spec.name) > 0 ||
+                     std::any_of(recipe.stages.begin(), recipe.stages.end(), [&](const StageSpec& s) { return trains(s, spec.name, spec.group); });
     if (any) weights += spec.count();
   }
   for (const auto& stage : recipe.stages) {
@@ -76,7 +83,7 @@ DiskNeeds disk_needs(const Recipe& recipe, const ModelConfig& student) {
     of_stage = std::max(of_stage, floats);
   }
   needs.checkpoint = int64_t(sizeof(float)) * (weights + of_stage);
-  needs.checkpoints = recipe.checkpoint_minutes > 0 ? 3 : recipe.stages.size() > 1 ? 2 : 0;
+  needs.checkpoints = recipe.checkpoint_minutes > 0 ? 3 : recipe.stages.size() > 1 || recipe.student.stepwise.any() ? 2 : 0;
   needs.student = 2 * parameters * (recipe.save_init ? 2 : 1);  // matrices are written in 16 bits
   return needs;
 }

@@ -126,6 +126,7 @@ void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& l
   if (node.IsScalar()) {  // loss: attn_out
     losses.push_back(read_loss(source, node, YAML::Node(YAML::NodeType::Map), stage.key_of("loss")));
   } else if (node.IsMap() && node.size() > 0) {
+    const YamlFields once(source, node, stage.key_of("loss"), "'loss'");  // no loss is named twice
     for (const auto& entry : node) {
       const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
       losses.push_back(read_loss(source, entry.first, entry.second, stage.key_of("loss") + "." + name));
@@ -261,8 +262,8 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("epochs", stage.budget.epochs, 1e-6, 1e6);
   read_stage_data(source, fields, stage.data);
   fields.number("lr", stage.lr, 0, 10);
-  fields.number("lr_features", stage.lr_features, 0, 10);
-  fields.number("lr_gates", stage.lr_gates, 0, 10);
+  fields.number("lr_features", stage.lr_features, 1e-30, 10);
+  fields.number("lr_gates", stage.lr_gates, 1e-30, 10);
   read_betas(source, fields, stage.betas);
   fields.number("weight_decay", stage.weight_decay, 0, 10);
   fields.number("eps", stage.eps, 1e-30, 1);
@@ -535,6 +536,11 @@ Status apply(YAML::Node& root, const Override& change) {
     value = YAML::Load(change.value);
   } catch (const YAML::Exception& error) {
     return invalid(change.flag, ": the value is not YAML: ", error.msg);
+  }
+  // Fields are a mixer's own: another one starts from its defaults.
+  if (change.key == "student.mixer" && root["student"].IsMap()) {
+    const YAML::Node before = root["student"]["mixer"];
+    if (!before || !before.IsScalar() || before.Scalar() != change.value) root["student"].remove("config");
   }
   if (path.size() == 1 || path[0] == "student" || path[0] == "data" || path[0] == "defaults") return set_path(root, path, value, change);
   std::vector<std::string> names = {"student", "data", "defaults"};

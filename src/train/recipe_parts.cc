@@ -36,7 +36,7 @@ void read_when(YamlSource& source, YamlFields& fields, SwitchSpec& change) {
     when.count("step", change.step, 1);
   } else if (kind == "fraction") {
     change.when = SwitchSpec::When::kFraction;
-    when.number("fraction", change.fraction, 0, 1);
+    when.number("fraction", change.fraction, 0, 0.999999);
   } else {
     bad();
   }

@@ -74,6 +74,19 @@ TEST(Recipe, ReadsEveryKind) {
   EXPECT_FALSE(kd.layer_wise());
 }
 
+// Another mixer starts from its own defaults, the same one keeps what the recipe says.
+TEST(Recipe, FieldsGoWithTheirMixer) {
+  EXPECT_TRUE(good({{"student.mixer", "gla", "--mixer gla"}}).student.config.empty());
+  EXPECT_EQ(good({{"student.mixer", "slots", "--mixer slots"}}).student.config["slots"], 128);
+  EXPECT_EQ(good({{"student.mixer", "gla", "--mixer gla"}, {"student.config.gate_rank", "8", "--set"}}).student.config["gate_rank"], 8);
+}
+
+TEST(Recipe, AKeyGivenTwiceIsRefused) {
+  expect_has(error_of("  lr: 6e-4\n", "  lr: 6e-4\n  lr: 1e-4\n"), {"a.yaml:", "'lr' is given twice"});
+  expect_has(error_of("ce: 0.1}", "ce: 0.1, ce: 0.2}"), {"'ce' is given twice"});
+  expect_has(error_of("lr_features: 5e-3", "lr_features: 0"), {"'lr_features' is '0'"});
+}
+
 TEST(Recipe, ResolvedTextGivesTheSameRecipe) {
   const Recipe r = good();
   const auto again = parse_recipe(resolved_yaml(r), "resolved.yaml");

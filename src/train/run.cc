@@ -281,7 +281,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // with kept attention start_student() asks for the rest
+    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // of a layout that is measured start_student() asks for the rest
     return options_.overwrite ? Status() : check_room(recipe_, student, options_.out);  // else room is made first
   }
 
@@ -300,9 +300,9 @@ class Run {
     }
     RETORT_TRY(auto report, backend_->start(student_now(), text_of_step(), recipe_.seed));
     if (interrupted()) return interrupted_error();
-    if (recipe_.student.keep.kind != KeepSpec::Kind::kNone) {
+    if (is_measured(recipe_.student.keep)) {
       ModelConfig student = backend_->teacher();
-      student.plan = steps_.empty() ? report.plan : steps_.back().plan;
+      student.plan = report.plan;
       RETORT_RETURN_IF_ERROR(validate_plan(student));
       RETORT_RETURN_IF_ERROR(check_trained(recipe_, student));
     }

@@ -198,7 +198,9 @@ Status check_depth(const Recipe& recipe, const ModelConfig& teacher, const Model
 Status check_student(const Recipe& recipe, const ModelConfig& teacher, const ModelConfig& student) {
   RETORT_RETURN_IF_ERROR(check_depth(recipe, teacher, student));
   RETORT_RETURN_IF_ERROR(check_losses(recipe, student));
-  return recipe.student.keep.kind == KeepSpec::Kind::kNone ? check_trained(recipe, student) : Status();
+  if (is_measured(recipe.student.keep)) return {};
+  RETORT_TRY(const ModelConfig hybrid, hybrid_student(student, listed_attention(recipe.student.keep, student.layers)));
+  return check_trained(recipe, hybrid);
 }
 
 Status check_losses(const Recipe& recipe, const ModelConfig& student) {

@@ -65,15 +65,15 @@ void add_flags(CLI::App& app, Arguments& a) {
 
 Result<std::vector<Override>> overrides(const Arguments& a) {
   std::vector<Override> out;
+  const auto flag = [&](const char* name, const char* key, const std::optional<std::string>& value) {
+    if (value) out.push_back({key, *value, cat(name, " ", *value)});
+  };
+  flag("--mixer", "student.mixer", a.mixer);  // first: what --set says of its fields comes after
   for (const auto& text : a.set) {
     const auto equals = text.find('=');
     if (equals == std::string::npos) return invalid("--set ", text, ": expected stage.key=value, student.key=value or key=value");
     out.push_back({text.substr(0, equals), text.substr(equals + 1), "--set " + text});
   }
-  const auto flag = [&](const char* name, const char* key, const std::optional<std::string>& value) {
-    if (value) out.push_back({key, *value, cat(name, " ", *value)});
-  };
-  flag("--mixer", "student.mixer", a.mixer);
   flag("--window", "student.window", a.window);
   flag("--keep", "student.keep", a.keep);
   flag("--start", "student.start", a.start);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kQuestions = 4;  // about one context; what comes before them is read once
 
-std::string joined(const std::vector<std::string>& sentences) {
+std::string text_of(const std::vector<std::string>& sentences) {
   std::string out;
   for (const std::string& sentence : sentences) out += (out.empty() ? "" : " ") + sentence;
   return out;
@@ -55,7 +55,7 @@ std::string with_needles(const std::vector<std::string>& haystack, int64_t units
     }
     if (u < units) sentences.push_back(haystack[size_t(u) % haystack.size()]);
   }
-  return joined(sentences);
+  return text_of(sentences);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ Source source(uint64_t seed = 1, std::string_view text = {}) {
   return *Source::make(*Tokenizer::from_json(test::byte_tokenizer_json(), R"({"eos_token": "~"})"), text, seed);
 }
 
-std::string text(const std::vector<int>& ids) { return {ids.begin(), ids.end()}; }
+std::string text_of(const std::vector<int>& ids) { return {ids.begin(), ids.end()}; }
 
 std::vector<Example> examples(const Cell& cell, int64_t count = 3, uint64_t seed = 1) {
   const auto made = make_examples(source(seed), cell, count);
@@ -85,7 +85,7 @@ TEST(Probes, TheNeedleStandsInTheHaystackOnce) {
   for (const Example& example : examples({"needle", 1500, 6})) {
     ASSERT_EQ(example.questions.size(), 4u);
     for (const Continuation& question : example.questions) {
-      const std::string context = text(question.context), answer = text(question.ids);
+      const std::string context = text_of(question.context), answer = text_of(question.ids);
       const size_t at = context.find(" is:" + answer + ".");
       ASSERT_NE(at, std::string::npos) << answer;
       EXPECT_EQ(context.find(answer, at + 5), std::string::npos);
@@ -100,7 +100,7 @@ TEST(Probes, ThePhonebookHasTheNumberBesideTheName) {
   for (const Example& example : examples({"phonebook", 600, 0})) {
     EXPECT_GT(example.pairs, 15);
     for (const Continuation& question : example.questions) {
-      const std::string context = text(question.context), answer = text(question.ids);
+      const std::string context = text_of(question.context), answer = text_of(question.ids);
       const std::string name = context.substr(context.rfind('\n') + 1);
       EXPECT_NE(context.find("\n" + name + answer + "\n"), context.size()) << name;
       EXPECT_TRUE(context.starts_with(name + answer) || context.find("\n" + name + answer + "\n") != std::string::npos) << name;
@@ -110,11 +110,11 @@ TEST(Probes, ThePhonebookHasTheNumberBesideTheName) {
 
 TEST(Probes, PasskeyAndCopyAskForWhatWasThere) {
   for (const Example& example : examples({"passkey", 500, 0})) {
-    const std::string context = text(example.questions[0].context), key = text(example.questions[0].ids);
+    const std::string context = text_of(example.questions[0].context), key = text_of(example.questions[0].ids);
     EXPECT_NE(context.find("The pass key is" + key + ". Remember it." + key + " is the pass key.\n"), std::string::npos);
   }
   for (const Example& example : examples({"copy", 300, 0})) {
-    const std::string context = text(example.questions[0].context), rest = text(example.questions[0].ids);
+    const std::string context = text_of(example.questions[0].context), rest = text_of(example.questions[0].ids);
     const std::string first = context.substr(context.rfind('\n') + 1);
     EXPECT_EQ(context, first + rest + "\n\n" + first + rest + "\n\n" + first);
   }
@@ -123,7 +123,7 @@ TEST(Probes, PasskeyAndCopyAskForWhatWasThere) {
 TEST(Probes, TheHaystackIsTheTextThatIsGiven) {
   const auto made = make_examples(source(1, "One thing. Another \"thing!\" And  a\nthird?"), {"needle", 700, 1}, 1);
   ASSERT_TRUE(made.ok()) << made.error().message;
-  const std::string context = text((*made)[0].questions[0].context);
+  const std::string context = text_of((*made)[0].questions[0].context);
   EXPECT_NE(context.find("Another \"thing!\" And a third? One thing."), std::string::npos) << context;
 }
 

@@ -6,7 +6,7 @@
 namespace retort::probes {
 namespace {
 
-constexpr int64_t kQuestions = 4;
+constexpr int64_t kQuestionsPerText = 4;
 constexpr int64_t kExampleEntries = 2;  // shown once more in front of the question, so that it is clear what is asked
 
 std::string phone_number(Random& random) {
@@ -19,7 +19,7 @@ std::string phone_number(Random& random) {
 
 Result<std::vector<Example>> make_phonebook(const Source& source, const Cell& cell, int64_t count) {
   const int64_t names = int64_t(first_names().size() * last_names().size());
-  return fit(source, cell, count, kExampleEntries + kQuestions, names, [&](int64_t units, int64_t index) {
+  return fit(source, cell, count, kExampleEntries + kQuestionsPerText, names, [&](int64_t units, int64_t index) {
     Random random = random_of(source, cell, index);
     const auto people = draw(random, names, units);
     struct Entry {
@@ -31,12 +31,12 @@ Result<std::vector<Example>> make_phonebook(const Source& source, const Cell& ce
       book.push_back({cat(first_names()[at / last_names().size()], " ", last_names()[at % last_names().size()]), phone_number(random)});
     }
     const auto line = [&](int64_t entry) { return cat(book[size_t(entry)].name, ": ", book[size_t(entry)].number, "\n"); };
-    const auto chosen = draw(random, units, kExampleEntries + kQuestions);
+    const auto chosen = draw(random, units, kExampleEntries + kQuestionsPerText);
     Draft out;
     out.pairs = units;
     for (int64_t e = 0; e < units; ++e) out.context += line(e);
     out.context += cat("\n", line(chosen[0]), line(chosen[1]), "\n");
-    for (int64_t q = kExampleEntries; q < kExampleEntries + kQuestions; ++q) {
+    for (int64_t q = kExampleEntries; q < kExampleEntries + kQuestionsPerText; ++q) {
       const Entry& asked = book[size_t(chosen[size_t(q)])];
       out.questions.push_back({asked.name + ":", " " + asked.number});
     }

@@ -9,17 +9,17 @@ namespace retort::harness {
 namespace {
 
 constexpr size_t kMostLineBytes = size_t{16} << 20, kMostBytes = size_t{2} << 30;
-constexpr int kMostDepth = 32;
+constexpr int kMostJsonDepth = 32;
 
 Result<Row> parse_row(std::string_view line, std::string where) {
   if (const size_t bad = utf8::first_invalid(line); bad != utf8::kValid) return invalid(where, ": not valid UTF-8 at byte ", bad);
   bool too_deep = false;
   const auto watch = [&](int depth, Json::parse_event_t, Json&) {
-    too_deep = too_deep || depth > kMostDepth;
+    too_deep = too_deep || depth > kMostJsonDepth;
     return !too_deep;
   };
   Json value = Json::parse(line, watch, /*allow_exceptions=*/false);
-  if (too_deep) return invalid(where, ": JSON nested deeper than ", kMostDepth, " levels");
+  if (too_deep) return invalid(where, ": JSON nested deeper than ", kMostJsonDepth, " levels");
   if (!value.is_object()) return invalid(where, ": not a JSON object");
   return Row(std::move(value), std::move(where));
 }

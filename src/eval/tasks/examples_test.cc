@@ -5,7 +5,7 @@
 namespace retort::harness {
 namespace {
 
-Task task_of(const std::string& name) { return find_tasks({name})->front(); }
+Task one_task(const std::string& name) { return find_tasks({name})->front(); }
 
 std::vector<Document> numbered(size_t count) {
   std::vector<Document> out(count);
@@ -17,7 +17,7 @@ std::vector<Document> numbered(size_t count) {
 }
 
 TEST(Examples, SourceIsTheHarnessesRule) {
-  const auto source = [](const char* task, const char* asked = "") { return example_source(task_of(task), asked); };
+  const auto source = [](const char* task, const char* asked = "") { return example_source(one_task(task), asked); };
   EXPECT_EQ(source("arc_easy").split, "train");
   EXPECT_FALSE(source("arc_easy").leave_out_document);
   EXPECT_TRUE(source("hellaswag").leave_out_document);   // no test split, none declared: "the same"

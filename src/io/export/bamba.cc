@@ -9,7 +9,7 @@
 namespace retort {
 namespace {
 
-Status check(const ModelConfig& c, const OneMixer& one, const std::string& target) {
+Status check_bamba(const ModelConfig& c, const OneMixer& one, const std::string& target) {
   if (one.mixer != "mamba2") return invalid("cannot be written as ", target, ": its mixer is '", one.mixer, "'; recurrent layers there have mamba2");
   if (int64_t{c.heads} * c.head_dim % c.width) {
     return wont_fit(target, "heads x head_dim", c.heads * c.head_dim, cat("it must be a multiple of hidden_size there, ", c.width));
@@ -50,7 +50,7 @@ nlohmann::json shared_config(const ModelConfig& c, const OneMixer& one, const ch
 
 Result<ExportPlan> plan_bamba(const ModelConfig& c) {
   RETORT_TRY(const OneMixer one, one_mixer(c, "BambaForCausalLM"));
-  RETORT_RETURN_IF_ERROR(check(c, one, "BambaForCausalLM"));
+  RETORT_RETURN_IF_ERROR(check_bamba(c, one, "BambaForCausalLM"));
   ExportPlan plan;
   plan.format = "bamba";
   plan.config = shared_config(c, one, "BambaForCausalLM", "bamba");
@@ -65,7 +65,7 @@ Result<ExportPlan> plan_bamba(const ModelConfig& c) {
 
 Result<ExportPlan> plan_granite(const ModelConfig& c) {
   RETORT_TRY(const OneMixer one, one_mixer(c, "GraniteMoeHybridForCausalLM"));
-  RETORT_RETURN_IF_ERROR(check(c, one, "GraniteMoeHybridForCausalLM"));
+  RETORT_RETURN_IF_ERROR(check_bamba(c, one, "GraniteMoeHybridForCausalLM"));
   ExportPlan plan;
   plan.format = "granitemoehybrid";
   plan.config = shared_config(c, one, "GraniteMoeHybridForCausalLM", "granitemoehybrid");

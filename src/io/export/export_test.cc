@@ -210,7 +210,7 @@ TEST(Export, RefusalsNameTheFieldAndTheRule) {
   for (const char* target : {"bamba", "granite", "gguf"}) expect(student("mamba2", {{"rope", 1}}, true), target, "field 'rope' is 1");
   expect(student("gated_deltanet", {{"rope", 1}}, true), "qwen3_5", "field 'rope' is 1");
   expect(student("slots", {{"slots", 16}}, true), "fla", "its mixer is 'slots'; there are classes for: gla");
-  expect(student("gla", {}, true), "gguf", "no architecture of llama.cpp has the mixer 'gla'");
+  expect(student("gla", {}, true), "gguf", "retort writes no architecture of llama.cpp with the mixer 'gla'");
   ModelConfig c = student("gla", {}, true);
   c.qkv_bias = true;
   expect(c, "fla", "qkv_bias is on; projections there have no biases");

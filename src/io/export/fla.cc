@@ -11,7 +11,7 @@ using P = ExportPiece;
 
 constexpr const char* kProjections[] = {"q_proj", "k_proj", "v_proj", "o_proj"};
 
-struct Target {
+struct FlaTarget {
   const ModelConfig& config;
   const OneMixer& one;
   ExportBuilder& out;
@@ -41,7 +41,7 @@ struct Target {
   }
 };
 
-Status add_gla(Target& t) {
+Status add_gla(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   RETORT_RETURN_IF_ERROR(t.field("gate_rank", 16));
   RETORT_RETURN_IF_ERROR(t.field("gate_temperature", 16.0));
@@ -65,9 +65,9 @@ Status add_gla(Target& t) {
 }
 
 // Classes without grouped keys and values: every kv head's rows once per query head.
-P for_every_head(const Target& t, const std::string& ours) { return P::repeat(ours, t.config.kv_heads, t.config.group()); }
+P for_every_head(const FlaTarget& t, const std::string& ours) { return P::repeat(ours, t.config.kv_heads, t.config.group()); }
 
-Status add_hgrn2(Target& t) {
+Status add_hgrn2(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   RETORT_RETURN_IF_ERROR(t.field("lower_bound", 0.0));
   RETORT_RETURN_IF_ERROR(t.field("forget_bias", 0));
@@ -84,7 +84,7 @@ Status add_hgrn2(Target& t) {
   return {};
 }
 
-Status add_retnet(Target& t) {
+Status add_retnet(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   RETORT_RETURN_IF_ERROR(t.field("rope", 1));
   const RopeConfig& rope = t.config.rope;
@@ -104,7 +104,7 @@ Status add_retnet(Target& t) {
 }
 
 // q, k, v with their convolutions, and what else has rows per kv head.
-Status add_delta(Target& t, std::initializer_list<const char*> as_they_are, std::initializer_list<const char*> per_kv_head) {
+Status add_delta(FlaTarget& t, std::initializer_list<const char*> as_they_are, std::initializer_list<const char*> per_kv_head) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   const int taps = t.one.fields.at("conv_size").get<int>();
   RETORT_RETURN_IF_ERROR(t.field("rope", 0));
@@ -126,7 +126,7 @@ Status add_delta(Target& t, std::initializer_list<const char*> as_they_are, std:
   return {};
 }
 
-Status add_deltanet(Target& t) {
+Status add_deltanet(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.head_widths());
   const bool gate = t.one.fields.at("output_gate") == 1;
   t.json.update({{"use_gate", gate}, {"use_beta", true}, {"use_output_norm", true}, {"qk_activation", "silu"}, {"qk_norm", "l2"}});
@@ -134,12 +134,12 @@ Status add_deltanet(Target& t) {
   return add_delta(t, {"o_proj.weight", "o_norm.weight"}, {"b_proj.weight"});
 }
 
-Status add_gated_deltanet(Target& t) {
+Status add_gated_deltanet(FlaTarget& t) {
   t.json.update({{"num_v_heads", t.config.heads}, {"head_dim", t.config.head_dim}, {"expand_v", 1.0}, {"use_gate", true}});
   return add_delta(t, {"o_proj.weight", "o_norm.weight", "g_proj.weight"}, {"a_proj.weight", "b_proj.weight", "A_log", "dt_bias"});
 }
 
-Status add_hedgehog(Target& t) {
+Status add_hedgehog(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
   for (const char* key : {"joint", "shared", "output_norm"}) RETORT_RETURN_IF_ERROR(t.field(key, 1));
   RETORT_RETURN_IF_ERROR(t.field("rope", 0));
@@ -164,7 +164,7 @@ struct Class {
   const char* mixer;
   const char* architecture;
   const char* model_type;
-  Status (*add)(Target&);
+  Status (*add)(FlaTarget&);
 };
 constexpr Class kClasses[] = {
     {"gla", "GLAForCausalLM", "gla", add_gla},
@@ -182,7 +182,7 @@ std::string class_mixers() {
 }
 
 // Llama's attention, rotated; its window, if any, has no sinks.
-Status add_attention(Target& t) {
+Status add_attention(FlaTarget& t) {
   RETORT_RETURN_IF_ERROR(plain_attention(t.config, t.one, t.name, /*bias_fits=*/true));
   if (t.one.kept.empty()) return {};
   if (t.config.rope.scaling != RopeConfig::Scaling::kNone) return wont_fit(t.name, "rope_scaling of the attention layers", "set", "attention there has a rope_theta alone");
@@ -213,7 +213,7 @@ Result<ExportPlan> plan_fla(const ModelConfig& config) {
     plan.config.update({{"intermediate_size", config.mlp_width}, {"hidden_act", "swish"}, {"norm_eps", ours.at("rms_norm_eps")},
                         {"max_position_embeddings", config.context_length}, {"elementwise_affine", true}, {"attn", nullptr}});
     ExportBuilder builder(config);
-    Target target{config, one, builder, plan.config, known.architecture};
+    FlaTarget target{config, one, builder, plan.config, known.architecture};
     builder.blocks({"model.embeddings", "model.norm", "model.layers.", "attn_norm", "mlp_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"});
     RETORT_RETURN_IF_ERROR(known.add(target));
     RETORT_RETURN_IF_ERROR(add_attention(target));

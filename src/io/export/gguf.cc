@@ -16,7 +16,7 @@ namespace {
 
 using P = ExportPiece;
 
-struct Target {
+struct GgufTarget {
   const ModelConfig& config;
   ExportPlan& plan;
   ExportBuilder& out;
@@ -32,7 +32,7 @@ std::string name_in_gguf(const std::string& ours) {
   return name;
 }
 
-void add_sizes(Target& t, int layers) {
+void add_sizes(GgufTarget& t, int layers) {
   const ModelConfig& c = t.config;
   t.plan.metadata.text("general.architecture", t.plan.format);
   t.plan.metadata.text("general.type", "model");
@@ -51,7 +51,7 @@ void add_sizes(Target& t, int layers) {
 }
 
 // Scaling by a factor is a key; Llama 3's is a tensor that divides the frequencies, from which a reader finds only the factor.
-Status add_rope_scaling(Target& t, bool reads_factors) {
+Status add_rope_scaling(GgufTarget& t, bool reads_factors) {
   const RopeConfig& rope = t.config.rope;
   if (rope.scaling == RopeConfig::Scaling::kLinear) {
     t.plan.metadata.text(t.key("rope.scaling.type"), "linear");
@@ -73,12 +73,12 @@ Status add_rope_scaling(Target& t, bool reads_factors) {
 }
 
 // Embedding, norms, MLPs, head.
-void add_blocks(Target& t, const char* mlp_norm, P::Change norms) {
+void add_blocks(GgufTarget& t, const char* mlp_norm, P::Change norms) {
   t.out.blocks({"token_embd", "output_norm", "blk.", "attn_norm", mlp_norm, "ffn_gate", "ffn_up", "ffn_down", norms, "output.weight"});
 }
 
 // What the layer's attention has of q, k, v, o, biases and norms. `interleave`: the architecture rotates neighbours.
-void add_attention(Target& t, int layer, bool interleave) {
+void add_attention(GgufTarget& t, int layer, bool interleave) {
   const std::string ours = ours_in(t.config, layer), named = cat("model.layers.", layer, ".self_attn.");
   for (const char* name : {"q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "q_proj.bias", "k_proj.bias", "v_proj.bias",
                            "q_norm.weight", "k_norm.weight"}) {
@@ -89,7 +89,7 @@ void add_attention(Target& t, int layer, bool interleave) {
   }
 }
 
-Status add_transformer(Target& t) {
+Status add_transformer(GgufTarget& t) {
   const ModelConfig& c = t.config;
   add_sizes(t, c.layers);
   t.u32("attention.head_count_kv", c.kv_heads);
@@ -115,14 +115,14 @@ struct HybridLayers {
   int count() const { return static_cast<int>(recurrent.size()); }
 };
 
-void add_head_counts(Target& t, const HybridLayers& layers) {
+void add_head_counts(GgufTarget& t, const HybridLayers& layers) {
   std::vector<int32_t> kv_heads;
   for (bool recurrent : layers.recurrent) kv_heads.push_back(recurrent ? 0 : t.config.kv_heads);
   t.plan.metadata.i32s(t.key("attention.head_count_kv"), kv_heads);
 }
 
 // Attention's outputs and the MLP's are zero, so the layer adds nothing; what feeds them may be anything.
-void add_inert_layer(Target& t, const char* mlp_norm, int64_t query_rows, bool qk_norms) {
+void add_inert_layer(GgufTarget& t, const char* mlp_norm, int64_t query_rows, bool qk_norms) {
   const ModelConfig& c = t.config;
   const std::string name = cat("blk.", c.layers, ".");
   const int64_t d = c.width, kv = int64_t{c.kv_heads} * c.head_dim;
@@ -143,7 +143,7 @@ void add_inert_layer(Target& t, const char* mlp_norm, int64_t query_rows, bool q
 }
 
 // Each of [z; x; B; C; dt] has rows of zeros for the heads that we do not have: their outputs are 0, and so is the norm of 0.
-void add_mamba2(Target& t, int layer, int64_t padding) {
+void add_mamba2(GgufTarget& t, int layer, int64_t padding) {
   const ModelConfig& c = t.config;
   const std::string ours = ours_in(c, layer), theirs = cat("blk.", layer, ".");
   const int64_t h = c.heads;
@@ -159,7 +159,7 @@ void add_mamba2(Target& t, int layer, int64_t padding) {
   t.out.add(theirs + "ssm_out.weight", {out});
 }
 
-Status add_granite_hybrid(Target& t, const OneMixer& one) {
+Status add_granite_hybrid(GgufTarget& t, const OneMixer& one) {
   const ModelConfig& c = t.config;
   const HybridLayers layers(one);
   if (2 * c.width % c.head_dim || int64_t{c.heads} * c.head_dim > 2 * int64_t{c.width}) {
@@ -186,7 +186,7 @@ Status add_granite_hybrid(Target& t, const OneMixer& one) {
   return {};
 }
 
-void add_gated_deltanet(Target& t, int layer) {
+void add_gated_deltanet(GgufTarget& t, int layer) {
   const ModelConfig& c = t.config;
   const std::string ours = ours_in(c, layer), theirs = cat("blk.", layer, ".");
   const auto every_head = [&](const char* name) { return P::repeat(ours + name, c.kv_heads, c.group()); };
@@ -203,7 +203,7 @@ void add_gated_deltanet(Target& t, int layer) {
   t.out.copy(theirs + "ssm_out.weight", ours + "o_proj.weight");
 }
 
-Status add_qwen35(Target& t, const OneMixer& one) {
+Status add_qwen35(GgufTarget& t, const OneMixer& one) {
   const ModelConfig& c = t.config;
   RETORT_RETURN_IF_ERROR(check_qwen3_5(c, one, "qwen35"));
   if (std::abs(c.norm_eps - 1e-6f) > 1e-9f) {
@@ -230,7 +230,7 @@ Status add_qwen35(Target& t, const OneMixer& one) {
 Result<ExportPlan> plan_gguf(const ModelConfig& config) {
   ExportPlan plan;
   ExportBuilder builder(config);
-  Target target{config, plan, builder};
+  GgufTarget target{config, plan, builder};
   if (is_plain_transformer(config)) {
     plan.format = config.family == "mistral" ? "llama" : config.family;
     RETORT_RETURN_IF_ERROR(add_transformer(target));
@@ -243,7 +243,7 @@ Result<ExportPlan> plan_gguf(const ModelConfig& config) {
       plan.format = "qwen35";
       RETORT_RETURN_IF_ERROR(add_qwen35(target, one));
     } else {
-      return invalid("cannot be written as a GGUF: no architecture of llama.cpp has the mixer '", one.mixer,
+      return invalid("cannot be written as a GGUF: retort writes no architecture of llama.cpp with the mixer '", one.mixer,
                      "'; there are some for: attention, mamba2, gated_deltanet");
     }
   }

@@ -6,7 +6,7 @@
 namespace retort {
 namespace {
 
-Status check(const ModelConfig& c, const OneMixer& one, const std::string& target) {
+Status check_mistral(const ModelConfig& c, const OneMixer& one, const std::string& target) {
   if (one.mixer != "window") return invalid("cannot be written as ", target, ": its mixer is '", one.mixer, "'; layers there have a window");
   if (one.kept_window.sinks > 0) return wont_fit(target, "window_sinks", one.kept_window.sinks, "windows there have no sinks");
   if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
@@ -19,7 +19,7 @@ Status check(const ModelConfig& c, const OneMixer& one, const std::string& targe
 Result<ExportPlan> plan_mistral(const ModelConfig& c) {
   const std::string target = "MistralForCausalLM";
   RETORT_TRY(const OneMixer one, one_mixer(c, target));
-  RETORT_RETURN_IF_ERROR(check(c, one, target));
+  RETORT_RETURN_IF_ERROR(check_mistral(c, one, target));
   ExportPlan plan;
   plan.format = "mistral";
   plan.config = common_config(c, target.c_str(), "mistral");

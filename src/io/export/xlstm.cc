@@ -8,7 +8,7 @@ namespace {
 
 using P = ExportPiece;
 
-Status check(const ModelConfig& c, const OneMixer& one, const std::string& target) {
+Status check_xlstm(const ModelConfig& c, const OneMixer& one, const std::string& target) {
   if (one.mixer != "mlstm") return invalid("cannot be written as ", target, ": its mixer is '", one.mixer, "'; layers there have mlstm");
   if (!one.kept.empty()) return wont_fit(target, cat("layer ", one.kept.front()), "attention", "every layer there is mlstm");
   if (one.fields.at("coupled") == 1) return wont_fit(target, "field 'coupled'", 1, "the input gate there is its own");
@@ -25,7 +25,7 @@ Status check(const ModelConfig& c, const OneMixer& one, const std::string& targe
 Result<ExportPlan> plan_xlstm(const ModelConfig& c) {
   const std::string target = "xLSTMForCausalLM";
   RETORT_TRY(const OneMixer one, one_mixer(c, target));
-  RETORT_RETURN_IF_ERROR(check(c, one, target));
+  RETORT_RETURN_IF_ERROR(check_xlstm(c, one, target));
   RETORT_TRY(const double factor, width_factor(c, int64_t{c.heads} * c.head_dim, target, "qk_dim_factor"));
   ExportPlan plan;
   plan.format = "xlstm";
