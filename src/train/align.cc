@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "train/layer_losses.h"
+#include "train/layer_pass.h"
 #include "train/tasks.h"
 
 namespace retort::train {
@@ -65,20 +66,8 @@ class AlignStage : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
     take_gemm_seconds();
-    const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
-    const int layers = context_.student.config.layers;
-    std::vector<LayerValues> losses(layers);
-    // Teacher rows first, then blocks of layers: tasks are claimed in this order, so what a block waits for has always been begun, and
-    // threads without a row train the first layers while the teacher computes the last.
-    Progressed passed(layers, batch.rows);
-    prepare_records(batch.rows);
-    const Status status = run_tasks(context_.pool, batch.rows + layers / block_, [&](int64_t task) {
-      if (task < batch.rows) return watch_teacher(batch, int(task), passed);
-      const int first = int(task - batch.rows) * block_;
-      if (!passed.wait(first + block_ - 1) || !any_trains(first)) return;
-      auto values = train_block(first, rows, batch.rows, step.scale);
-      std::move(values.begin(), values.end(), losses.begin() + first);
-    });
+    std::vector<LayerValues> losses(context_.student.config.layers);
+    const Status status = context_.group().alone() ? all_layers(batch, step.scale, losses) : layer_by_layer(batch, step.scale, losses);
     records_.clear();
     RETORT_RETURN_IF_ERROR(status);
     StepResult result = collect(losses);
@@ -88,6 +77,60 @@ class AlignStage : public StageRunner {
   }
 
  private:
+  // One process has all weights at hand: layers train side by side.
+  Status all_layers(const Batch& batch, double scale, std::vector<LayerValues>& losses) {
+    const Rows rows = batch_rows(context_.student, batch, 0, batch.rows);
+    const int layers = context_.student.config.layers;
+    // Teacher rows first, then blocks of layers: tasks are claimed in this order, so what a block waits for has always been begun, and
+    // threads without a row train the first layers while the teacher computes the last.
+    Progressed passed(layers, batch.rows);
+    prepare_records(batch.rows);
+    return run_tasks(context_.pool, batch.rows + layers / block_, [&](int64_t task) {
+      if (task < batch.rows) return watch_teacher(batch, int(task), passed);
+      const int first = int(task - batch.rows) * block_;
+      if (!passed.wait(first + block_ - 1) || !any_trains(first)) return;
+      auto values = train_block(first, rows, batch.rows, scale);   // one process: nobody whom it could miss
+      std::move(values->begin(), values->end(), losses.begin() + first);
+    });
+  }
+
+  // Of several ranks each has its rows of the batch, and a block's weights only while it computes.
+  Status layer_by_layer(const Batch& batch, double scale, std::vector<LayerValues>& losses) {
+    const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
+    const TorchModel &teacher = context_.teacher, &student = context_.student;
+    const std::vector<const TorchModel*> both = {&teacher, &student};
+    const Rows rows = batch_rows(student, batch, base, own);
+    std::vector<Rows> of_row;
+    for (int r = 0; r < own; ++r) of_row.push_back(batch_rows(teacher, batch, base + r, 1));
+    std::vector<at::Tensor> states(own);
+    prepare_records(own);
+    {
+      RETORT_TRY(const Shards::Hold hold, gather(context_, step_weights(teacher, 0)));
+      for (int r = 0; r < own; ++r) states[r] = embed(teacher, {batch.tokens.data() + int64_t(base + r) * batch.seq, size_t(batch.seq)});
+    }
+    for (int first = 0; first < student.config.layers; first += block_) {
+      std::vector<at::Tensor> weights;
+      for (int l = first; l < first + block_; ++l) {
+        const auto of_layer = step_weights(both, l + 1);
+        weights.insert(weights.end(), of_layer.begin(), of_layer.end());
+      }
+      RETORT_TRY(const Shards::Hold hold, gather(context_, weights));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, own, [&](int64_t r) {
+        const at::NoGradGuard no_grad;
+        for (int l = first; l < first + block_; ++l) states[r] = run_layer(teacher, l, states[r], of_row[r], [&](const LayerView& view) { keep(view, int(r)); });
+      }));
+      if (!any_trains(first)) continue;
+      Status done;
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 1, [&](int64_t) {
+        auto values = train_block(first, rows, own, scale);
+        if (values.ok()) std::move(values->begin(), values->end(), losses.begin() + first);
+        else done = values.error();
+      }));
+      RETORT_RETURN_IF_ERROR(done);
+    }
+    return {};
+  }
+
   // What the teacher's layer met, one entry per row of the batch; nothing where no loss needs it.
   struct RowRecords {
     std::vector<at::Tensor> residual, input, output;
@@ -112,15 +155,19 @@ class AlignStage : public StageRunner {
     const Progressed::FailureGuard guard(passed);
     const Rows rows = batch_rows(context_.teacher, batch, r, 1);
     run_model(context_.teacher, {batch.tokens.data() + int64_t(r) * batch.seq, size_t(batch.seq)}, rows, [&](const LayerView& view) {
-      RowRecords& record = records_[view.layer];
-      if (!record.residual.empty()) record.residual[r] = view.residual;
-      if (!record.input.empty()) record.input[r] = view.input;
-      if (!record.output.empty()) record.output[r] = view.output;
+      keep(view, r);
       passed.row_done(view.layer);
     });
   }
 
-  std::vector<LayerValues> train_block(int first, const Rows& rows, int batch_rows, double scale) {
+  void keep(const LayerView& view, int r) {
+    RowRecords& record = records_[view.layer];
+    if (!record.residual.empty()) record.residual[r] = view.residual;
+    if (!record.input.empty()) record.input[r] = view.input;
+    if (!record.output.empty()) record.output[r] = view.output;
+  }
+
+  Result<std::vector<LayerValues>> train_block(int first, const Rows& rows, int batch_rows, double scale) {
     const auto joined = [](const std::vector<at::Tensor>& of_rows) { return of_rows.empty() ? at::Tensor() : at::cat(of_rows); };
     std::vector<LayerRecord> records;
     for (int l = first; l < first + block_; ++l) {
@@ -128,7 +175,8 @@ class AlignStage : public StageRunner {
       records.push_back({joined(taken.residual), joined(taken.input), joined(taken.output)});
     }
     const std::span<const std::vector<Leaf*>> leaves(by_layer_.data() + first, size_t(block_));
-    return block_step({stage_, context_.teacher, context_.student, rows, batch_rows, first, block_, leaves, records, scale});
+    return block_step({stage_, context_.teacher, context_.student, rows, batch_rows, first, block_, leaves, records, scale,
+                       context_.group().alone() ? nullptr : &context_});
   }
 
   StepResult collect(const std::vector<LayerValues>& losses) const {
@@ -163,7 +211,7 @@ class AlignStage : public StageRunner {
 std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise, const Reached* reached) {
   std::vector<Parameter> out;
   for (Leaf* leaf : leaves) {
-    if (!leaf->gradient.defined()) leaf->gradient = at::zeros_like(leaf->value);
+    if (!leaf->gradient.defined()) leaf->gradient = at::zeros_like(leaf->share ? leaf->share->mine : leaf->value);
     for (const Leaf::Slice& s : leaf->slices) {
       if (!trains(stage, s.name, s.group) && !leaf->mixer) continue;
       std::vector<ElementRange> ranges = {{0, s.count}};
@@ -172,13 +220,27 @@ std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vecto
         ranges = found == reached->end() ? std::vector<ElementRange>{} : found->second;
       }
       for (const ElementRange& range : ranges) {
-        const size_t first = size_t(s.offset + range.first), count = size_t(range.count);
+        const LeafMemory memory = memory_of(*leaf, s.offset + range.first, range.count);
         const std::string name = range.count == s.count ? s.name : cat(s.name, "[", range.first, ":", range.first + range.count, "]");
-        out.push_back({name, s.group, s.decays, layer_wise ? std::max(leaf->layer, 0) : 0, {leaf->value.data_ptr<float>() + first, count},
-                       {leaf->gradient.data_ptr<float>() + first, count}});
+        out.push_back({name, s.group, s.decays, layer_wise ? std::max(leaf->layer, 0) : 0, memory.value, memory.gradient});
       }
     }
   }
+  return out;
+}
+
+LeafMemory memory_of(const Leaf& leaf, int64_t first, int64_t count) {
+  int64_t from = first;
+  if (leaf.share) {
+    const Share& share = *leaf.share;
+    from = std::max(first, share.first);
+    count = std::max<int64_t>(0, std::min(first + count, share.first + share.owned) - from);
+    from = count > 0 ? from - share.first : 0;
+  }
+  const at::Tensor& value = leaf.share ? leaf.share->mine : leaf.value;
+  LeafMemory out;
+  out.value = {value.data_ptr<float>() + from, size_t(count)};
+  if (leaf.gradient.defined()) out.gradient = {leaf.gradient.data_ptr<float>() + from, size_t(count)};
   return out;
 }
 

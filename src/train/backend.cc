@@ -1,6 +1,11 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
+#include <optional>
 #include <set>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "base/interrupt.h"
 #include "base/path.h"
@@ -28,10 +33,18 @@ bool listed(const StageSpec& stage, const char* pattern) {
   return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
 }
 
+// To the system, what is free: it would be kept for this process otherwise.
+void give_back_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 class TorchBackend : public Backend {
  public:
-  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, int threads)
-      : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(threads) {
+  TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options)
+      : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
+        shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once) {
   }
 
   const ModelConfig& teacher() const override { return teacher_.config; }
@@ -67,6 +80,7 @@ class TorchBackend : public Backend {
 
   Result<StartReport> advance(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
     StartReport report;
+    RETORT_RETURN_IF_ERROR(shards_.dissolve());
     RETORT_TRY(const ModelConfig pure, pure_student(teacher_.config, spec));
     const TorchModel before = student_;
     RETORT_RETURN_IF_ERROR(take_over(before, spec, pure, text, seed, report));
@@ -109,19 +123,20 @@ class TorchBackend : public Backend {
     std::vector<Parameter> out;
     for (Leaf& leaf : leaves_) {
       for (const Leaf::Slice& s : leaf.slices) {
-        out.push_back({s.name, s.group, s.decays, 0, {leaf.value.data_ptr<float>() + s.offset, size_t(s.count)}, {}});
+        out.push_back({s.name, s.group, s.decays, 0, memory_of(leaf, s.offset, s.count).value, {}});
       }
     }
     return out;
   }
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
-    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config)};
+    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), {}, &shards_, rows_at_once_};
     context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<OtherTeacher> {
-      RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
-      OtherTeacher out{{}, second.tokens};
-      RETORT_TRY(out.model, load_model(second.files, teacher_.numeric));
-      return out;
+      auto second = load_second(model, seq);
+      RETORT_RETURN_IF_ERROR(agree(shards_.group(), second));
+      shards_.add(second->model);
+      give_back_memory();
+      return second;
     };
     RETORT_TRY(const auto targets, lora_targets(stage, student_.config));
     std::vector<Leaf*> adapted;
@@ -145,6 +160,7 @@ class TorchBackend : public Backend {
 
   Result<std::vector<float>> token_losses(const Batch& batch, bool of_teacher) override {
     const TorchModel& model = of_teacher ? teacher_ : student_;
+    RETORT_TRY(const Shards::Hold hold, shards_.gather(all_weights(model)));
     std::vector<float> out(batch.tokens.size());
     RETORT_RETURN_IF_ERROR(run_tasks(pool_, batch.rows, [&](int64_t r) {
       const std::span<const int32_t> tokens(batch.tokens.data() + r * batch.seq, size_t(batch.seq));
@@ -156,21 +172,48 @@ class TorchBackend : public Backend {
 
   Result<std::vector<HeadMatrices>> head_matrices(const Batch& batch) override {
     if (is_draft()) return std::vector<HeadMatrices>();
-    return train::head_matrices(teacher_, student_, {batch.tokens.data(), size_t(batch.seq)}, pool_);
+    return train::head_matrices(teacher_, student_, {batch.tokens.data(), size_t(batch.seq)}, pool_, shards_);
   }
   std::string library() const override { return "LibTorch " TORCH_VERSION; }
 
   Status write_student(const std::string& path, const nlohmann::json& provenance) override {
-    HfFolder folder;
-    folder.config = student_.config;
-    folder.config.provenance = provenance;
-    folder.matrices = TensorType::kBF16;
-    folder.values = [&](const TensorSpec& spec) { return student_values(spec); };
-    RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
-    return write_hf_folder(path, folder);
+    const auto tensors = student_tensors();
+    std::vector<float> whole;   // of the tensor that was asked for last; on rank 0
+    const auto take = [&](int64_t i) -> Status {
+      const at::Tensor& tensor = tensors[size_t(i)];
+      RETORT_TRY(const Shards::Hold hold, shards_.gather({tensor}));
+      if (!shards_.group().leads()) return {};
+      const at::Tensor value = tensor.detach().to(at::kFloat).contiguous();
+      whole.assign(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+      return {};
+    };
+    return led(shards_.group(), [&](const Together& ask) -> Status {
+      HfFolder folder;
+      folder.config = student_.config;
+      folder.config.provenance = provenance;
+      folder.matrices = TensorType::kBF16;
+      folder.values = [&](const TensorSpec& spec) -> Result<std::vector<float>> {
+        const auto place = place_of(spec);
+        if (!place) {
+          RETORT_TRY(auto view, files_.weights->tensor(spec.name));
+          return read_f32(view);
+        }
+        RETORT_RETURN_IF_ERROR(ask(place->tensor));
+        return std::vector<float>(whole.begin() + place->offset, whole.begin() + place->offset + spec.count());
+      };
+      RETORT_TRY(folder.extra_files, read_tokenizer_files(files_));
+      return write_hf_folder(path, folder);
+    }, take);
   }
 
  private:
+  Result<OtherTeacher> load_second(const std::string& model, int seq) const {
+    RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
+    OtherTeacher out{{}, second.tokens};
+    RETORT_TRY(out.model, load_model(second.files, teacher_.numeric));
+    return out;
+  }
+
   // Nothing of a draft is the teacher's: all of it is in leaves_, and so in checkpoints and in what is written.
   bool is_draft() const { return student_.config.layers != teacher_.config.layers; }
 
@@ -391,6 +434,15 @@ class TorchBackend : public Backend {
     if (tied) student_.body.head = student_.body.embedding;
     if (!tied) own(student_.body.head, -1, {"lm_head.weight"}, true);
     own(student_.body.final_norm, -1, {"model.norm.weight"}, false);
+    share_weights();
+  }
+
+  // From now on each rank has its share of both models.
+  void share_weights() {
+    shards_.add(teacher_);
+    shards_.add(student_);
+    for (Leaf& leaf : leaves_) leaf.share = shards_.add(leaf.value);
+    give_back_memory();
   }
 
   void own_part(int layer, PartWeights& part) {
@@ -406,25 +458,35 @@ class TorchBackend : public Backend {
     }
   }
 
-  Result<std::vector<float>> student_values(const TensorSpec& spec) const {
-    for (const Leaf& leaf : leaves_) {
-      for (const Leaf::Slice& s : leaf.slices) {
-        if (s.name != spec.name) continue;
-        const float* first = leaf.value.data_ptr<float>() + s.offset;
-        return std::vector<float>(first, first + s.count);
+  // All tensors that are the student's own or the teacher's attention, in the same order on all ranks.
+  std::vector<at::Tensor> student_tensors() const {
+    std::vector<at::Tensor> out;
+    for (const Leaf& leaf : leaves_) out.push_back(leaf.value);
+    for (const auto& layer : student_.layers) {
+      for (const PartWeights& part : layer) out.insert(out.end(), part.values.begin(), part.values.end());
+    }
+    return out;
+  }
+
+  // Where in student_tensors() a tensor of the student is, and from which element on. Unset: it is as in the teacher's files.
+  struct Place {
+    int64_t tensor, offset;
+  };
+  std::optional<Place> place_of(const TensorSpec& spec) const {
+    for (size_t i = 0; i < leaves_.size(); ++i) {
+      for (const Leaf::Slice& s : leaves_[i].slices) {
+        if (s.name == spec.name) return Place{int64_t(i), s.offset};
       }
     }
+    int64_t tensor = int64_t(leaves_.size());
     for (const auto& layer : student_.layers) {
       for (const PartWeights& part : layer) {
-        for (size_t i = 0; i < part.table.size(); ++i) {
-          if (!part.values[i].defined() || part.prefix + part.table[i].name != spec.name) continue;
-          const at::Tensor value = part.values[i].to(at::kFloat).contiguous();
-          return std::vector<float>(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+        for (size_t i = 0; i < part.table.size(); ++i, ++tensor) {
+          if (part.values[i].defined() && part.prefix + part.table[i].name == spec.name) return Place{tensor, 0};
         }
       }
     }
-    RETORT_TRY(auto view, files_.weights->tensor(spec.name));
-    return read_f32(view);
+    return {};
   }
 
   Recipe recipe_;
@@ -434,6 +496,8 @@ class TorchBackend : public Backend {
   bool own_attention_ = false;       // nor is attention that the folder has, of which the student starts
   std::string hash_;
   ThreadPool pool_;
+  Shards shards_;
+  int rows_at_once_;
   std::vector<Leaf> leaves_;
   std::vector<bool> attention_;      // which of them are attention's
 };
@@ -449,7 +513,7 @@ Result<std::unique_ptr<Backend>> open_backend(const Recipe& recipe, const Backen
   RETORT_TRY(auto teacher, load_model(files, Numeric::kFast));
   RETORT_TRY(auto hash, hash_weights(*files.weights));
   return std::unique_ptr<Backend>(
-      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options.threads));
+      std::make_unique<TorchBackend>(recipe, std::move(files), std::move(teacher), std::move(hash), options));
 }
 
 }  // namespace retort::train

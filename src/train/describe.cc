@@ -146,16 +146,29 @@ double add_times(const Recipe& running, size_t steps_of_first, const ProbedRun& 
   return sum;
 }
 
-Result<Json> describe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
-  if (!options.out.empty()) RETORT_RETURN_IF_ERROR(check_run_folder(options));
+// What is known without the weights, and what they are measured on.
+struct Plan {
+  ModelConfig last;  // the student after the last step
+  std::vector<Step> steps;
+  Recipe running;
+  std::optional<StageData> data;
+  Encoders encode;
+  int64_t largest_second = 0;  // bytes of the largest second teacher
+  Json out;
+};
+
+Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const RunParts& parts, const ProcessGroup& group) {
+  const bool writes = !options.out.empty() && group.leads();
+  if (writes) RETORT_RETURN_IF_ERROR(check_run_folder(options));
   RETORT_TRY(const auto files, open_model(options.teacher));
   RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_rows(recipe, files.config));
+  RETORT_RETURN_IF_ERROR(check_ranks(recipe, group));
   RETORT_TRY(const auto student, pure_student(files.config, recipe.student));
   RETORT_RETURN_IF_ERROR(check_student(recipe, files.config, student));
   RETORT_TRY(const auto steps, steps_of(recipe.student, student));
   RETORT_TRY(const Recipe running, with_steps(recipe, steps));
-  if (!options.out.empty() && !options.resume) RETORT_RETURN_IF_ERROR(check_room(recipe, student, options.out));
+  if (writes && !options.resume) RETORT_RETURN_IF_ERROR(check_room(recipe, student, options.out));
   int64_t parameters = 0, teacher_parameters = 0, most = 0, largest_second = 0;
   for (const auto& spec : model_tensors(student)) parameters += spec.count();
   for (const auto& spec : model_tensors(files.config)) teacher_parameters += spec.count();
@@ -200,19 +213,35 @@ Result<Json> describe(const Recipe& recipe, const RunOptions& options, const Run
   if (!options.out.empty()) out["disk"]["free_bytes"] = free_bytes(options.out);
   const bool epochs = std::any_of(recipe.stages.begin(), recipe.stages.end(), [](const StageSpec& s) { return s.budget.epochs > 0; });
   if (epochs) out["epoch_count_seconds"] = counting;
+  if (!group.alone()) out["ranks"] = group.size();
   if (data) {
     RETORT_TRY(out["data"], describe_data(recipe, *data->recipe(), encode));
-    RETORT_TRY(auto backend, parts.open_backend(recipe, {options.teacher, options.threads}));
-    out["teacher"]["hash"] = backend->teacher_hash();
-    RETORT_RETURN_IF_ERROR(check_caches(recipe, *data, encode, *backend));
-    RETORT_TRY(const auto probed, probe_steps(recipe, *backend, last, *data, encode, options.threads));
-    out["expected"] = {{"seconds", add_times(running, steps.size(), probed, out["stages"])}, {"peak_bytes", probed.peak_bytes},
-                       {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
-    if (largest_second > 0) out["expected"]["second_teacher_bytes"] = largest_second;  // the measured steps are the first one's
   }
-  if (!steps.empty()) out["steps"] = steps_json(steps);
-  out["recipe"] = recipe_json(recipe);
-  return out;
+  return Plan{last, steps, running, std::move(data), encode, largest_second, std::move(out)};
+}
+
+Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& parts, ProcessGroup& group, Plan& plan) {
+  RETORT_TRY(const double rows_at_once, of_leader(group, double(ThreadPool(options.threads).size())));
+  const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once)});
+  RETORT_RETURN_IF_ERROR(agree(group, backend));
+  plan.out["teacher"]["hash"] = (*backend)->teacher_hash();
+  RETORT_RETURN_IF_ERROR(agree(group, check_caches(recipe, *plan.data, plan.encode, **backend)));
+  RETORT_TRY(const auto probed, probe_steps(recipe, **backend, plan.last, *plan.data, plan.encode, options.threads, group));
+  plan.out["expected"] = {{"seconds", add_times(plan.running, plan.steps.size(), probed, plan.out["stages"])}, {"peak_bytes", probed.peak_bytes},
+                          {"rule", "steps of every stage, measured here just now, times their number; without the student's start and checkpoints"}};
+  if (plan.largest_second > 0) plan.out["expected"]["second_teacher_bytes"] = plan.largest_second;  // the measured steps are the first one's
+  return {};
+}
+
+Result<Json> describe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
+  ProcessGroup& group = options.group ? *options.group : one_process();
+  auto planned = plan_run(recipe, options, parts, group);
+  RETORT_RETURN_IF_ERROR(agree(group, planned));
+  Plan& plan = *planned;
+  if (plan.data) RETORT_RETURN_IF_ERROR(measure(recipe, options, parts, group, plan));
+  if (!plan.steps.empty()) plan.out["steps"] = steps_json(plan.steps);
+  plan.out["recipe"] = recipe_json(recipe);
+  return plan.out;
 }
 
 std::string stage_text(const Json& stage) {
@@ -296,7 +325,7 @@ std::string description_text(const nlohmann::ordered_json& d) {
   }
   const auto& expected = d["expected"];
   const bool second = expected.contains("second_teacher_bytes");
-  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps",
+  return out + cat("memory   ", bytes(expected["peak_bytes"]), ", the peak of the measured steps", d.contains("ranks") ? cat(" on that of ", d["ranks"], " ranks which has most") : "",
                    second ? cat(", and at most ", bytes(expected["second_teacher_bytes"]), " for the second teacher; its steps are not measured") : "", "\ntime     ", format_duration(expected["seconds"].get<double>()), " of ",
                    text(expected["rule"]), "\n");
 }

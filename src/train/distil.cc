@@ -1,9 +1,12 @@
 // End-to-end stages: teacher and student read the same rows; their distributions meet at a sample of the positions. Rows are
-// independent tasks; their gradients are added in order.
+// independent; their gradients are added in order.
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 
-#include "train/stages.h"
+#include "train/layer_pass.h"
+#include "train/shared_cache.h"
 #include "train/tasks.h"
 #include "train/top_logits.h"
 
@@ -21,15 +24,17 @@ struct Sample {
   bool empty() const { return targets.empty(); }
 };
 
-// What both models made of one row at the sampled positions; the student's with its graph.
+// One row: where it is in the pass, and what the teacher says of it.
 struct RowPass {
-  at::Tensor hidden, wanted;         // [n, D]; wanted only where a loss asks the teacher
-  TopLogits top;                     // instead of wanted, with a cache; of every position
+  std::optional<size_t> student, teacher;
+  at::Tensor wanted;                 // the teacher's hidden states [n, D], where a loss asks it
+  TopLogits top;                     // instead of them, with a cache; of every position
 };
 
+// What the losses made of one row.
 struct RowResult {
   double kl = 0, soft = 0, ce = 0;   // sums over the sample
-  std::vector<at::Tensor> gradients;
+  at::Tensor gradient;               // of the hidden states [n, D]
   at::Tensor head_gradient;
 };
 
@@ -49,6 +54,10 @@ class LogitStage : public StageRunner {
     for (const LossSpec& loss : stage_.losses) only_labels_ = only_labels_ && loss.mask == LossMask::kLabels;
   }
 
+  ~LogitStage() override {
+    if (second_ && context_.shards) context_.shards->remove(second_->model);
+  }
+
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
 
   Status switch_teacher() override {
@@ -57,7 +66,7 @@ class LogitStage : public StageRunner {
     return {};
   }
 
-  void use_cache(std::shared_ptr<LogitCache> cache) override { cache_ = std::move(cache); }
+  void use_cache(std::shared_ptr<LogitCache> cache) override { cache_.emplace(std::move(cache), context_.group()); }
 
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
@@ -73,30 +82,15 @@ class LogitStage : public StageRunner {
       totals.labelled_drawn_from += double(samples.back().labelled_drawn_from);
     }
     totals.rows = double(batch.rows);
+    if (cache_) RETORT_RETURN_IF_ERROR(cache_->begin(batch));
+    // This rank's rows; what they are part of, the totals, is known to all.
+    const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
     RowResult sum;
     // As many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
-    for (int first = 0; first < batch.rows; first += context_.pool.size()) {
-      const int count = std::min(context_.pool.size(), batch.rows - first);
-      std::vector<RowPass> passes(count);
-      std::vector<RowResult> results(count);
-      std::vector<Status> cached(count);
-      // The teacher's pass and the student's are independent: a single row keeps two threads busy.
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * count, [&](int64_t task) {
-        const int i = int(task / 2), row = first + i;
-        if (cache_ && task % 2 == 1) cached[i] = cached_pass(batch, row, passes[i]);
-        if (samples[row].empty()) return;
-        if (task % 2 == 0) student_pass(batch, row, samples[row], passes[i]);
-        else if (needs_teacher_ && !cache_) teacher_pass(batch, row, samples[row], passes[i]);
-      }));
-      for (int i = 0; i < count && cache_; ++i) {
-        RETORT_RETURN_IF_ERROR(cached[i]);
-        RETORT_RETURN_IF_ERROR(keep(batch, first + i, passes[i].top));
-      }
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        if (!samples[first + i].empty()) results[i] = row_step(samples[first + i], totals, step.scale, passes[i]);
-      }));
-      for (RowResult& result : results) add(result, sum);
+    for (int first = 0; first < own; first += context_.together()) {
+      RETORT_RETURN_IF_ERROR(rows_step(batch, base + first, std::min(context_.together(), own - first), samples, totals, step.scale, sum));
     }
+    if (cache_) RETORT_RETURN_IF_ERROR(cache_->end());
     return report(sum, totals, begin);
   }
 
@@ -138,53 +132,78 @@ class LogitStage : public StageRunner {
 
   const TorchModel& teacher() const { return second_ ? second_->model : context_.teacher; }
 
-  void teacher_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
-    const at::NoGradGuard no_grad;
-    const Rows rows = batch_rows(teacher(), batch, row, 1);
-    pass.wanted = run_model(teacher(), row_tokens(batch, row), rows).index_select(0, sample.positions);
-  }
-
-  static int64_t place(const Batch& batch, int row) { return batch.number * batch.rows + row; }
-
-  // From the cache, or from the teacher where it has none yet.
-  Status cached_pass(const Batch& batch, int row, RowPass& pass) const {
-    if (place(batch, row) < cache_->rows()) {
-      RETORT_TRY(pass.top, cache_->read(place(batch, row), row_hash(batch, row)));
-    } else {
-      pass.top = top_logits(context_.teacher, row_tokens(batch, row), batch_rows(context_.teacher, batch, row, 1), cache_->shape().top_k, temperature_);
+  // Rows [first, first + count).
+  Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, RowResult& sum) {
+    std::vector<const TorchModel*> models = {&context_.student};
+    if (needs_teacher_ && !(cache_ && cache_->has_all())) models.push_back(&teacher());
+    LayerPass pass(context_, models, stage_.checkpoint_activations);
+    const auto add = [&](const TorchModel& model, int row, const at::Tensor& positions) {
+      return pass.add(model, row_tokens(batch, row), batch_rows(model, batch, row, 1), positions);
+    };
+    std::vector<RowPass> rows(size_t(count), RowPass{});
+    for (int i = 0; i < count; ++i) {
+      const Sample& sample = samples[first + i];
+      if (!sample.empty()) rows[i].student = add(context_.student, first + i, sample.positions);
+      // What goes into a cache is of all positions, whatever the sample.
+      if (cache_ && !cache_->has(first + i)) rows[i].teacher = add(teacher(), first + i, torch::arange(batch.seq, at::kLong));
+      if (!cache_ && needs_teacher_ && !sample.empty()) rows[i].teacher = add(teacher(), first + i, sample.positions);
     }
-    return {};
-  }
-
-  // Rows before those of a resumed run may be missing, when the folder was removed meanwhile: then nothing is added.
-  Status keep(const Batch& batch, int row, TopLogits& top) const {
-    if (place(batch, row) < cache_->rows()) return {};
-    if (place(batch, row) == cache_->rows()) {
-      RETORT_RETURN_IF_ERROR(cache_->append(row_hash(batch, row), top));
-      return cache_->flush();
-    }
-    RETORT_TRY(top, cache_->rounded(top));
-    return {};
-  }
-
-  void student_pass(const Batch& batch, int row, const Sample& sample, RowPass& pass) const {
-    const Rows rows = batch_rows(context_.student, batch, row, 1);
-    pass.hidden = run_model(context_.student, row_tokens(batch, row), rows).index_select(0, sample.positions);
-  }
-
-  RowResult row_step(const Sample& sample, const Totals& totals, double scale, const RowPass& pass) const {
-    const at::Tensor& hidden = pass.hidden;
-    RowResult result;
-    at::Tensor gradient = at::zeros(hidden.sizes(), at::kFloat);
+    if (cache_) RETORT_RETURN_IF_ERROR(agree(context_.group(), read_cached(first, rows)));
+    RETORT_RETURN_IF_ERROR(pass.forward());
+    std::vector<RowResult> results(size_t(count), RowResult{});
     {
-      const at::NoGradGuard no_grad;
-      for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
-        const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-        gradient.narrow(0, i, n).copy_(
-            compare(hidden.detach().narrow(0, i, n), pass, sample, i, totals, result));
-      }
+      RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
+      RETORT_RETURN_IF_ERROR(ask_teacher(pass, first, rows));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
+        if (rows[i].student) results[i] = row_losses(pass.hidden(*rows[i].student), rows[i], samples[first + i], totals, scale);
+      }));
     }
-    result.gradients = leaf_gradients(context_, hidden, gradient * scale);
+    std::vector<at::Tensor> gradients(2 * size_t(count)), of_head;
+    for (int i = 0; i < count; ++i) {
+      if (!rows[i].student) continue;
+      gradients[*rows[i].student] = results[i].gradient;
+      of_head.push_back(results[i].head_gradient);
+      sum.kl += results[i].kl, sum.soft += results[i].soft, sum.ce += results[i].ce;
+    }
+    RETORT_RETURN_IF_ERROR(pass.backward(std::move(gradients)));
+    return add_head_gradient(context_, of_head);
+  }
+
+  Status read_cached(int first, std::vector<RowPass>& rows) const {
+    std::vector<Status> read(rows.size());
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows.size()), [&](int64_t i) {
+      if (!cache_->has(first + int(i))) return;
+      auto top = cache_->read(first + int(i));
+      if (top.ok()) rows[i].top = std::move(*top);
+      else read[i] = top.error();
+    }));
+    for (const Status& status : read) RETORT_RETURN_IF_ERROR(status);
+    return {};
+  }
+
+  // From its hidden states: they themselves are wanted, or with a cache its largest logits.
+  Status ask_teacher(const LayerPass& pass, int first, std::vector<RowPass>& rows) {
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows.size()), [&](int64_t i) {
+      if (!rows[i].teacher) return;
+      const at::Tensor& hidden = pass.hidden(*rows[i].teacher);
+      if (cache_) rows[i].top = top_logits(hidden, teacher().body.head, cache_->shape().top_k, temperature_);
+      else rows[i].wanted = hidden;
+    }));
+    for (size_t i = 0; i < rows.size() && cache_; ++i) {
+      if (rows[i].teacher) RETORT_RETURN_IF_ERROR(cache_->keep(first + int(i), rows[i].top));
+    }
+    return {};
+  }
+
+  RowResult row_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, double scale) const {
+    const at::NoGradGuard no_grad;
+    RowResult result;
+    result.gradient = at::zeros(hidden.sizes(), at::kFloat);
+    for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
+      const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
+      result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, result));
+    }
+    result.gradient.mul_(scale);
     if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
     return result;
   }
@@ -274,12 +293,6 @@ class LogitStage : public StageRunner {
     return d.mul_(mask).mul_(loss.weight * share(loss, totals));
   }
 
-  void add(RowResult& row, RowResult& sum) const {
-    sum.kl += row.kl, sum.soft += row.soft, sum.ce += row.ce;
-    add_gradients(context_, row.gradients, row.head_gradient);
-    row = {};
-  }
-
   StepResult report(const RowResult& sum, const Totals& totals, double begin) const {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
@@ -296,27 +309,12 @@ class LogitStage : public StageRunner {
   StageSpec stage_;
   StageContext context_;
   std::unique_ptr<const OtherTeacher> second_;   // asked in place of the first from when it is there
-  std::shared_ptr<LogitCache> cache_;
+  std::optional<SharedCache> cache_;
   double temperature_ = 1;
   bool needs_teacher_ = false, only_labels_ = true;
 };
 
 }  // namespace
-
-std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Tensor& hidden, const at::Tensor& gradient) {
-  std::vector<at::Tensor> values;
-  for (const Leaf* leaf : context.leaves) values.push_back(leaf->value);
-  if (!hidden.requires_grad()) return std::vector<at::Tensor>(values.size());  // only the head trains
-  return torch::autograd::grad({hidden}, values, {gradient.to(hidden.scalar_type())}, std::nullopt, false, true);
-}
-
-void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient) {
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    Leaf& leaf = *context.leaves[i];
-    if (gradients[i].defined()) leaf.gradient.add_(gradients[i]);
-    if (head_gradient.defined() && leaf.value.is_same(context.student.body.head)) leaf.gradient.add_(head_gradient);
-  }
-}
 
 std::unique_ptr<StageRunner> make_logit_stage(const StageSpec& stage, StageContext context) {
   return std::make_unique<LogitStage>(stage, std::move(context));

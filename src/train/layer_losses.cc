@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/layer_pass.h"
 #include "train/matrix_losses.h"
 
 namespace retort::train {
@@ -14,19 +15,21 @@ struct Compared {
   at::Tensor gradient;
 };
 
-// kL2: the mean norm of a row, divided by `unit`.
-Compared compare(LossForm form, const at::Tensor& y, const at::Tensor& target, double unit) {
+// kL2: the mean norm of a row, divided by `unit`. Of the rows of several ranks each has its share of the loss.
+Compared compare(LossForm form, const at::Tensor& y, const at::Tensor& target, double unit, ProcessGroup& group, Status& status) {
   const at::Tensor difference = y - target;
-  const double tokens = double(y.size(0)), width = double(y.size(1));
+  const double tokens = double(y.size(0)) * group.size(), width = double(y.size(1));
   switch (form) {
     case LossForm::kMse:
-      return {difference.square().mean().item<double>(), difference * (2.0 / (tokens * width))};
+      return {difference.square().mean().item<double>() / group.size(), difference * (2.0 / (tokens * width))};
     case LossForm::kL2: {
       const at::Tensor norm = difference.norm(2, 1, true);
-      return {norm.mean().item<double>() / unit, difference / norm.clamp_min(1e-20) / (tokens * unit)};
+      return {norm.mean().item<double>() / (unit * group.size()), difference / norm.clamp_min(1e-20) / (tokens * unit)};
     }
     default: {
-      const double scale = 1.0 / std::max(target.square().sum().item<double>(), 1e-30);
+      double whole = target.square().sum().item<double>();
+      if (const Status summed = sum(group, {&whole, 1}); !summed.ok()) status = summed;
+      const double scale = 1.0 / std::max(whole, 1e-30);
       return {difference.square().sum().item<double>() * scale, difference * (2.0 * scale)};
     }
   }
@@ -42,7 +45,7 @@ class BlockStep {
   explicit BlockStep(const Block& block)
       : block_(block), values_(size_t(block.layers), LayerValues(block.stage.losses.size())), mixed_(size_t(block.layers)) {}
 
-  std::vector<LayerValues> run() {
+  Result<std::vector<LayerValues>> run() {
     const auto& losses = block_.stage.losses;
     for (int i = 0; i < block_.layers; ++i) {
       if (block_.leaves[i].empty()) continue;
@@ -54,11 +57,16 @@ class BlockStep {
     for (size_t k = 0; k < losses.size(); ++k) {
       if (losses[k].kind == LossKind::kHidden) values_.back()[k] = at_block(losses[k]);
     }
-    add_gradients();
+    RETORT_RETURN_IF_ERROR(summed_);
+    RETORT_RETURN_IF_ERROR(add_gradients());
     return values_;
   }
 
  private:
+  ProcessGroup& group() const { return block_.ranks ? block_.ranks->group() : one_process(); }
+  Compared compare(LossForm form, const at::Tensor& y, const at::Tensor& target, double unit) {
+    return train::compare(form, y, target, unit, group(), summed_);
+  }
   const LayerRecord& record(int i) const { return block_.records[i]; }
 
   // What the student's layer makes of the teacher's residual stream before its mixers.
@@ -110,7 +118,7 @@ class BlockStep {
     for (size_t k = 0; k < block_.stage.losses.size(); ++k) {
       const LossSpec& loss = block_.stage.losses[k];
       if (loss.kind != LossKind::kMatrix && loss.kind != LossKind::kAttnXent) continue;
-      losses.push_back({loss.kind, loss.form, loss.weight * block_.scale});
+      losses.push_back({loss.kind, loss.form, loss.weight * block_.scale / group().size()});
       places.push_back(k);
     }
     if (losses.empty()) return;
@@ -128,7 +136,7 @@ class BlockStep {
       add_matrix_losses(own, *teacher, block_.rows, block_.batch_rows, losses);
       own.append_gradients(outputs_, seeds_);
     }
-    for (size_t k = 0; k < losses.size(); ++k) values_[i][places[k]] = losses[k].value;
+    for (size_t k = 0; k < losses.size(); ++k) values_[i][places[k]] = losses[k].value / group().size();
   }
 
   std::optional<double> at_block(const LossSpec& loss) {
@@ -149,8 +157,8 @@ class BlockStep {
     return keep(h, compare(loss.form, h.detach(), wanted, 1), loss);
   }
 
-  void add_gradients() {
-    if (outputs_.empty()) return;
+  Status add_gradients() {
+    if (outputs_.empty()) return {};
     std::vector<Leaf*> leaves;
     torch::autograd::variable_list values;
     for (const auto& of_layer : block_.leaves) {
@@ -158,14 +166,17 @@ class BlockStep {
     }
     const auto gradients = torch::autograd::grad(outputs_, values, seeds_, std::nullopt, false, true);
     for (size_t i = 0; i < leaves.size(); ++i) {
-      if (gradients[i].defined()) leaves[i]->gradient.add_(gradients[i]);
+      if (block_.ranks) RETORT_RETURN_IF_ERROR(add_gradient(*block_.ranks, *leaves[i], {&gradients[i], 1}));
+      else if (gradients[i].defined()) leaves[i]->gradient.add_(gradients[i]);
     }
+    return {};
   }
 
   const Block& block_;
   std::vector<LayerValues> values_;
   std::vector<at::Tensor> mixed_;
   torch::autograd::variable_list outputs_, seeds_;
+  Status summed_;   // over the ranks
 };
 
 }  // namespace
@@ -182,6 +193,6 @@ RecordNeeds record_needs(const StageSpec& stage, const TorchModel& teacher, cons
   return needs;
 }
 
-std::vector<LayerValues> block_step(const Block& block) { return BlockStep(block).run(); }
+Result<std::vector<LayerValues>> block_step(const Block& block) { return BlockStep(block).run(); }
 
 }  // namespace retort::train

@@ -7,7 +7,8 @@
 //   hidden      the block's output, residuals and MLPs included, fed with the teacher's hidden state before the block
 //
 // A row of the batch that holds several sequences has one matrix, with a block for each; attention that stays and does not train counts as
-// equal. Layer: train. Thread-safe: blocks may run at the same time.
+// equal. Layer: train. Thread-safe: blocks may run at the same time, but for those of several ranks, which speak to
+// one another.
 #pragma once
 
 #include <optional>
@@ -32,11 +33,12 @@ struct Block {
   const StageSpec& stage;
   const TorchModel &teacher, &student;
   const Rows& rows;                              // of the whole batch
-  int batch_rows = 1;
+  int batch_rows = 1;                            // of this rank
   int first = 0, layers = 1;
   std::span<const std::vector<Leaf*>> leaves;    // that train, by layer of the block
   std::span<const LayerRecord> records;          // by layer of the block
   double scale = 1;                              // of the loss
+  const StageContext* ranks = nullptr;           // null: one process. Otherwise the records are this rank's rows of the batch
 };
 
 // By loss of the stage, not weighted; none where the layer has no such loss.
@@ -44,7 +46,7 @@ using LayerValues = std::vector<std::optional<double>>;
 
 RecordNeeds record_needs(const StageSpec& stage, const TorchModel& teacher, const TorchModel& student, int layer);
 
-// Adds to the leaves' gradients. By layer of the block.
-std::vector<LayerValues> block_step(const Block& block);
+// Adds to the leaves' gradients. By layer of the block; of several ranks each one's share of the values.
+Result<std::vector<LayerValues>> block_step(const Block& block);
 
 }  // namespace retort::train

@@ -178,7 +178,7 @@ TEST_F(LoraTest, AFreshOneChangesNothing) {
       EXPECT_LE(values.abs().max().item<double>(), bound);
       EXPECT_EQ(view(p.gradient, 1).abs().max().item<double>() > 0, !a) << p.name;
     }
-    adapted.runner->finish();
+    ASSERT_TRUE(adapted.runner->finish().ok());
     for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(at::equal(adapted.bases[i]->value, before[i])) << adapted.bases[i]->slices[0].name;
   }
 }
@@ -258,7 +258,7 @@ TEST_F(LoraTest, MergedIsUnmerged) {
   std::vector<at::Tensor> before;
   for (Leaf* base : adapted.bases) before.push_back(base->value.clone());
   const double loss = step(adapted).loss;
-  adapted.runner->finish();
+  ASSERT_TRUE(adapted.runner->finish().ok());
   EXPECT_NEAR(plain(stage, student_, adapted.bases).first, loss, 1e-6 * loss);
   torch::manual_seed(4);
   for (size_t i = 0; i < adapted.targets.size(); ++i) {

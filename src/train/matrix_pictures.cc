@@ -36,21 +36,30 @@ HeadMatrices compare(const TorchModel& teacher, const TorchModel& student, const
 
 }  // namespace
 
-Result<std::vector<HeadMatrices>> head_matrices(const TorchModel& teacher, const TorchModel& student, std::span<const int32_t> tokens, ThreadPool& pool) {
+Result<std::vector<HeadMatrices>> head_matrices(const TorchModel& teacher, const TorchModel& student, std::span<const int32_t> tokens, ThreadPool& pool,
+                                                Shards& shards) {
   const auto choices = choose_heads(student.config);
-  std::vector<at::Tensor> residual(size_t(teacher.config.layers));
   std::vector<HeadMatrices> out(choices.size());
   if (choices.empty()) return out;
   const Rows rows = Rows::make({{0, int64_t(tokens.size())}}, teacher.config.rope, teacher.config.head_dim, teacher.wide());
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, 1, [&](int64_t) {
-    const at::NoGradGuard no_grad;
-    run_model(teacher, tokens, rows, [&](const LayerView& view) { residual[size_t(view.layer)] = view.residual; });
-  }));
-  RETORT_RETURN_IF_ERROR(run_tasks(pool, int64_t(choices.size()), [&](int64_t i) {
-    const at::NoGradGuard no_grad;
-    const HeadChoice& choice = choices[size_t(i)];
-    out[size_t(i)] = compare(teacher, student, choice, residual[size_t(choice.layer)], rows);
-  }));
+  const std::vector<const TorchModel*> both = {&teacher, &student};
+  at::Tensor residual;
+  for (int step = 0; step <= teacher.config.layers; ++step) {
+    RETORT_TRY(const Shards::Hold hold, shards.gather(step_weights(both, step)));
+    const int layer = step - 1;
+    std::vector<size_t> here;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      if (choices[i].layer == layer) here.push_back(i);
+    }
+    RETORT_RETURN_IF_ERROR(run_tasks(pool, int64_t(here.size()), [&](int64_t i) {
+      const at::NoGradGuard no_grad;
+      out[here[size_t(i)]] = compare(teacher, student, choices[here[size_t(i)]], residual, rows);
+    }));
+    RETORT_RETURN_IF_ERROR(run_tasks(pool, 1, [&](int64_t) {
+      const at::NoGradGuard no_grad;
+      residual = step == 0 ? embed(teacher, tokens) : run_layer(teacher, layer, residual, rows);
+    }));
+  }
   return out;
 }
 

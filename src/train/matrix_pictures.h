@@ -8,11 +8,12 @@
 
 #include "base/threads.h"
 #include "train/head_matrices.h"
-#include "train/torch_model.h"
+#include "train/shards.h"
 
 namespace retort::train {
 
-// `tokens` are one sequence. Both models have the same layers.
-Result<std::vector<HeadMatrices>> head_matrices(const TorchModel& teacher, const TorchModel& student, std::span<const int32_t> tokens, ThreadPool& pool);
+// `tokens` are one sequence. Both models have the same layers. All ranks call it, and all get the same.
+Result<std::vector<HeadMatrices>> head_matrices(const TorchModel& teacher, const TorchModel& student, std::span<const int32_t> tokens, ThreadPool& pool,
+                                                Shards& shards);
 
 }  // namespace retort::train

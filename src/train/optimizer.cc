@@ -56,8 +56,8 @@ double GroupRates::of(TrainGroup group) const {
   return projection;
 }
 
-AdamW::AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool)
-    : parameters_(std::move(parameters)), settings_(settings), pool_(pool) {
+AdamW::AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool, ProcessGroup& group)
+    : parameters_(std::move(parameters)), settings_(settings), pool_(pool), group_(group) {
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const auto& values = parameters_[p].value;
     Slot slot{std::vector<float>(values.size()), std::vector<float>(values.size()), {}};
@@ -70,18 +70,19 @@ AdamW::AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPoo
   sums_.resize(chunks_.size());
 }
 
-void AdamW::measure(std::vector<double>& group_sums) {
+Status AdamW::measure(std::vector<double>& group_sums) {
   pool_.run_chunks(int64_t(chunks_.size()), [&](int64_t c) {
     const auto& chunk = chunks_[size_t(c)];
     sums_[size_t(c)] = square_sum_of(parameters_[chunk.parameter].gradient.data() + chunk.first, chunk.count);
   });
   group_sums.assign(size_t(groups_), 0.0);
   for (size_t c = 0; c < chunks_.size(); ++c) group_sums[size_t(parameters_[chunks_[c].parameter].clip_group)] += sums_[c];
+  return sum(group_, group_sums);
 }
 
-double AdamW::step(const GroupRates& rates) {
+Result<double> AdamW::step(const GroupRates& rates) {
   std::vector<double> clips;
-  measure(clips);
+  RETORT_RETURN_IF_ERROR(measure(clips));
   double total = 0;
   for (double sum : clips) total += sum;
   if (!std::isfinite(total)) {

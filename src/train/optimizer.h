@@ -1,7 +1,8 @@
 // AdamW over plain memory: moments, decoupled decay, clipping and the weight average in one pass per tensor.
 //
 // Layer: train, torch-free. Not thread-safe; step() uses the pool. The result does not depend on the
-// number of threads, nor on when the state was saved and loaded.
+// number of threads, nor on when the state was saved and loaded. Of several ranks each updates its pieces of the parameters; the norms are of
+// all pieces.
 #pragma once
 
 #include <cstdint>
@@ -32,11 +33,11 @@ struct StateTensor {
 
 class AdamW {
  public:
-  AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool);
+  AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool, ProcessGroup& group = one_process());
 
   // Norm of all gradients together; with settings.clip each clip group is scaled down to that norm. Gradients are zero afterwards.
   // When the norm is not finite nothing but the gradients changes.
-  double step(const GroupRates& rates);
+  Result<double> step(const GroupRates& rates);
   // Forgets the gradients of a step that went wrong.
   void drop_gradients();
 
@@ -57,12 +58,13 @@ class AdamW {
     size_t parameter;
     int64_t first, count;
   };
-  void measure(std::vector<double>& group_sums);
+  Status measure(std::vector<double>& group_sums);
 
   std::vector<Parameter> parameters_;
   std::vector<Slot> slots_;
   AdamSettings settings_;
   ThreadPool& pool_;
+  ProcessGroup& group_;
   std::vector<Chunk> chunks_;      // fixed pieces of work, whatever the number of threads
   std::vector<double> sums_;       // [chunks]
   int groups_ = 1;

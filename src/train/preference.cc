@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/stages.h"
+#include "train/layer_pass.h"
 #include "train/tasks.h"
 
 namespace retort::train {
@@ -21,7 +21,6 @@ struct Conversation {
 
 struct RowPass {
   double student = 0, reference = 0;             // log p of the answer
-  at::Tensor hidden;                             // [n, D] at the positions, with its graph
   at::Tensor hidden_gradient, head_gradient;     // of the student's log p
 };
 
@@ -29,18 +28,16 @@ struct Outcome {
   double loss = 0, right = 0, chosen = 0, rejected = 0;   // sums over pairs
 };
 
-// The model with tensors of its own in place of the stage's leaves.
-TorchModel frozen_copy(const TorchModel& model, const std::vector<Leaf*>& leaves, std::vector<at::Tensor>& copies) {
-  std::vector<at::Tensor> values;
-  for (const Leaf* leaf : leaves) values.push_back(leaf->value), copies.push_back(leaf->value.detach().clone());
-  return with_tensors(model, values, copies);
-}
-
 class PreferenceStage : public StageRunner {
  public:
   PreferenceStage(const StageSpec& stage, StageContext context)
       : stage_(stage), loss_(*stage_.find(LossKind::kDpo)), context_(std::move(context)) {
-    if (loss_.reference == Reference::kStart) start_ = frozen_copy(context_.student, context_.leaves, copies_);
+    if (loss_.reference == Reference::kStart) made_ = copy_start();
+  }
+  ~PreferenceStage() override {
+    for (const Leaf& copy : copies_) {
+      if (copy.share) context_.shards->remove(copy.value);
+    }
   }
 
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
@@ -49,7 +46,7 @@ class PreferenceStage : public StageRunner {
     std::vector<Parameter> out;
     for (size_t i = 0; i < copies_.size(); ++i) {
       for (const Leaf::Slice& s : context_.leaves[i]->slices) {
-        out.push_back({s.name, s.group, s.decays, 0, {copies_[i].data_ptr<float>() + s.offset, size_t(s.count)}, {}});
+        out.push_back({s.name, s.group, s.decays, 0, memory_of(copies_[i], s.offset, s.count).value, {}});
       }
     }
     return out;
@@ -58,32 +55,67 @@ class PreferenceStage : public StageRunner {
   Result<StepResult> step(const Batch& batch, const StepContext& step) override {
     const double begin = processor_seconds();
     take_gemm_seconds();
-    const int pairs = batch.rows / 2;
+    RETORT_RETURN_IF_ERROR(made_);
+    const int pairs = batch.rows / 2, own = dealt(context_.group(), pairs), base = own * context_.group().rank();
     const double scale = loss_.weight * step.scale / pairs;
     // About as many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
-    const int together = std::max(1, context_.pool.size() / 2);
+    const int together = std::max(1, context_.together() / 2);
     Outcome sum;
-    for (int first = 0; first < pairs; first += together) {
-      const int rows = 2 * std::min(together, pairs - first);
-      std::vector<RowPass> passes(rows);
-      std::vector<std::vector<at::Tensor>> gradients(rows);
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * rows, [&](int64_t task) {
-        const int row = int(task / 2);
-        const Conversation conversation = conversation_of(batch, 2 * first + row);
-        if (task % 2 == 0) student_pass(conversation, passes[row]);
-        else passes[row].reference = reference_pass(conversation);
-      }));
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, rows, [&](int64_t row) {
-        const double slope = -loss_.beta / (1 + std::exp(margin(passes[row / 2 * 2], passes[row / 2 * 2 + 1])));   // dloss/ds of the chosen one
-        gradients[row] = row_gradients(passes[row], (row % 2 == 0 ? slope : -slope) * scale);
-      }));
-      for (int row = 0; row < rows; ++row) add_gradients(context_, gradients[row], passes[row].head_gradient);
-      for (int row = 0; row < rows; row += 2) count(passes[row], passes[row + 1], sum);
+    for (int first = 0; first < own; first += together) {
+      RETORT_RETURN_IF_ERROR(pairs_step(batch, base + first, std::min(together, own - first), scale, sum));
     }
     return report(sum, pairs, begin);
   }
 
  private:
+  // The student as it is now, in tensors of its own where the stage trains.
+  Status copy_start() {
+    std::vector<at::Tensor> values, copies;
+    for (const Leaf* leaf : context_.leaves) {
+      RETORT_TRY(const Shards::Hold hold, gather(context_, {leaf->value}));
+      Leaf& copy = copies_.emplace_back(Leaf{leaf->value.detach().clone(), {}});
+      if (leaf->share) copy.share = context_.shards->add(copy.value);
+      values.push_back(leaf->value), copies.push_back(copy.value);
+    }
+    start_ = with_tensors(context_.student, values, copies);
+    return {};
+  }
+
+  const TorchModel& reference() const { return loss_.reference == Reference::kStart ? start_ : context_.teacher; }
+
+  // Pairs [first, first + count).
+  Status pairs_step(const Batch& batch, int first, int count, double scale, Outcome& sum) {
+    const std::vector<const TorchModel*> models = {&context_.student, &reference()};
+    LayerPass pass(context_, models, stage_.checkpoint_activations);
+    const int rows = 2 * count;
+    std::vector<Conversation> conversations;
+    for (int row = 0; row < rows; ++row) {
+      const Conversation& c = conversations.emplace_back(conversation_of(batch, 2 * first + row));
+      for (const TorchModel* model : models) pass.add(*model, c.tokens, rows_of(*model, c), torch::tensor(c.positions, at::kLong));
+    }
+    RETORT_RETURN_IF_ERROR(pass.forward());
+    std::vector<RowPass> passes(rows);
+    {
+      RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, 2 * rows, [&](int64_t task) {
+        const size_t row = size_t(task / 2);
+        if (task % 2 == 0) passes[row].student = log_p(context_.student, pass.hidden(2 * row), conversations[row], &passes[row]);
+        else passes[row].reference = log_p(reference(), pass.hidden(2 * row + 1), conversations[row], nullptr);
+      }));
+    }
+    std::vector<at::Tensor> gradients(2 * size_t(rows)), of_head;
+    for (int row = 0; row < rows; ++row) {
+      const double slope = -loss_.beta / (1 + std::exp(margin(passes[row / 2 * 2], passes[row / 2 * 2 + 1])));   // dloss/ds of the chosen one
+      const double factor = (row % 2 == 0 ? slope : -slope) * scale;
+      gradients[2 * size_t(row)] = passes[row].hidden_gradient * factor;
+      of_head.push_back(passes[row].head_gradient.defined() ? passes[row].head_gradient * factor : at::Tensor());
+    }
+    RETORT_RETURN_IF_ERROR(pass.backward(std::move(gradients)));
+    RETORT_RETURN_IF_ERROR(add_head_gradient(context_, of_head));
+    for (int row = 0; row < rows; row += 2) this->count(passes[row], passes[row + 1], sum);
+    return {};
+  }
+
   // The first sequence of a row; what follows it is padding.
   Conversation conversation_of(const Batch& batch, int row) const {
     const int64_t begin = int64_t(row) * batch.seq;
@@ -99,20 +131,19 @@ class PreferenceStage : public StageRunner {
     return out;
   }
 
-  static at::Tensor hidden_of(const TorchModel& model, const Conversation& c) {
-    const Rows rows = Rows::make({{0, int64_t(c.tokens.size())}}, model.config.rope, model.config.head_dim, model.wide());
-    return run_model(model, c.tokens, rows).index_select(0, torch::tensor(c.positions, at::kLong));
+  static Rows rows_of(const TorchModel& model, const Conversation& c) {
+    return Rows::make({{0, int64_t(c.tokens.size())}}, model.config.rope, model.config.head_dim, model.wide());
   }
 
   // Sum of log p of the targets; with `pass` also its gradients.
   double log_p(const TorchModel& model, const at::Tensor& hidden, const Conversation& c, RowPass* pass) const {
     const at::NoGradGuard no_grad;
-    const at::Tensor head = model.body.head.detach().to(hidden.scalar_type()), states = hidden.detach();
+    const at::Tensor head = model.body.head.detach().to(hidden.scalar_type());
     if (pass) pass->hidden_gradient = at::zeros(hidden.sizes(), model.wide());
     double sum = 0;
-    for (int64_t i = 0; i < states.size(0); i += kLogitPositions) {
-      const int64_t n = std::min(kLogitPositions, states.size(0) - i);
-      const at::Tensor chunk = states.narrow(0, i, n);
+    for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
+      const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
+      const at::Tensor chunk = hidden.narrow(0, i, n);
       const at::Tensor log_p = at::log_softmax(product(chunk, head.t()).to(model.wide()), 1);
       const at::Tensor index = torch::tensor(std::vector<int64_t>(c.targets.begin() + i, c.targets.begin() + i + n), at::kLong).unsqueeze(1);
       sum += log_p.gather(1, index).to(at::kDouble).sum().item<double>();
@@ -128,24 +159,8 @@ class PreferenceStage : public StageRunner {
     return sum;
   }
 
-  void student_pass(const Conversation& c, RowPass& pass) const {
-    pass.hidden = hidden_of(context_.student, c);
-    pass.student = log_p(context_.student, pass.hidden, c, &pass);
-  }
-
-  double reference_pass(const Conversation& c) const {
-    const at::NoGradGuard no_grad;
-    const TorchModel& reference = loss_.reference == Reference::kStart ? start_ : context_.teacher;
-    return log_p(reference, hidden_of(reference, c), c, nullptr);
-  }
-
   double margin(const RowPass& chosen, const RowPass& rejected) const {
     return loss_.beta * ((chosen.student - rejected.student) - (chosen.reference - rejected.reference));
-  }
-
-  std::vector<at::Tensor> row_gradients(RowPass& pass, double factor) const {
-    if (pass.head_gradient.defined()) pass.head_gradient.mul_(factor);
-    return leaf_gradients(context_, pass.hidden, pass.hidden_gradient * factor);
   }
 
   void count(const RowPass& chosen, const RowPass& rejected, Outcome& sum) const {
@@ -170,7 +185,8 @@ class PreferenceStage : public StageRunner {
   LossSpec loss_;
   StageContext context_;
   TorchModel start_;                 // with `reference: start`
-  std::vector<at::Tensor> copies_;   // its own tensors, one per leaf
+  std::vector<Leaf> copies_;         // its own tensors, one per leaf
+  Status made_;                      // of the copies
 };
 
 }  // namespace

@@ -36,6 +36,16 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
   return {};
 }
 
+Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {
+  for (const auto& stage : recipe.stages) {
+    if (stage.batch % group.size() == 0) continue;
+    const int right = (stage.batch + group.size() - 1) / group.size() * group.size();
+    return invalid("recipe: ", stage.name, ".batch is ", stage.batch, stage.compares_pairs() ? " pairs" : " rows", ", which ", group.size(),
+                   " ranks cannot share alike; expected a multiple of ", group.size(), ", such as --set ", stage.name, ".batch=", right);
+  }
+  return {};
+}
+
 Trained trained(const StageSpec& stage, const ModelConfig& student) {
   const Reached within = reached(stage, student);
   Trained out;

@@ -8,12 +8,16 @@
 
 #include "base/error.h"
 #include "model/config.h"
+#include "train/process_group.h"
 #include "train/recipe.h"
 
 namespace retort::train {
 
 // Rows longer than the teacher's context would teach what it never knew.
 Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
+
+// Every rank has as many rows of a batch as the others.
+Status check_ranks(const Recipe& recipe, const ProcessGroup& group);
 
 struct Trained {
   int64_t tensors = 0, parameters = 0;

@@ -273,6 +273,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("ema", stage.ema, 0, 0.999999);
   fields.number("logit_fraction", stage.logit_fraction, 1e-6, 1);
   fields.whole("repeat_every", stage.repeat_every, 0, 1 << 30);
+  fields.flag("checkpoint_activations", stage.checkpoint_activations);
   fields.whole("max_prompt", stage.max_prompt, 1, 1 << 20);
   if (!fields.has("lr")) source.fail(node, name, "stage '", name, "' needs 'lr'");
   if (std::none_of(std::begin(kBudgets), std::end(kBudgets), [&](const char* budget) { return fields.has(budget); })) {

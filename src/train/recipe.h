@@ -129,6 +129,7 @@ struct StageSpec {
   double ema = 0;              // decay of the weight average the stage ends with; 0: off
   double logit_fraction = 1;   // share of positions whose logits are compared
   int repeat_every = 0;        // every n-th batch holds a pasted repeat of an earlier passage; 0: none
+  bool checkpoint_activations = false;   // end to end: only what goes into a layer is kept, the way back computes the layer again; same bits
   int max_prompt = 0;          // dpo: prompts keep their last so many tokens; 0: half of seq
   std::vector<DataSource> data;                  // the stage's own; none: the recipe's
   SwitchSpec switch_teacher;

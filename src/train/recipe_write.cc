@@ -95,6 +95,7 @@ Json stage_json(const StageSpec& stage) {
   out["ema"] = stage.ema;
   out["logit_fraction"] = stage.logit_fraction;
   out["repeat_every"] = stage.repeat_every;
+  out["checkpoint_activations"] = stage.checkpoint_activations;
   if (stage.max_prompt > 0) out["max_prompt"] = stage.max_prompt;
   if (!stage.data.empty()) out["data"] = sources_json(stage.data);
   if (!stage.switch_teacher.to.empty()) out["switch_teacher"] = switch_json(stage.switch_teacher);

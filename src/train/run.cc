@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -109,7 +110,9 @@ nlohmann::json comparable(nlohmann::json recipe) {
   if (recipe.contains("data")) weights_alone(recipe["data"], "train");
   if (!recipe.contains("stages") || !recipe["stages"].is_array()) return recipe;
   for (auto& stage : recipe["stages"]) {
-    if (stage.is_object()) stage.erase("max_skipped");
+    for (const char* key : {"max_skipped", "checkpoint_activations"}) {   // the latter is memory for time: the numbers are the same
+      if (stage.is_object()) stage.erase(key);
+    }
     weights_alone(stage, "data");
   }
   return recipe;
@@ -152,15 +155,21 @@ Json stages_json(const Recipe& recipe, size_t steps, const RunState& state) {
 class Run {
  public:
   Run(const Recipe& recipe, const RunOptions& options, const RunParts& parts)
-      : recipe_(recipe), options_(options), parts_(parts), pool_(options.threads) {}
+      : recipe_(recipe), options_(options), parts_(parts), group_(options.group ? *options.group : one_process()), pool_(options.threads) {}
 
   Result<Json> run() {
-    RETORT_RETURN_IF_ERROR(check_folder(options_));
-    if (options_.resume && path_exists(path(kFinished))) return finished_before();
-    RETORT_RETURN_IF_ERROR(open());
-    if (options_.resume) {
-      RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return check_folder(options_); }));
+    RETORT_TRY(const double finished, of_leader(group_, options_.resume && path_exists(path(kFinished))));
+    if (finished != 0) {
+      auto document = group_.leads() ? finished_before() : Result<Json>(Json());
+      RETORT_RETURN_IF_ERROR(agree(group_, document));
+      return document;
     }
+    // Ranks compute as many rows at a time as rank 0 does: what they say to one another is the same then.
+    RETORT_TRY(const double rows_at_once, of_leader(group_, double(pool_.size())));
+    RETORT_RETURN_IF_ERROR(agree(group_, open(int(rows_at_once))));
+    RETORT_RETURN_IF_ERROR(same_everywhere());
+    if (options_.resume) RETORT_RETURN_IF_ERROR(find_checkpoint());
     RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
     const auto status = train();
     if (!status.ok()) {
@@ -172,7 +181,36 @@ class Run {
   }
 
  private:
+  // What rank 0 alone does: files are its own. Its error is everybody's.
+  template <class Work>
+  Status by_leader(const Work& work) const { return agree(group_, group_.leads() ? Status(work()) : Status()); }
+
   std::string path(const std::string& name) const { return options_.out + "/" + name; }
+
+  // That every rank has what rank 0 has.
+  Status same(const std::string& own, const std::string& what) const {
+    RETORT_TRY(const std::string leaders, of_leader(group_, own));
+    return agree(group_, own == leaders ? Status() : Status(invalid("rank ", group_.rank(), ": ", what, " is not that of rank 0")));
+  }
+
+  Status same_everywhere() const {
+    RETORT_RETURN_IF_ERROR(same(backend_->teacher_hash(), "the teacher " + options_.teacher));
+    return same(data_.hash(), "the training text");
+  }
+
+  // Rank 0 reads the newest checkpoint; the others learn from it what is in its state.json.
+  Status find_checkpoint() {
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
+      RETORT_TRY(checkpoint_, newest_checkpoint(options_.out));
+      return {};
+    }));
+    RETORT_TRY(const std::string state, of_leader(group_, checkpoint_ ? checkpoint_->state.dump() : std::string()));
+    if (!group_.leads() && !state.empty()) {
+      checkpoint_.emplace();
+      checkpoint_->state = nlohmann::json::parse(state);
+    }
+    return {};
+  }
 
   Result<Json> finished_before() const {
     RETORT_TRY(const auto text, read_text_file(path(kFinished)));
@@ -193,13 +231,13 @@ class Run {
                    "; go on with the old one, or start anew with --overwrite");
   }
 
-  Status open() {
+  Status open(int rows_at_once) {
     const auto& start = recipe_.student.start;
     if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
     RETORT_TRY(data_, StageData::load(recipe_));
     RETORT_TRY(files_, data_files(recipe_));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
-    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads}));
+    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_, rows_at_once}));
     return check_caches(recipe_, data_, encode_, *backend_);
   }
 
@@ -220,31 +258,46 @@ class Run {
   CalibrationText text_of_step() const { return calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size, state_.stage); }
 
   Status begin() {
-    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
-    RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
-    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // of a layout that is measured start_student() asks for the rest
-    RETORT_RETURN_IF_ERROR(plan_steps());
-    if (!options_.overwrite) RETORT_RETURN_IF_ERROR(check_room(recipe_, student, options_.out));  // else room is made first
-    RETORT_TRY(state_.second_teachers, second_teachers());
-    RETORT_TRY(state_.epoch_sizes, epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_));
-    std::error_code error;
-    made_folder_ = !path_exists(options_.out);
-    fs::create_directories(options_.out, error);
-    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
-    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
-    auto status = start_student();
-    if (status.ok()) {
-      remove_own_files(options_.out);
-      status = write_beginning();
-    }
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return check_beginning(); }));
+    RETORT_RETURN_IF_ERROR(agree(group_, plan_steps()));
+    auto others = second_teachers();
+    RETORT_RETURN_IF_ERROR(agree(group_, others));
+    state_.second_teachers = std::move(*others);
+    RETORT_RETURN_IF_ERROR(same(Json(state_.second_teachers).dump(), "a second teacher"));
+    auto sizes = epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_);
+    RETORT_RETURN_IF_ERROR(agree(group_, sizes));
+    state_.epoch_sizes = std::move(*sizes);
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return make_folder(); }));
+    auto status = agree(group_, start_student());
+    // Machines that round otherwise could rank layers otherwise.
+    if (status.ok()) status = same(plan_json(state_.plan).dump(), "the attention that the student keeps");
+    if (status.ok()) status = write_beginning();
     if (!status.ok() && made_folder_) abandon();
     return status;
   }
 
+  Status check_beginning() const {
+    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
+    RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
+    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
+    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // of a layout that is measured start_student() asks for the rest
+    return options_.overwrite ? Status() : check_room(recipe_, student, options_.out);  // else room is made first
+  }
+
+  Status make_folder() {
+    std::error_code error;
+    made_folder_ = !path_exists(options_.out);
+    fs::create_directories(options_.out, error);
+    if (error) return io_error("cannot make ", options_.out, ": ", error.message());
+    return lock_.take(options_.out);
+  }
+
   Status start_student() {
-    std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
-                 recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
+    if (group_.leads()) {
+      std::fprintf(stderr, "%s: starting the student from %s\n", recipe_.name.c_str(),
+                   recipe_.student.start == "teacher" ? "the teacher" : recipe_.student.start.c_str());
+    }
     RETORT_TRY(auto report, backend_->start(student_now(), text_of_step(), recipe_.seed));
     if (interrupted()) return interrupted_error();
     if (is_measured(recipe_.student.keep)) {
@@ -264,10 +317,13 @@ class Run {
   }
 
   Status write_beginning() {
-    RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
-    RETORT_RETURN_IF_ERROR(data_.recipe()->write_held_out(path("held_out.jsonl")));
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
+      remove_own_files(options_.out);
+      RETORT_RETURN_IF_ERROR(write_text_file(path("recipe.json"), recipe_json(recipe_).dump(1) + "\n"));
+      return data_.recipe()->write_held_out(path("held_out.jsonl"));
+    }));
     if (recipe_.save_init) RETORT_RETURN_IF_ERROR(backend_->write_student(path("student-init"), provenance()));
-    return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_));  // last: it marks the folder as a run
+    return by_leader([&] { return write_text_file(path("recipe.yaml"), resolved_yaml(recipe_)); });  // last: it marks the folder as a run
   }
 
   void abandon() const {
@@ -278,7 +334,15 @@ class Run {
   }
 
   Status resume() {
-    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return lock_.take(options_.out); }));
+    RETORT_RETURN_IF_ERROR(agree(group_, take_state()));
+    std::vector<StateTensor> weights;
+    for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
+    const auto loaded = checkpoint_->load(weights, group_);
+    return loaded.ok() || !group_.leads() ? loaded : checkpoint_->damaged(loaded.error());
+  }
+
+  Status take_state() {
     auto state = run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json");
     if (!state.ok()) return checkpoint_->damaged(state.error());
     state_ = std::move(*state);
@@ -294,11 +358,8 @@ class Run {
     RETORT_RETURN_IF_ERROR(same_second_teachers());
     RETORT_RETURN_IF_ERROR(plan_steps());
     if (state_.stage > int64_t(running_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
-    RETORT_RETURN_IF_ERROR(backend_->restore(recipe_.student, state_.plan));
-    std::vector<StateTensor> weights;
-    for (const auto& parameter : backend_->tensors()) weights.push_back({"w/" + parameter.name, parameter.value});
-    const auto loaded = checkpoint_->load(weights);
-    return loaded.ok() ? loaded : checkpoint_->damaged(loaded.error());
+    RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
+    return backend_->restore(recipe_.student, state_.plan);
   }
 
   // Of every stage the hash of its second teacher, which fits the first.
@@ -323,8 +384,13 @@ class Run {
   }
 
   Status train() {
-    RETORT_TRY(auto metrics, MetricsLog::open(options_.out, state_.metrics));
-    RunContext context{recipe_, running_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_, metrics, state_};
+    std::optional<MetricsLog> metrics;
+    RETORT_RETURN_IF_ERROR(by_leader([&]() -> Status {
+      RETORT_TRY(metrics, MetricsLog::open(options_.out, state_.metrics));
+      return {};
+    }));
+    RunContext context{recipe_, running_, options_.out, options_.teacher, options_.how_to_resume, *backend_, data_, encode_, pool_,
+                       metrics ? &*metrics : nullptr, state_, group_};
     while (state_.stage < int64_t(running_.stages.size())) {
       const bool inside = checkpoint_ && !state_.current.name.empty();
       if (!inside && begins_step()) RETORT_RETURN_IF_ERROR(next_step());
@@ -345,11 +411,12 @@ class Run {
   // More attention goes; the text goes on where the step before has left it.
   Status next_step() {
     auto report = backend_->advance(student_now(), text_of_step(), recipe_.seed);
-    if (interrupted()) {
-      return Error{ErrorCode::kInterrupted, cat("interrupted before stage '", running_.stages[size_t(state_.stage)].name, "', and saved as the one before it left it. Go on with: ",
-                                                options_.how_to_resume)};
+    RETORT_TRY(const bool stop, anybody(group_, interrupted()));
+    if (stop) {
+      return common(group_, {ErrorCode::kInterrupted, cat("interrupted before stage '", running_.stages[size_t(state_.stage)].name,
+                                                          "', and saved as the one before it left it. Go on with: ", options_.how_to_resume)});
     }
-    if (!report.ok()) return report.error();
+    RETORT_RETURN_IF_ERROR(agree(group_, report));
     state_.plan = std::move(report->plan);
     state_.kept = std::move(report->kept);
     return {};
@@ -369,7 +436,8 @@ class Run {
     const int seq = teacher.context_length > 0 ? std::min(kMatrixTokens, teacher.context_length) : kMatrixTokens;
     RETORT_TRY(const Batch batch, TokenStream(data_.recipe(), encode_, {1, seq, mix_seed(recipe_.seed, 3), 0, teacher.vocab_size}).next());
     RETORT_TRY(const auto heads, backend_->head_matrices(batch));
-    return heads.empty() ? Status() : write_text_file(path("matrices.json"), matrices_json(heads, seq).dump() + "\n");
+    if (heads.empty()) return {};
+    return by_leader([&] { return write_text_file(path("matrices.json"), matrices_json(heads, seq).dump() + "\n"); });
   }
 
   Result<Json> finish() {
@@ -379,8 +447,8 @@ class Run {
                 {"kept", state_.kept}, {"start", start_json(state_)}, {"teacher_hash", state_.teacher_hash}, {"data_hash", state_.data_hash},
                 {"recipe", recipe_json(recipe_)}};
     if (!steps_.empty()) out["steps"] = steps_json(steps_);
-    RETORT_RETURN_IF_ERROR(write_text_file(path(kFinished), out.dump(1) + "\n"));
-    remove_checkpoints(options_.out);
+    RETORT_RETURN_IF_ERROR(by_leader([&] { return write_text_file(path(kFinished), out.dump(1) + "\n"); }));
+    if (group_.leads()) remove_checkpoints(options_.out);
     return out;
   }
 
@@ -389,6 +457,7 @@ class Run {
   Recipe running_;                     // with a stage for each step
   const RunOptions& options_;
   const RunParts& parts_;
+  ProcessGroup& group_;
   ThreadPool pool_;
   StageData data_;
   std::vector<DataFile> files_;

@@ -32,6 +32,7 @@ struct RunOptions {
   bool overwrite = false;              // a run in RUN is removed first
   int threads = 0;
   std::string how_to_resume;           // the command line, for the message after ctrl-C
+  ProcessGroup* group = nullptr;       // that trains together; null: one process. RUN is rank 0's, and so is the returned document
 };
 
 // What a run is made of; the defaults are the real thing, tests put their own here.

@@ -19,6 +19,7 @@
 #include "model/config.h"
 #include "model/tensor_spec.h"
 #include "train/head_matrices.h"
+#include "train/process_group.h"
 #include "train/recipe.h"
 
 namespace retort::train {
@@ -47,7 +48,7 @@ struct Parameter {
   TrainGroup group = TrainGroup::kProjection;
   bool decays = false;                           // weight decay applies: matrices of projections
   int clip_group = 0;                            // gradient norms are clipped per group; layer-wise stages: the layer
-  std::span<float> value;
+  std::span<float> value;                        // of several ranks each has a piece, in their order
   std::span<float> gradient;                     // empty in Backend::tensors()
 };
 
@@ -68,6 +69,7 @@ struct LayerLoss {
   std::vector<double> values;                    // [layers], unweighted; NaN where a layer has no such loss
 };
 
+// Of several ranks each has its rows' share of these: their sums are the batch's.
 struct StepResult {
   double loss = 0;                               // weighted sum, unscaled
   std::vector<LossPart> parts;
@@ -82,8 +84,8 @@ class StageRunner {
   virtual ~StageRunner() = default;
   // What trains in this stage. Same order on every call and after a resume.
   virtual std::vector<Parameter> parameters() = 0;
-  // Forward and backward; gradients are added to parameters(). Never changes a value. A loss that is not finite is returned, not
-  // an error; the gradients are then worthless.
+  // Forward and backward of this rank's rows; gradients are added to parameters(). `batch` is the whole one on all ranks. Never changes a
+  // value. A loss that is not finite is returned, not an error; the gradients are then worthless.
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
   // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
   virtual std::vector<Parameter> memory() { return {}; }
@@ -92,7 +94,7 @@ class StageRunner {
   // What the teacher says is in there, or is to be put there. Asked once, before the first step.
   virtual void use_cache(std::shared_ptr<LogitCache>) {}
   // After the last step: what the stage trained beside the student becomes part of it.
-  virtual void finish() {}
+  virtual Status finish() { return {}; }
 };
 
 // Rows of training text, the next ones at each call: k-means, ranking.
@@ -130,13 +132,15 @@ class Backend {
   virtual Result<std::vector<HeadMatrices>> head_matrices(const Batch&) { return std::vector<HeadMatrices>(); }
   // Name and version of what computes: "LibTorch 2.5.1".
   virtual std::string library() const { return "none"; }
-  // A Hugging Face folder, atomically, with `provenance` as distill_config.
+  // A Hugging Face folder, atomically, with `provenance` as distill_config. All ranks call it, rank 0 writes.
   virtual Status write_student(const std::string& folder, const nlohmann::json& provenance) = 0;
 };
 
 struct BackendOptions {
   std::string teacher;                           // MODEL
   int threads = 0;                               // 0: one per core
+  ProcessGroup* group = nullptr;                 // null: one process. Otherwise a batch's rows are dealt over the ranks (process_group.h)
+  int rows_at_once = 0;                          // rows that are computed together, the same on all ranks; 0: as many as there are threads
 };
 
 // Loads the teacher. The recipe tells which tensors any stage will train. (backend.cc, train-core)

@@ -46,8 +46,8 @@ Status save_run(RunContext& context, std::vector<StateTensor> of_stage) {
   std::vector<StateTensor> tensors;
   for (const auto& parameter : context.backend.tensors()) tensors.push_back({"w/" + parameter.name, parameter.value});
   tensors.insert(tensors.end(), of_stage.begin(), of_stage.end());
-  context.state.metrics = context.metrics.position();
-  return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors);
+  if (context.metrics) context.state.metrics = context.metrics->position();
+  return save_checkpoint(context.folder, context.state.run_step, to_json(context.state), tensors, context.group);
 }
 
 StageLoop::StageLoop(RunContext& context, const StageSpec& stage, const Budget& budget, std::unique_ptr<StageRunner> runner,
@@ -55,31 +55,35 @@ StageLoop::StageLoop(RunContext& context, const StageSpec& stage, const Budget& 
     : context_(context),
       stage_(stage),
       runner_(std::move(runner)),
-      optimizer_(std::move(parameters), adam_settings(stage), context.pool),
+      optimizer_(std::move(parameters), adam_settings(stage), context.pool, context.group),
       stream_(open_stream(context.written, index_of(context, stage), context.data, context.encode, context.backend.teacher().vocab_size)),
       meter_(budget, stage.tokens_per_step()),
       rate_plateau_(stage.schedule.plateau),
       teacher_plateau_(stage.switch_teacher.plateau) {}
 
 Result<std::unique_ptr<StageLoop>> StageLoop::create(RunContext& context, const StageSpec& stage, const Checkpoint* from) {
-  RETORT_TRY(auto runner, context.backend.make_stage(stage));
+  auto made = context.backend.make_stage(stage);
+  RETORT_RETURN_IF_ERROR(agree(context.group, made));
+  std::unique_ptr<StageRunner> runner = std::move(*made);
   auto parameters = runner->parameters();
   if (parameters.empty()) {
     std::string patterns;
     for (const auto& pattern : stage.train) patterns += (patterns.empty() ? "" : ", ") + pattern;
-    return invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns);
+    return common(context.group, invalid("stage '", stage.name, "' trains nothing: no tensor of the student matches ", patterns));
   }
   const size_t index = index_of(context, stage);
-  RETORT_TRY(const auto cache, open_cache(context.written, index, context.data, context.encode, context.backend));
-  if (cache) runner->use_cache(cache);
+  const auto cache = open_cache(context.written, index, context.data, context.encode, context.backend);
+  RETORT_RETURN_IF_ERROR(agree(context.group, cache));
+  if (*cache) runner->use_cache(*cache);
   const auto& sizes = context.state.epoch_sizes;
-  RETORT_TRY(const Budget budget, budget_of(stage, index < sizes.size() ? sizes[index] : 0));
-  std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, budget, std::move(runner), std::move(parameters)));
+  const auto budget = budget_of(stage, index < sizes.size() ? sizes[index] : 0);
+  RETORT_RETURN_IF_ERROR(agree(context.group, budget));
+  std::unique_ptr<StageLoop> loop(new StageLoop(context, stage, *budget, std::move(runner), std::move(parameters)));
   if (from) {
     RETORT_RETURN_IF_ERROR(loop->resume(*from));
   } else {
     context.state.current = StageReport{stage.name};
-    if (!context.state.cursor.is_null()) RETORT_RETURN_IF_ERROR(loop->stream_->restore(context.state.cursor));
+    if (!context.state.cursor.is_null()) RETORT_RETURN_IF_ERROR(agree(context.group, loop->stream_->restore(context.state.cursor)));
   }
   return loop;
 }
@@ -92,21 +96,25 @@ std::vector<StateTensor> StageLoop::tensors() {
 
 Status StageLoop::resume(const Checkpoint& from) {
   const RunState& state = context_.state;
-  RETORT_RETURN_IF_ERROR(from.load(tensors()));
+  RETORT_RETURN_IF_ERROR(from.load(tensors(), context_.group));
   optimizer_.set_steps(state.optimizer_steps);
   skipped_in_a_row_ = int(state.skipped_in_a_row);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
-  if (state.watch.is_object()) {
-    const auto& watch = state.watch;
-    const bool good = watch.contains("rate") && watch.contains("teacher") && watch.contains("reduced") && watch["reduced"].is_number() &&
-                      watch.contains("due") && watch["due"].is_boolean();
-    if (!good) return invalid(from.folder, ": what the stage watches makes no sense");
-    RETORT_RETURN_IF_ERROR(rate_plateau_.restore(watch["rate"]));
-    RETORT_RETURN_IF_ERROR(teacher_plateau_.restore(watch["teacher"]));
-    reduced_ = watch["reduced"].get<double>(), switch_due_ = watch["due"].get<bool>();
-  }
+  RETORT_RETURN_IF_ERROR(agree(context_.group, resume_watch(from)));
   if (state.current.switched_at >= 0) RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
-  return stream_->restore(state.cursor);
+  return agree(context_.group, stream_->restore(state.cursor));
+}
+
+Status StageLoop::resume_watch(const Checkpoint& from) {
+  const auto& watch = context_.state.watch;
+  if (!watch.is_object()) return {};
+  const bool good = watch.contains("rate") && watch.contains("teacher") && watch.contains("reduced") && watch["reduced"].is_number() &&
+                    watch.contains("due") && watch["due"].is_boolean();
+  if (!good) return invalid(from.folder, ": what the stage watches makes no sense");
+  RETORT_RETURN_IF_ERROR(rate_plateau_.restore(watch["rate"]));
+  RETORT_RETURN_IF_ERROR(teacher_plateau_.restore(watch["teacher"]));
+  reduced_ = watch["reduced"].get<double>(), switch_due_ = watch["due"].get<bool>();
+  return {};
 }
 
 uint64_t StageLoop::seed_of(int micro) const {
@@ -128,7 +136,7 @@ void StageLoop::watch(double loss) {
 }
 
 // Against another teacher the loss is another: a plateau schedule measures it anew.
-Status StageLoop::switch_if_due(Progress& progress) {
+Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   const SwitchSpec& change = stage_.switch_teacher;
   auto& report = context_.state.current;
   if (change.to.empty() || report.switched_at >= 0) return {};
@@ -138,7 +146,22 @@ Status StageLoop::switch_if_due(Progress& progress) {
   RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
   report.switched_at = report.steps;
   rate_plateau_.reset();
-  progress.message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));
+  if (progress) progress->message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));
+  return {};
+}
+
+Status StageLoop::sum_over_ranks(StepResult& result) const {
+  std::vector<double*> places = {&result.loss, &result.gemm_seconds, &result.compute_seconds};
+  for (auto* parts : {&result.parts, &result.measures}) {
+    for (LossPart& part : *parts) places.push_back(&part.value);
+  }
+  for (LayerLoss& loss : result.layers) {
+    for (double& value : loss.values) places.push_back(&value);
+  }
+  std::vector<double> values;
+  for (const double* place : places) values.push_back(*place);
+  RETORT_RETURN_IF_ERROR(train::sum(context_.group, values));
+  for (size_t i = 0; i < places.size(); ++i) *places[i] = values[i];
   return {};
 }
 
@@ -147,8 +170,9 @@ Result<bool> StageLoop::gradients(MetricsRow& row) {
   tokens_of_step_ = 0;
   batches_.clear();
   for (int micro = 0; micro < stage_.accumulate; ++micro) {
-    RETORT_TRY(Batch next, stream_->next());
-    const Batch& batch = batches_.emplace_back(std::move(next));
+    auto next = stream_->next();
+    RETORT_RETURN_IF_ERROR(agree(context_.group, next));
+    const Batch& batch = batches_.emplace_back(std::move(*next));
     tokens_of_step_ += int64_t(batch.tokens.size()) - batch.padding;
     StepContext step;
     step.step = meter_.steps();
@@ -162,6 +186,7 @@ Result<bool> StageLoop::gradients(MetricsRow& row) {
     add_scaled(sum.measures, result.measures, step.scale);
     add_scaled(sum.layers, result.layers, step.scale);
   }
+  RETORT_RETURN_IF_ERROR(sum_over_ranks(sum));
   auto& report = context_.state.current;
   report.gemm_seconds += sum.gemm_seconds;
   report.compute_seconds += sum.compute_seconds;
@@ -182,8 +207,11 @@ Status StageLoop::step() {
   const double factor = rate_factor();
   const auto rate = [&](double own) { return (own > 0 ? own : stage_.lr) * factor; };
   row.lr = stage_.lr * factor;
-  if (finite) row.grad_norm = optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)});
-  else optimizer_.drop_gradients();
+  if (finite) {
+    RETORT_TRY(row.grad_norm, optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)}));
+  } else {
+    optimizer_.drop_gradients();
+  }
   const bool good = finite && std::isfinite(row.grad_norm);
   skipped_in_a_row_ = good ? 0 : skipped_in_a_row_ + 1;
   if (!good) remember_bad_step(row);
@@ -195,7 +223,7 @@ Status StageLoop::step() {
   }
 
   const int64_t tokens = tokens_of_step_;
-  const double seconds = now() - begin;
+  RETORT_TRY(const double seconds, of_leader(context_.group, now() - begin));
   meter_.step(seconds);
   ++report.steps;
   report.tokens += tokens;
@@ -215,7 +243,7 @@ Status StageLoop::step() {
   row.time = state.seconds;
   if (report.steps != 1 && report.steps % kLayersEvery != 0 && !meter_.done()) row.layers.clear();
   last_ = row;
-  RETORT_RETURN_IF_ERROR(context_.metrics.add(row));
+  RETORT_RETURN_IF_ERROR(agree(context_.group, context_.metrics ? context_.metrics->add(row) : Status()));
   if (skipped_in_a_row_ < stage_.max_skipped) return {};
   return too_many_skipped(cat(skipped_in_a_row_, skipped_in_a_row_ == 1 ? " step" : " steps", " in a row, the last one step ", report.steps));
 }
@@ -227,10 +255,11 @@ void StageLoop::remember_bad_step(const MetricsRow& row) {
 }
 
 Status StageLoop::too_many_skipped(const std::string& which) const {
-  const auto saved = write_bad_step(context_.folder, bad_step_);
-  return invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which, "; ",
-                 saved.ok() ? cat(context_.folder, "/", kBadStep, " has that step's data; ") : "", "a lower lr or a clip usually helps: --set ",
-                 stage_.name.substr(0, stage_.name.find('[')), ".lr=", stage_.lr / 3, " --overwrite");
+  const auto saved = context_.group.leads() ? write_bad_step(context_.folder, bad_step_) : Status();
+  return common(context_.group, invalid("stage '", stage_.name, "': the loss or its gradient was not finite in ", which, "; ",
+                                        saved.ok() ? cat(context_.folder, "/", kBadStep, " has that step's data; ") : "",
+                                        "a lower lr or a clip usually helps: --set ", stage_.name.substr(0, stage_.name.find('[')), ".lr=", stage_.lr / 3,
+                                        " --overwrite"));
 }
 
 Status StageLoop::checkpoint() {
@@ -242,15 +271,16 @@ Status StageLoop::checkpoint() {
   state.optimizer_steps = optimizer_.steps();
   state.skipped_in_a_row = skipped_in_a_row_;
   RETORT_RETURN_IF_ERROR(save_run(context_, tensors()));
-  meter_.pass(now() - begin);
+  RETORT_TRY(const double seconds, of_leader(context_.group, now() - begin));
+  meter_.pass(seconds);
   since_checkpoint_ = 0;
   return {};
 }
 
 Status StageLoop::saved_interruption() {
   RETORT_RETURN_IF_ERROR(checkpoint());
-  return Error{ErrorCode::kInterrupted, cat("interrupted; saved after step ", meter_.steps(), " of stage '", stage_.name, "'. Go on with: ",
-                                            context_.how_to_resume)};
+  return common(context_.group, {ErrorCode::kInterrupted, cat("interrupted; saved after step ", meter_.steps(), " of stage '", stage_.name, "'. Go on with: ",
+                                                              context_.how_to_resume)});
 }
 
 void StageLoop::show(Progress& progress, const MetricsRow& row) const {
@@ -264,22 +294,26 @@ void StageLoop::show(Progress& progress, const MetricsRow& row) const {
 Status StageLoop::run() {
   const bool clock = stage_.budget.minutes > 0;
   const auto total = clock ? int64_t(stage_.budget.minutes * 60) : int64_t(meter_.total_steps());
-  Progress progress(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
+  std::optional<Progress> progress;
+  if (context_.group.leads()) progress.emplace(cat(context_.recipe.name, ": ", stage_.name, clock ? " (seconds)" : ""), total);
   while (!meter_.done()) {
-    if (interrupted()) return saved_interruption();
+    RETORT_TRY(const bool stop, anybody(context_.group, interrupted()));   // all ranks stop at the same step
+    if (stop) return saved_interruption();
     RETORT_RETURN_IF_ERROR(switch_if_due(progress));
     RETORT_RETURN_IF_ERROR(step());
-    show(progress, last_);
+    if (progress) show(*progress, last_);
     const double interval = context_.recipe.checkpoint_minutes * 60;
     if (interval > 0 && since_checkpoint_ >= interval && !meter_.done()) RETORT_RETURN_IF_ERROR(checkpoint());
   }
   const auto& report = context_.state.current;
   if (report.skipped == report.steps) return too_many_skipped(report.steps == 1 ? "its only step" : cat("any of its ", report.steps, " steps"));
   optimizer_.take_average();
-  runner_->finish();
+  RETORT_RETURN_IF_ERROR(runner_->finish());
   context_.state.cursor = stream_->cursor();
-  progress.finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
-                      format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
+  if (progress) {
+    progress->finish(cat(format_count(report.steps), " steps, ", format_count(report.tokens), " tokens, ", format_duration(report.seconds), ", loss ",
+                         format_significant(report.first_loss, 4), " -> ", format_significant(report.last_loss, 4)));
+  }
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/progress.h"
 #include "base/threads.h"
@@ -30,8 +31,9 @@ struct RunContext {
   const StageData& data;
   Encoders encode;
   ThreadPool& pool;
-  MetricsLog& metrics;
+  MetricsLog* metrics;                       // rank 0's
   RunState& state;
+  ProcessGroup& group;
 };
 
 AdamSettings adam_settings(const StageSpec& stage);
@@ -51,10 +53,12 @@ class StageLoop {
   StageLoop(RunContext& context, const StageSpec& stage, const Budget& budget, std::unique_ptr<StageRunner> runner, std::vector<Parameter> parameters);
   std::vector<StateTensor> tensors();        // beside the student's: the optimiser's, the runner's memory
   Status resume(const Checkpoint& from);
+  Status resume_watch(const Checkpoint& from);
   Status step();
   double rate_factor() const;                // of the next step
   void watch(double loss);                   // of a step that was taken
-  Status switch_if_due(Progress& progress);
+  Status switch_if_due(std::optional<Progress>& progress);
+  Status sum_over_ranks(StepResult& result) const;
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();
   Status checkpoint();

@@ -9,6 +9,7 @@
 
 #include "base/threads.h"
 #include "train/reach.h"
+#include "train/shards.h"
 #include "train/stage.h"
 #include "train/torch_model.h"
 
@@ -27,6 +28,7 @@ struct Leaf {
   int layer = 0;         // -1: none
   bool mixer = false;
   std::vector<Slice> slices;
+  Share* share = nullptr;   // of several ranks: `gradient` is this rank's share too. Null: all of it is here
 };
 
 struct OtherTeacher {
@@ -42,17 +44,24 @@ struct StageContext {
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
   Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
   std::function<Result<OtherTeacher>()> open_second = {};   // the stage's second teacher
+  Shards* shards = nullptr;        // null: one process
+  int rows_at_once = 0;            // rows of a batch that are computed together, the same on all ranks; 0: as many as there are threads
+
+  ProcessGroup& group() const { return shards ? shards->group() : one_process(); }
+  int together() const { return rows_at_once > 0 ? rows_at_once : pool.size(); }
 };
+
+// What of a leaf's elements [first, first + count) this rank has, which may be nothing: `value` and, where the leaf has one, its gradient.
+struct LeafMemory {
+  std::span<float> value, gradient;
+};
+LeafMemory memory_of(const Leaf& leaf, int64_t first, int64_t count);
 
 // `reached` null: everything.
 std::vector<Parameter> stage_parameters(const StageSpec& stage, const std::vector<Leaf*>& leaves, bool layer_wise, const Reached* reached = nullptr);
 
 // End-to-end stages. Whose logits exist at the same time.
 constexpr int64_t kLogitPositions = 128;
-// Of the leaves, from a gradient of a row's hidden states [n, D]; undefined where there is none.
-std::vector<at::Tensor> leaf_gradients(const StageContext& context, const at::Tensor& hidden, const at::Tensor& gradient);
-// Adds them to the leaves; `head_gradient`, if defined, is the head's own share, which does not pass through hidden states.
-void add_gradients(const StageContext& context, const std::vector<at::Tensor>& gradients, const at::Tensor& head_gradient);
 
 // The model with to[i] wherever it has from[i].
 TorchModel with_tensors(const TorchModel& model, const std::vector<at::Tensor>& from, const std::vector<at::Tensor>& to);

@@ -22,20 +22,24 @@ void fill_empty(const std::vector<Parameter>& tensors) {
   }
 }
 
-Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStream& batches, ThreadPool& pool) {
-  RETORT_TRY(auto runner, backend.make_stage(stage));
-  AdamW optimizer(runner->parameters(), adam_settings(stage), pool);
+Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStream& batches, ThreadPool& pool, ProcessGroup& group) {
+  const auto made = backend.make_stage(stage);
+  RETORT_RETURN_IF_ERROR(agree(group, made));
+  StageRunner& runner = **made;
+  AdamW optimizer(runner.parameters(), adam_settings(stage), pool, group);
   StageTime time;
   for (int i = 0; i < 2 && time.step_seconds < kLongStep; ++i) {
     const auto begin = Clock::now();
-    RETORT_TRY(const Batch batch, batches.next());
+    const auto next = batches.next();
+    RETORT_RETURN_IF_ERROR(agree(group, next));
+    const Batch& batch = *next;
     StepContext context;
     context.step = i, context.seed = uint64_t(i), context.scale = 1.0 / stage.accumulate;
-    RETORT_TRY(const StepResult result, runner->step(batch, context));
+    RETORT_TRY(const StepResult result, runner.step(batch, context));
     const double computing = seconds_since(begin);
     const auto computed = Clock::now();
-    optimizer.step({});  // of rate 0
-    time.step_seconds = computing * stage.accumulate + seconds_since(computed);
+    RETORT_RETURN_IF_ERROR(optimizer.step({}));  // of rate 0
+    RETORT_TRY(time.step_seconds, of_leader(group, computing * stage.accumulate + seconds_since(computed)));
     time.step_tokens = (int64_t(batch.tokens.size()) - batch.padding) * stage.accumulate;
   }
   return time;
@@ -44,19 +48,20 @@ Result<StageTime> probe_stage(const StageSpec& stage, Backend& backend, BatchStr
 }  // namespace
 
 Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, const StageData& data, const Encoders& encode,
-                              int threads) {
-  RETORT_RETURN_IF_ERROR(backend.restore(recipe.student, student.plan));
+                              int threads, ProcessGroup& group) {
+  RETORT_RETURN_IF_ERROR(agree(group, backend.restore(recipe.student, student.plan)));
   fill_empty(backend.tensors());
   ThreadPool pool(threads);
   ProbedRun out;
   for (size_t s = 0; s < recipe.stages.size(); ++s) {
     const auto batches = open_stream(recipe, s, data, encode, backend.teacher().vocab_size);
-    RETORT_TRY(const StageTime time, probe_stage(recipe.stages[s], backend, *batches, pool));
+    RETORT_TRY(const StageTime time, probe_stage(recipe.stages[s], backend, *batches, pool, group));
     out.stages.push_back(time);
   }
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  out.peak_bytes = int64_t(usage.ru_maxrss) * 1024;
+  RETORT_TRY(const double peak, least(group, -double(usage.ru_maxrss)));
+  out.peak_bytes = int64_t(-peak) * 1024;
   return out;
 }
 

@@ -22,8 +22,9 @@ struct ProbedRun {
 
 // Every stage takes steps on its own first batches: two of them, of which the second counts, or one where that takes more than ten seconds;
 // of `accumulate` batches one is computed, and counts that many times. The student has small random numbers for its
-// weights: a step takes its time whatever they are. Nothing is written.
+// weights: a step takes its time whatever they are. Nothing is written. All ranks call it: seconds are rank 0's, memory is that of the rank that
+// needs most.
 Result<ProbedRun> probe_steps(const Recipe& recipe, Backend& backend, const ModelConfig& student, const StageData& data, const Encoders& encode,
-                              int threads);
+                              int threads, ProcessGroup& group);
 
 }  // namespace retort::train

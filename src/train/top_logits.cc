@@ -7,14 +7,14 @@
 
 namespace retort::train {
 
-TopLogits top_logits(const TorchModel& teacher, std::span<const int32_t> tokens, const Rows& rows, int top_k, double temperature) {
+TopLogits top_logits(const at::Tensor& hidden, const at::Tensor& head, int top_k, double temperature) {
   const at::NoGradGuard no_grad;
-  const at::Tensor hidden = run_model(teacher, tokens, rows), head = teacher.body.head.to(hidden.scalar_type());
+  const at::Tensor narrow_head = head.to(hidden.scalar_type());
   const bool all = top_k == head.size(0);
   TopLogits out;
   for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
     const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-    at::Tensor logits = product(hidden.narrow(0, i, n), head.t()).to(at::kFloat);
+    at::Tensor logits = product(hidden.narrow(0, i, n), narrow_head.t()).to(at::kFloat);
     if (temperature != 1) logits = logits / temperature;
     const at::Tensor log_p = at::log_softmax(logits, 1);
     const auto [largest, unsorted] = log_p.topk(top_k, 1, true, false);

@@ -14,8 +14,8 @@
 
 namespace retort::train {
 
-// What the teacher says after every token of a row.
-TopLogits top_logits(const TorchModel& teacher, std::span<const int32_t> tokens, const Rows& rows, int top_k, double temperature);
+// What the teacher says where it has these hidden states [n, D], after its last norm.
+TopLogits top_logits(const at::Tensor& hidden, const at::Tensor& head, int top_k, double temperature);
 
 struct SoftTargets {
   at::Tensor ids;          // [n, k] i64

@@ -105,16 +105,26 @@ at::Tensor run_mlp(const TorchModel& model, int layer, const at::Tensor& residua
   return residual + linear(hidden, {}, w.down, {}, model.numeric, true);
 }
 
-at::Tensor run_model(const TorchModel& model, std::span<const int32_t> tokens, const Rows& rows, const LayerHook& hook) {
+at::Tensor embed(const TorchModel& model, std::span<const int32_t> tokens) {
   const at::Tensor ids = torch::from_blob(const_cast<int32_t*>(tokens.data()), {int64_t(tokens.size())}, at::kInt);
-  at::Tensor h = at::embedding(model.body.embedding, ids).to(model.wide());
-  for (int l = 0; l < model.config.layers; ++l) {
-    const at::Tensor x = rms_norm(h, model.body.layers[l].input_norm, model.config.norm_eps, model.numeric);
-    const at::Tensor y = run_mixers(model, l, x, rows);
-    if (hook) hook({l, h, x, y});
-    h = run_mlp(model, l, h + y);
-  }
-  return rms_norm(h, model.body.final_norm, model.config.norm_eps, model.numeric);
+  return at::embedding(model.body.embedding, ids).to(model.wide());
+}
+
+at::Tensor run_layer(const TorchModel& model, int layer, const at::Tensor& residual, const Rows& rows, const LayerHook& hook) {
+  const at::Tensor x = rms_norm(residual, model.body.layers[layer].input_norm, model.config.norm_eps, model.numeric);
+  const at::Tensor y = run_mixers(model, layer, x, rows);
+  if (hook) hook({layer, residual, x, y});
+  return run_mlp(model, layer, residual + y);
+}
+
+at::Tensor final_norm(const TorchModel& model, const at::Tensor& residual) {
+  return rms_norm(residual, model.body.final_norm, model.config.norm_eps, model.numeric);
+}
+
+at::Tensor run_model(const TorchModel& model, std::span<const int32_t> tokens, const Rows& rows, const LayerHook& hook) {
+  at::Tensor h = embed(model, tokens);
+  for (int l = 0; l < model.config.layers; ++l) h = run_layer(model, l, h, rows, hook);
+  return final_norm(model, h);
 }
 
 Rows batch_rows(const TorchModel& model, const Batch& batch, int first, int count) {

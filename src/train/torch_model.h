@@ -63,7 +63,11 @@ struct LayerView {
 };
 using LayerHook = std::function<void(const LayerView&)>;
 
-// Token ids -> final hidden states after the last norm [T, D]. The hook may be empty.
+// A forward pass in steps: token ids -> the residual stream [T, D], through a layer, and after the last norm. The hook may be empty.
+at::Tensor embed(const TorchModel& model, std::span<const int32_t> tokens);
+at::Tensor run_layer(const TorchModel& model, int layer, const at::Tensor& residual, const Rows& rows, const LayerHook& hook = {});
+at::Tensor final_norm(const TorchModel& model, const at::Tensor& residual);
+// All of them.
 at::Tensor run_model(const TorchModel& model, std::span<const int32_t> tokens, const Rows& rows, const LayerHook& hook = {});
 // residual + MLP(norm(residual)) of one layer.
 at::Tensor run_mlp(const TorchModel& model, int layer, const at::Tensor& residual);

@@ -1,5 +1,6 @@
 #include "train/train_main.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/path.h"
 #include "base/suggest.h"
+#include "base/threads.h"
 #include "train/run.h"
 
 namespace retort::train {
@@ -31,7 +33,7 @@ int report(const Error& error) {
     if (c == '\n' || c == '\r') c = ' ';
   }
   std::fflush(stdout);
-  std::fprintf(stderr, "retort: error: %s\n", line.c_str());
+  if (!line.empty()) std::fprintf(stderr, "retort: error: %s\n", line.c_str());   // empty: another rank says it
   switch (error.code) {
     case ErrorCode::kInvalidInput:
     case ErrorCode::kIo: return 2;
@@ -106,7 +108,8 @@ void print_summary(const nlohmann::ordered_json& result, const std::string& out)
   std::printf("\ntry it: retort generate %s/student -p \"Once upon a time\"\n", out.c_str());
 }
 
-Status distill(Arguments a, const std::string& how_to_resume) {
+// The recipe as the flags make it.
+Result<Recipe> read_recipe(Arguments& a) {
   if (a.recipe.empty()) return invalid("distill: no recipe given, such as recipes/align.yaml");
   a.out = without_trailing_slashes(a.out);
   a.teacher = without_trailing_slashes(a.teacher);
@@ -117,14 +120,24 @@ Status distill(Arguments a, const std::string& how_to_resume) {
   recipe.data.train.insert(recipe.data.train.end(), a.data.begin(), a.data.end());
   if (a.minutes) RETORT_RETURN_IF_ERROR(scale_minutes(recipe, *a.minutes));
   if (a.teacher.empty()) return invalid("distill: no teacher given: --teacher MODEL");
-  const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, a.threads, how_to_resume};
+  return recipe;
+}
+
+Status distill(Arguments a, const std::string& how_to_resume) {
+  RETORT_TRY(const auto group, join_process_group());
+  const auto recipe = read_recipe(a);
+  RETORT_RETURN_IF_ERROR(agree(*group, recipe));
+  // Ranks on one machine share its processors.
+  const int threads = a.threads > 0 || group->alone() ? a.threads : std::max(1, usable_processors() / group->on_this_machine());
+  const RunOptions options{a.teacher, a.out, a.resume, a.overwrite, threads, how_to_resume, group.get()};
   if (a.dry_run) {
-    RETORT_TRY(const auto description, describe_run(recipe, options, {open_backend, open_encoders}));
-    std::fputs((a.json ? description.dump(2) + "\n" : description_text(description)).c_str(), stdout);
+    RETORT_TRY(const auto description, describe_run(*recipe, options, {open_backend, open_encoders}));
+    if (group->leads()) std::fputs((a.json ? description.dump(2) + "\n" : description_text(description)).c_str(), stdout);
     return {};
   }
   catch_interrupts();
-  RETORT_TRY(const auto result, run_recipe(recipe, options, {open_backend, open_encoders}));
+  RETORT_TRY(const auto result, run_recipe(*recipe, options, {open_backend, open_encoders}));
+  if (!group->leads()) return {};
   if (a.json) std::puts(result.dump(2).c_str());
   else print_summary(result, a.out);
   return {};

@@ -1,0 +1,287 @@
+#include "train/socket_group.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fcntl.h>
+#include <random>
+#include <vector>
+
+namespace retort::train {
+namespace {
+
+// A rank that says nothing for so long is taken for gone. The longest silence is another rank's writing of a student.
+constexpr int kSilence = 30 * 60 * 1000;   // milliseconds
+constexpr uint32_t kMagic = 0x72746f72;
+
+// Before every message: what is meant, so that ranks whose ways have parted say so instead of computing with each other's bytes.
+enum class Kind : uint32_t { kHello, kGather, kScatter, kBroadcast, kSend };
+struct Header {
+  uint32_t magic = kMagic;
+  Kind kind = Kind::kHello;
+  uint64_t bytes = 0, number = 0;   // number: a hello's rank
+};
+
+class Socket {
+ public:
+  Socket() = default;
+  explicit Socket(int fd) : fd_(fd) {}
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Socket& operator=(Socket&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Socket() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int fd() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+
+Error system_error(const std::string& what) { return io_error("ranks: cannot ", what, ": ", std::strerror(errno)); }
+
+void prepare(int fd) {
+  const int on = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);   // a machine that fell silent is noticed without a word to it
+  const int idle = 30, interval = 10, count = 6;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+// What is still to be sent and to be received. A message is its header, then its bytes.
+struct Flow {
+  int fd = -1;
+  std::vector<std::span<std::byte>> pieces;
+  bool done() const { return pieces.empty(); }
+
+  // As much as goes without waiting. 0: the other side has closed.
+  template <class Transfer>
+  int advance(const Transfer& transfer) {
+    while (!pieces.empty()) {
+      if (pieces.front().empty()) {
+        pieces.erase(pieces.begin());
+        continue;
+      }
+      const ssize_t n = transfer(pieces.front());
+      if (n == 0) return 0;
+      if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 1 : -1;
+      pieces.front() = pieces.front().subspan(size_t(n));
+    }
+    return 1;
+  }
+};
+
+class SocketGroup : public ProcessGroup {
+ public:
+  SocketGroup(const GroupOptions& options, std::vector<Socket> peers) : options_(options), peers_(std::move(peers)) {}
+
+  int rank() const override { return options_.rank; }
+  int size() const override { return options_.size; }
+  int on_this_machine() const override { return options_.on_this_machine; }
+
+  Status all_gather(std::span<const std::byte> part, std::span<std::byte> whole) override {
+    const size_t n = part.size();
+    const auto piece = [&](int r) { return whole.subspan(size_t(r) * n, n); };
+    std::copy(part.begin(), part.end(), piece(rank()).begin());
+    for (int step = 0; step + 1 < size(); ++step) {
+      RETORT_RETURN_IF_ERROR(exchange(Kind::kGather, right(), piece(before(step)), left(), piece(before(step + 1))));
+    }
+    return {};
+  }
+
+  Status reduce_scatter(std::span<float> whole, std::span<float> part) override {
+    const size_t n = part.size();
+    const auto piece = [&](int r) { return whole.subspan(size_t(r) * n, n); };
+    std::vector<float> arrived(n);
+    for (int step = 0; step + 1 < size(); ++step) {
+      const auto mine = piece(before(step + 2));
+      RETORT_RETURN_IF_ERROR(exchange(Kind::kScatter, right(), std::as_writable_bytes(piece(before(step + 1))), left(),
+                                      std::as_writable_bytes(std::span<float>(arrived))));
+      for (size_t i = 0; i < n; ++i) mine[i] += arrived[i];
+    }
+    const auto own = piece(rank());
+    std::copy(own.begin(), own.end(), part.begin());
+    return {};
+  }
+
+  Status broadcast(std::span<std::byte> bytes) override {
+    if (!leads()) return exchange(Kind::kBroadcast, -1, {}, 0, bytes);
+    for (int r = 1; r < size(); ++r) RETORT_RETURN_IF_ERROR(exchange(Kind::kBroadcast, r, bytes, -1, {}));
+    return {};
+  }
+
+  Status send(int to, std::span<const std::byte> bytes) override {
+    return exchange(Kind::kSend, to, {const_cast<std::byte*>(bytes.data()), bytes.size()}, -1, {});
+  }
+  Status receive(int from, std::span<std::byte> bytes) override { return exchange(Kind::kSend, -1, {}, from, bytes); }
+
+ private:
+  int right() const { return (rank() + 1) % size(); }
+  int left() const { return before(1); }
+  int before(int steps) const { return ((rank() - steps) % size() + size()) % size(); }
+
+  // Both directions at once: in a ring everybody sends, and a wire holds only so much.
+  Status exchange(Kind kind, int to, std::span<std::byte> out, int from, std::span<std::byte> in) {
+    Header said{kMagic, kind, out.size(), 0}, heard;
+    Flow sending, receiving;
+    if (to >= 0) sending = {peers_[size_t(to)].fd(), {std::as_writable_bytes(std::span<Header>(&said, 1)), out}};
+    if (from >= 0) receiving = {peers_[size_t(from)].fd(), {std::as_writable_bytes(std::span<Header>(&heard, 1))}};
+    bool header = from >= 0;
+    while (!sending.done() || !receiving.done()) {
+      const int sent = sending.advance([&](std::span<std::byte> piece) { return ::send(sending.fd, piece.data(), piece.size(), MSG_NOSIGNAL); });
+      if (sent <= 0) return gone(to);
+      const int got = receiving.advance([&](std::span<std::byte> piece) { return ::recv(receiving.fd, piece.data(), piece.size(), 0); });
+      if (got <= 0) return gone(from);
+      if (header && receiving.done()) {
+        if (heard.magic != kMagic || heard.kind != kind || heard.bytes != in.size()) {
+          return internal_error("rank ", rank(), ": rank ", from, " sends ", heard.bytes, " bytes for operation ", int(heard.kind), "; expected ",
+                                in.size(), " for ", int(kind));
+        }
+        header = false;
+        receiving.pieces = {in};
+        continue;
+      }
+      RETORT_RETURN_IF_ERROR(wait(sending, to, receiving, from));
+    }
+    return {};
+  }
+
+  Status wait(const Flow& sending, int to, const Flow& receiving, int from) const {
+    std::vector<pollfd> waiting;
+    if (!sending.done()) waiting.push_back({sending.fd, POLLOUT, 0});
+    if (!receiving.done()) waiting.push_back({receiving.fd, POLLIN, 0});
+    if (waiting.empty()) return {};
+    const int ready = ::poll(waiting.data(), waiting.size(), kSilence);
+    if (ready < 0 && errno != EINTR) return system_error("wait for another rank");
+    if (ready == 0) return io_error("rank ", rank(), ": rank ", receiving.done() ? to : from, " has been silent for ", kSilence / 60000, " minutes");
+    return {};
+  }
+
+  Error gone(int who) const {
+    return io_error("rank ", rank(), ": lost rank ", who, ", which has ended or cannot be reached; --resume goes on from the last checkpoint");
+  }
+
+  GroupOptions options_;
+  std::vector<Socket> peers_;   // by rank; this one's has none
+};
+
+// A message during the meeting, when nothing else goes on.
+Status transfer(int fd, Header& header, bool out) {
+  auto left = std::as_writable_bytes(std::span<Header>(&header, 1));
+  while (!left.empty()) {
+    pollfd waiting{fd, short(out ? POLLOUT : POLLIN), 0};
+    if (::poll(&waiting, 1, 60 * 1000) <= 0) return io_error("ranks: no answer from another rank");
+    const ssize_t n = out ? ::send(fd, left.data(), left.size(), MSG_NOSIGNAL) : ::recv(fd, left.data(), left.size(), 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return io_error("ranks: a rank ended while they met");
+    if (n > 0) left = left.subspan(size_t(n));
+  }
+  return {};
+}
+
+sockaddr_in address_of(const std::string& text, uint16_t port) {
+  sockaddr_in out{};
+  out.sin_family = AF_INET;
+  out.sin_port = htons(port);
+  ::inet_pton(AF_INET, text.c_str(), &out.sin_addr);
+  return out;
+}
+
+Result<Socket> listen_on(uint16_t& port) {
+  Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in any = address_of("0.0.0.0", 0);
+  socklen_t size = sizeof any;
+  if (socket.fd() < 0 || ::bind(socket.fd(), reinterpret_cast<sockaddr*>(&any), size) != 0 || ::listen(socket.fd(), 1024) != 0 ||
+      ::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&any), &size) != 0) {
+    return system_error("listen");
+  }
+  port = ntohs(any.sin_port);
+  return socket;
+}
+
+}  // namespace
+
+Result<std::string> own_address(const std::string& host) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_family = AF_INET, hints.ai_socktype = SOCK_DGRAM;
+  if (::getaddrinfo(host.c_str(), "9", &hints, &found) != 0 || !found) return invalid("MASTER_ADDR is '", host, "', which names no machine");
+  const Socket socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in own{};
+  socklen_t size = sizeof own;
+  const bool known = ::connect(socket.fd(), found->ai_addr, found->ai_addrlen) == 0 &&
+                     ::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&own), &size) == 0;   // nothing is sent
+  ::freeaddrinfo(found);
+  if (!known) return system_error("find the way to " + host);
+  if ((ntohl(own.sin_addr.s_addr) >> 24) == 127) {
+    ifaddrs* all = nullptr;
+    ::getifaddrs(&all);
+    for (const ifaddrs* i = all; i; i = i->ifa_next) {
+      if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP)) continue;
+      own = *reinterpret_cast<const sockaddr_in*>(i->ifa_addr);
+      break;
+    }
+    ::freeifaddrs(all);
+  }
+  char text[INET_ADDRSTRLEN] = {};
+  ::inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
+  return std::string(text);
+}
+
+Result<std::shared_ptr<ProcessGroup>> connect_group(const GroupOptions& options, const MeetingPlace& place) {
+  // A number that only the ranks of this group know: whoever else finds the port is turned away.
+  std::random_device random;
+  uint64_t secret = (uint64_t(random()) << 32) ^ random();
+  if (options.rank == 0) RETORT_RETURN_IF_ERROR(place.set("secret", std::to_string(secret)));
+  RETORT_TRY(const std::string shared, place.get("secret"));
+  secret = std::strtoull(shared.c_str(), nullptr, 10);
+
+  uint16_t port = 0;
+  RETORT_TRY(const Socket listener, listen_on(port));
+  RETORT_RETURN_IF_ERROR(place.set(cat("rank", options.rank), cat(options.address, " ", port)));
+  std::vector<Socket> peers(size_t(options.size));
+  for (int r = 0; r < options.rank; ++r) {   // each rank calls those before it
+    RETORT_TRY(const std::string where, place.get(cat("rank", r)));
+    const size_t space = where.find(' ');
+    if (space == std::string::npos) return internal_error("rank ", r, " left no address");
+    const sockaddr_in to = address_of(where.substr(0, space), uint16_t(std::atoi(where.c_str() + space + 1)));
+    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (socket.fd() < 0 || ::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
+      return system_error(cat("reach rank ", r, " at ", where));
+    }
+    prepare(socket.fd());
+    Header hello{kMagic, Kind::kHello, secret, uint64_t(options.rank)};
+    RETORT_RETURN_IF_ERROR(transfer(socket.fd(), hello, true));
+    peers[size_t(r)] = std::move(socket);
+  }
+  for (int missing = options.size - 1 - options.rank; missing > 0;) {
+    pollfd waiting{listener.fd(), POLLIN, 0};
+    const int ready = ::poll(&waiting, 1, kSilence);
+    if (ready == 0) return io_error("rank ", options.rank, ": ", missing, " ranks never came");
+    if (ready < 0) continue;
+    Socket socket(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (socket.fd() < 0) continue;
+    prepare(socket.fd());
+    Header hello;
+    if (!transfer(socket.fd(), hello, false).ok() || hello.magic != kMagic || hello.bytes != secret) continue;   // a stranger
+    if (hello.number <= uint64_t(options.rank) || hello.number >= uint64_t(options.size) || peers[size_t(hello.number)].fd() >= 0) continue;
+    peers[size_t(hello.number)] = std::move(socket);
+    --missing;
+  }
+  return std::shared_ptr<ProcessGroup>(std::make_shared<SocketGroup>(options, std::move(peers)));
+}
+
+}  // namespace retort::train
