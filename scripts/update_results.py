@@ -35,6 +35,7 @@ The row `window` is the control, a window and no recurrence: a joined mixer that
 Greedy, with a repeat penalty of 1.1, after "{prompt}":
 
 {samples}
+
 """
 
 

@@ -15,7 +15,7 @@ namespace retort {
 enum class Precision { kQuantised, kF32 };
 
 // Optimiser group: projections inherited from the teacher take a small rate, new feature maps and gates a large one.
-enum class TrainGroup { kProjection, kFeature, kGate };
+enum class TrainGroup { kBody, kProjection, kFeature, kGate };  // kBody: of no mixer
 
 // The teacher's tensor that a block of rows starts from. Only the rows (for kOutput: columns) of the part's own heads are
 // taken.
@@ -80,7 +80,7 @@ struct TensorSpec {
   std::string name;                          // below the part's prefix: "q_proj.weight"
   std::vector<int64_t> shape;                // empty: this model does not have the tensor
   Precision floor = Precision::kQuantised;
-  TrainGroup group = TrainGroup::kProjection;
+  TrainGroup group = TrainGroup::kBody;
   std::vector<InitBlock> init;               // rows concatenated
   HeadAxis heads = HeadAxis::kShared;
 

@@ -44,15 +44,16 @@ class TorchBackend : public Backend {
  public:
   TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options)
       : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
-        shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once) {
+        tokens_(token_count(files_)), shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once) {
   }
 
   const ModelConfig& teacher() const override { return teacher_.config; }
   std::string teacher_hash() const override { return hash_; }
+  int tokens() const override { return tokens_; }
 
   Result<std::string> check_second_teacher(const std::string& model, int seq) override {
     RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
-    return hash_weights(*second.files.weights);
+    return hash_weights(*second.weights);
   }
 
   Result<StartReport> start(const StudentSpec& spec, const CalibrationText& text, uint64_t seed) override {
@@ -130,11 +131,11 @@ class TorchBackend : public Backend {
   }
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
-    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), {}, &shards_, rows_at_once_};
-    context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<OtherTeacher> {
+    StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), {}, &shards_, tokens_, rows_at_once_};
+    context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<TorchModel> {
       auto second = load_second(model, seq);
       RETORT_RETURN_IF_ERROR(agree(shards_.group(), second));
-      shards_.add(second->model);
+      shards_.add(*second);
       give_back_memory();
       return second;
     };
@@ -207,11 +208,9 @@ class TorchBackend : public Backend {
   }
 
  private:
-  Result<OtherTeacher> load_second(const std::string& model, int seq) const {
-    RETORT_TRY(const auto second, open_second_teacher(files_, model, seq));
-    OtherTeacher out{{}, second.tokens};
-    RETORT_TRY(out.model, load_model(second.files, teacher_.numeric));
-    return out;
+  Result<TorchModel> load_second(const std::string& model, int seq) const {
+    RETORT_TRY(const auto files, open_second_teacher(files_, model, seq));
+    return load_model(files, teacher_.numeric);
   }
 
   // Nothing of a draft is the teacher's: all of it is in leaves_, and so in checkpoints and in what is written.
@@ -409,14 +408,14 @@ class TorchBackend : public Backend {
       for (const LoraTarget& target : targets.ok() ? *targets : std::vector<LoraTarget>{}) adapted.insert(target.tensor);
     }
     const auto any_trains = [&](const std::string& name) {
-      return adapted.contains(name) || std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kProjection); });
+      return adapted.contains(name) || std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kBody); });
     };
     const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
       if (!own_body_ && std::none_of(names.begin(), names.end(), any_trains)) return;
       tensor = tensor.detach().to(at::kFloat, false, true).contiguous();
       Leaf leaf{tensor, {}, layer, false, {}};
       const int64_t count = tensor.numel() / int64_t(names.size());
-      for (size_t i = 0; i < names.size(); ++i) leaf.slices.push_back({names[i], TrainGroup::kProjection, decays, int64_t(i) * count, count});
+      for (size_t i = 0; i < names.size(); ++i) leaf.slices.push_back({names[i], TrainGroup::kBody, decays, int64_t(i) * count, count});
       leaves_.push_back(std::move(leaf));
       attention_.push_back(false);
     };
@@ -496,6 +495,7 @@ class TorchBackend : public Backend {
   bool own_attention_ = false;       // nor is attention that the folder has, of which the student starts
   std::string hash_;
   ThreadPool pool_;
+  int tokens_;                       // of the teacher's tokenizer
   Shards shards_;
   int rows_at_once_;
   std::vector<Leaf> leaves_;

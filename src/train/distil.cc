@@ -55,14 +55,14 @@ class LogitStage : public StageRunner {
   }
 
   ~LogitStage() override {
-    if (second_ && context_.shards) context_.shards->remove(second_->model);
+    if (second_ && context_.shards) context_.shards->remove(*second_);
   }
 
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
 
   Status switch_teacher() override {
     RETORT_TRY(auto second, context_.open_second());
-    second_ = std::make_unique<const OtherTeacher>(std::move(second));
+    second_ = std::make_unique<const TorchModel>(std::move(second));
     return {};
   }
 
@@ -130,7 +130,7 @@ class LogitStage : public StageRunner {
     return {batch.tokens.data() + int64_t(row) * batch.seq, size_t(batch.seq)};
   }
 
-  const TorchModel& teacher() const { return second_ ? second_->model : context_.teacher; }
+  const TorchModel& teacher() const { return second_ ? *second_ : context_.teacher; }
 
   // Rows [first, first + count).
   Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, RowResult& sum) {
@@ -186,7 +186,7 @@ class LogitStage : public StageRunner {
     RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows.size()), [&](int64_t i) {
       if (!rows[i].teacher) return;
       const at::Tensor& hidden = pass.hidden(*rows[i].teacher);
-      if (cache_) rows[i].top = top_logits(hidden, teacher().body.head, cache_->shape().top_k, temperature_);
+      if (cache_) rows[i].top = top_logits(hidden, context_.token_rows(teacher().body.head), cache_->shape().top_k, temperature_);
       else rows[i].wanted = hidden;
     }));
     for (size_t i = 0; i < rows.size() && cache_; ++i) {
@@ -204,14 +204,18 @@ class LogitStage : public StageRunner {
       result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, result));
     }
     result.gradient.mul_(scale);
-    if (result.head_gradient.defined()) result.head_gradient.mul_(scale);
+    if (result.head_gradient.defined()) {
+      result.head_gradient.mul_(scale);
+      const int64_t padding = context_.student.body.head.size(0) - result.head_gradient.size(0);
+      if (padding > 0) result.head_gradient = at::constant_pad_nd(result.head_gradient, {0, 0, 0, padding});
+    }
     return result;
   }
 
   // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
   at::Tensor compare(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
                      RowResult& result) const {
-    const at::Tensor& head = context_.student.body.head;
+    const at::Tensor head = context_.token_rows(context_.student.body.head);
     const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
     const at::Tensor logits = product(hidden, narrow_head.t()).to(at::kFloat);
     at::Tensor d_logits;
@@ -245,10 +249,8 @@ class LogitStage : public StageRunner {
 
   // Against the teacher's whole distributions, from its hidden states [n, D].
   SoftSums whole_loss(const at::Tensor& logits, const at::Tensor& wanted, const at::Tensor& mask, double t) const {
-    const int64_t tokens = second_ ? second_->tokens : logits.size(1);
-    at::Tensor teacher = product(wanted, this->teacher().body.head.t()).to(at::kFloat), student = logits;
-    if (second_) teacher = teacher.narrow(1, 0, tokens), student = student.narrow(1, 0, tokens);
-    const at::Tensor log_student = at::log_softmax(t == 1 ? student : student / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
+    const at::Tensor teacher = product(wanted, context_.token_rows(this->teacher().body.head).t()).to(at::kFloat);
+    const at::Tensor log_student = at::log_softmax(t == 1 ? logits : logits / t, 1), log_teacher = at::log_softmax(t == 1 ? teacher : teacher / t, 1);
     const at::Tensor p = log_teacher.exp();
     if (mask.defined()) p.mul_(mask);
     SoftSums sums;
@@ -256,7 +258,6 @@ class LogitStage : public StageRunner {
     const at::Tensor q = log_student.exp_();
     if (mask.defined()) q.mul_(mask);
     sums.gradient = q.sub_(p);
-    if (tokens < logits.size(1)) sums.gradient = at::constant_pad_nd(sums.gradient, {0, logits.size(1) - tokens});
     return sums;
   }
 
@@ -308,7 +309,7 @@ class LogitStage : public StageRunner {
 
   StageSpec stage_;
   StageContext context_;
-  std::unique_ptr<const OtherTeacher> second_;   // asked in place of the first from when it is there
+  std::unique_ptr<const TorchModel> second_;   // asked in place of the first from when it is there
   std::optional<SharedCache> cache_;
   double temperature_ = 1;
   bool needs_teacher_ = false, only_labels_ = true;

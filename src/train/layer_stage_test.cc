@@ -60,7 +60,7 @@ class LayerStageTest : public ::testing::Test {
       EXPECT_TRUE(result.ok()) << result.error().message;
       if (!result.ok()) return losses;
       losses.push_back(result->loss);
-      EXPECT_TRUE(optimizer.step({stage.lr, stage.lr, stage.lr}).ok());
+      EXPECT_TRUE(optimizer.step({stage.lr, stage.lr, stage.lr, stage.lr}).ok());
     }
     return losses;
   }

@@ -54,7 +54,7 @@ class LoraStage : public StageRunner {
     std::vector<Leaf*> leaves = context_.leaves;
     leaves.insert(leaves.end(), changed_.begin(), changed_.end());
     inner_ = make_stage_runner(stage, StageContext{context_.teacher, student_, context_.pool, std::move(leaves), context_.reached, context_.open_second,
-                                                   context_.shards, context_.rows_at_once});
+                                                   context_.shards, context_.tokens, context_.rows_at_once});
   }
   ~LoraStage() override {
     if (!context_.shards) return;

@@ -20,7 +20,7 @@ namespace retort::train {
 struct LoraTarget {
   std::string tensor;
   std::string name;               // the tensor's, or, of some of its rows, with what they are: "....in_proj.weight.q"
-  TrainGroup group = TrainGroup::kProjection;
+  TrainGroup group = TrainGroup::kBody;
   int64_t first_row = 0, rows = 0, columns = 0;
 };
 

@@ -51,9 +51,10 @@ double GroupRates::of(TrainGroup group) const {
   switch (group) {
     case TrainGroup::kFeature: return feature;
     case TrainGroup::kGate: return gate;
-    case TrainGroup::kProjection: break;
+    case TrainGroup::kProjection: return projection;
+    case TrainGroup::kBody: break;
   }
-  return projection;
+  return body;
 }
 
 AdamW::AdamW(std::vector<Parameter> parameters, AdamSettings settings, ThreadPool& pool, ProcessGroup& group)

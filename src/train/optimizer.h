@@ -21,7 +21,7 @@ struct AdamSettings {
 };
 
 struct GroupRates {
-  double projection = 0, feature = 0, gate = 0;
+  double projection = 0, feature = 0, gate = 0, body = 0;
   double of(TrainGroup group) const;
 };
 

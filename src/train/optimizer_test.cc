@@ -44,6 +44,17 @@ TEST(AdamW, AgreesWithTheFormula) {
   EXPECT_NEAR(t.a[5], ema, 2e-6);
 }
 
+TEST(AdamW, EachGroupHasItsRate) {
+  ThreadPool pool(1);
+  using enum TrainGroup;
+  const std::vector<std::pair<TrainGroup, double>> rates = {{kBody, 0.4}, {kProjection, 0.1}, {kFeature, 0.2}, {kGate, 0.3}};
+  std::vector<float> values(rates.size(), 1.0f), gradients(rates.size(), 2.0f);
+  std::vector<Parameter> parameters;
+  for (size_t i = 0; i < rates.size(); ++i) parameters.push_back({cat(i), rates[i].first, false, 0, {&values[i], 1}, {&gradients[i], 1}});
+  ASSERT_TRUE(AdamW(parameters, {}, pool).step({.projection = 0.1, .feature = 0.2, .gate = 0.3, .body = 0.4}).ok());
+  for (size_t i = 0; i < rates.size(); ++i) EXPECT_NEAR(values[i], 1 - rates[i].second, 1e-6);  // a first step is its rate
+}
+
 TEST(AdamW, ClipsEachGroupOnItsOwn) {
   ThreadPool pool(1);
   Tensors t;

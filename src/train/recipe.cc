@@ -262,6 +262,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   fields.number("epochs", stage.budget.epochs, 1e-6, 1e6);
   read_stage_data(source, fields, stage.data);
   fields.number("lr", stage.lr, 0, 10);
+  fields.number("lr_mixers", stage.lr_mixers, 1e-30, 10);
   fields.number("lr_features", stage.lr_features, 1e-30, 10);
   fields.number("lr_gates", stage.lr_gates, 1e-30, 10);
   read_betas(source, fields, stage.betas);

@@ -117,9 +117,10 @@ struct StageSpec {
   int batch = 1;               // rows of seq tokens; dpo: pairs of them
   int accumulate = 1;          // batches per optimiser step
   Budget budget;
-  double lr = 0;               // projections, and everything outside the mixers
-  double lr_features = 0;      // 0: lr
-  double lr_gates = 0;         // 0: lr
+  double lr = 0;               // everything that has no rate of its own below
+  double lr_mixers = 0;        // of what is a mixer's, kept attention too; 0: lr
+  double lr_features = 0;      // of mixers' new feature maps; 0: lr_mixers
+  double lr_gates = 0;         // of mixers' gates; 0: lr_mixers
   std::array<double, 2> betas = {0.9, 0.95};
   double weight_decay = 0;
   double eps = 1e-8;

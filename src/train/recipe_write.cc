@@ -84,6 +84,7 @@ Json stage_json(const StageSpec& stage) {
   if (stage.budget.steps > 0) out["steps"] = stage.budget.steps;
   if (stage.budget.epochs > 0) out["epochs"] = stage.budget.epochs;
   out["lr"] = stage.lr;
+  if (stage.lr_mixers > 0) out["lr_mixers"] = stage.lr_mixers;
   if (stage.lr_features > 0) out["lr_features"] = stage.lr_features;
   if (stage.lr_gates > 0) out["lr_gates"] = stage.lr_gates;
   out["betas"] = stage.betas;

@@ -32,8 +32,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFinished = "train.json";
 constexpr const char* kLock = ".lock";
-constexpr const char* kOwnFiles[] = {"recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "checkpoints", "student",
-                                     "student-init", kFinished, "results.json", "report.html", "matrices.json", kBadStep};
+// In the order in which they are removed: what a resumed run would go on from comes first.
+constexpr const char* kOwnFiles[] = {"checkpoints", kFinished, "recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "student",
+                                     "student-init", "results.json", "report.html", "matrices.json", kBadStep};
 
 // One process at a time works in a run folder. Held until the process ends.
 class FolderLock {
@@ -223,6 +224,14 @@ class Run {
     return document;
   }
 
+  // A run that was killed before its first checkpoint has its recipe alone to be compared with.
+  Status same_recipe_file() const {
+    if (!path_exists(path("recipe.json"))) return {};
+    RETORT_TRY(const auto text, read_text_file(path("recipe.json")));
+    const auto before = Json::parse(text, nullptr, false);
+    return before.is_object() ? same_recipe(comparable(plain(before))) : Status();
+  }
+
   // `before` is comparable.
   Status same_recipe(const nlohmann::json& before) const {
     const auto difference = recipe_difference(before, comparable(recipe_));
@@ -277,6 +286,7 @@ class Run {
   }
 
   Status check_beginning() const {
+    if (options_.resume) RETORT_RETURN_IF_ERROR(same_recipe_file());
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
@@ -368,7 +378,9 @@ class Run {
     for (const StageSpec& stage : recipe_.stages) {
       std::string& hash = hashes.emplace_back();
       if (stage.switch_teacher.to.empty()) continue;
-      RETORT_TRY(hash, backend_->check_second_teacher(stage.switch_teacher.to, stage.seq));
+      auto checked = backend_->check_second_teacher(stage.switch_teacher.to, stage.seq);
+      if (!checked.ok()) return Error{checked.error().code, cat("stage '", stage.name, "', switch_teacher.to: ", checked.error().message)};
+      hash = std::move(*checked);
     }
     return hashes;
   }

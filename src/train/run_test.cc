@@ -550,8 +550,34 @@ TEST_F(RunTest, AStagesOwnTextMustStayAndAWrongSecondTeacherIsRefused) {
   EXPECT_FALSE(go("a", true, {}, own).ok());
   const auto stranger = go("b", false, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, {{"kd.switch_teacher", "{to: stranger}", "--set"}});
   ASSERT_FALSE(stranger.ok());
-  EXPECT_EQ(stranger.error().message, "stranger: other tokens");
+  EXPECT_EQ(stranger.error().message, "stage 'kd', switch_teacher.to: stranger: other tokens");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "b"));
+}
+
+TEST_F(RunTest, ASecondTeacherThatHasChangedMeanwhileIsNotAsked) {
+  test::write_file(folder_ / "big", "as it was");
+  const std::string change = cat("{to: ", folder_ / "big", ", when: {step: 4}}");
+  const auto result = go("a", false, {-1, [&](int64_t n) { if (n == 1) test::write_file(folder_ / "big", "as it is"); }}, {{"kd.switch_teacher", change, "--set"}});
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("(its hash is hash of as it is, was hash of as it was)"), std::string::npos) << result.error().message;
+}
+
+// Killed before its first checkpoint: what goes on is the same run, or says what differs.
+TEST_F(RunTest, ARecipeIsComparedBeforeThereIsACheckpoint) {
+  ASSERT_TRUE(go("straight").ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    (void)go("killed", false, {-1, [](int64_t n) { if (n == 2) ::raise(SIGKILL); }});
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const auto other = go("killed", true, {}, {{"kd.lr", "0.02", "--set"}});
+  ASSERT_FALSE(other.ok());
+  EXPECT_NE(other.error().message.find("the recipe differs from the one this run began with: "), std::string::npos) << other.error().message;
+  ASSERT_TRUE(go("killed", true).ok());
+  EXPECT_EQ(student("killed"), student("straight"));
 }
 
 // A full disk, as far as a file-size limit can stand for one: the error is one line, and a resume with room finishes with the same bits.

@@ -30,7 +30,12 @@ Result<std::string> hash_weights(const WeightStore& store) {
   return hex(hash);
 }
 
-Result<SecondTeacher> open_second_teacher(const ModelFiles& first, const std::string& path, int seq) {
+int token_count(const ModelFiles& files) {
+  const auto tokenizer = load_tokenizer(files.path);
+  return tokenizer.ok() ? std::min(files.config.vocab_size, int(tokenizer->size())) : files.config.vocab_size;
+}
+
+Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::string& path, int seq) {
   RETORT_TRY(auto files, open_model(path));
   if (!is_plain_transformer(files.config)) {
     return invalid(path, ": a student; a second teacher must be a softmax-attention model in every layer");
@@ -52,7 +57,7 @@ Result<SecondTeacher> open_second_teacher(const ModelFiles& first, const std::st
   for (const ModelFiles* model : {&first, static_cast<const ModelFiles*>(&files)}) {
     if (model->config.vocab_size < tokens) return invalid(model->path, ": a tokenizer of ", tokens, " tokens, but only ", model->config.vocab_size, " logits");
   }
-  return SecondTeacher{std::move(files), tokens};
+  return files;
 }
 
 }  // namespace retort::train

@@ -13,12 +13,10 @@ namespace retort::train {
 // Of all weights' bytes, in the order of their names: who a teacher is. Reads them all.
 Result<std::string> hash_weights(const WeightStore& store);
 
-struct SecondTeacher {
-  ModelFiles files;
-  int tokens = 0;   // that both tokenizers know, the same ones; columns of logits behind them are padding
-};
+// How many tokens the model's tokenizer knows; columns of logits behind them are padding. Without a tokenizer: all are tokens.
+int token_count(const ModelFiles& files);
 
 // Errors: not a softmax-attention model; a context below `seq`; another number of tokens, or another token somewhere, which is named.
-Result<SecondTeacher> open_second_teacher(const ModelFiles& first, const std::string& path, int seq);
+Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::string& path, int seq);
 
 }  // namespace retort::train

@@ -45,7 +45,7 @@ struct Batch {
 // adds to it, the optimiser reads it and sets it back to zero.
 struct Parameter {
   std::string name;                              // full name, as in model_tensors()
-  TrainGroup group = TrainGroup::kProjection;
+  TrainGroup group = TrainGroup::kBody;
   bool decays = false;                           // weight decay applies: matrices of projections
   int clip_group = 0;                            // gradient norms are clipped per group; layer-wise stages: the layer
   std::span<float> value;                        // of several ranks each has a piece, in their order
@@ -111,6 +111,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual const ModelConfig& teacher() const = 0;
   virtual std::string teacher_hash() const = 0;  // of the weights' bytes, 16 hex digits
+  virtual int tokens() const { return teacher().vocab_size; }  // of its tokenizer; logits behind them are padding, which no loss counts
   // That MODEL can be a stage's second teacher, for rows of `seq` tokens; its hash.
   virtual Result<std::string> check_second_teacher(const std::string& model, int seq) = 0;
 

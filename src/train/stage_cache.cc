@@ -6,7 +6,7 @@ Result<std::shared_ptr<LogitCache>> open_cache(const Recipe& recipe, size_t inde
   const StageSpec& stage = recipe.stages[index];
   const LossSpec* loss = stage.find(LossKind::kLogits);
   if (!loss || loss->cache.empty()) return std::shared_ptr<LogitCache>();
-  const int vocab_size = backend.teacher().vocab_size;
+  const int vocab_size = backend.tokens();
   const TrainingText& text = *data.of(index);
   // The order follows from the text, its weights, the seed, the stage's place among the stages and the shape of its batches.
   const nlohmann::json made_of = {

@@ -143,11 +143,21 @@ Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   if (change.when == SwitchSpec::When::kStep) switch_due_ = report.steps >= change.step;
   if (change.when == SwitchSpec::When::kFraction) switch_due_ = meter_.middle_of_next_step().progress >= change.fraction;
   if (!switch_due_) return {};
+  RETORT_RETURN_IF_ERROR(agree(context_.group, same_second_teacher()));
   RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
   report.switched_at = report.steps;
   rate_plateau_.reset();
   if (progress) progress->message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));
   return {};
+}
+
+// That its file is still what it was when the run began.
+Status StageLoop::same_second_teacher() const {
+  const std::string& model = stage_.switch_teacher.to;
+  RETORT_TRY(const std::string now, context_.backend.check_second_teacher(model, stage_.seq));
+  const std::string& before = context_.state.second_teachers[index_of(context_, stage_)];
+  if (now == before) return {};
+  return invalid(model, ": stage '", stage_.name, "' would turn to it now, but it is not the second teacher this run began with (its hash is ", now, ", was ", before, ")");
 }
 
 Status StageLoop::sum_over_ranks(StepResult& result) const {
@@ -205,10 +215,11 @@ Status StageLoop::step() {
   MetricsRow row;
   RETORT_TRY(const bool finite, gradients(row));
   const double factor = rate_factor();
-  const auto rate = [&](double own) { return (own > 0 ? own : stage_.lr) * factor; };
+  const double of_mixers = stage_.lr_mixers > 0 ? stage_.lr_mixers : stage_.lr;
+  const auto rate = [&](double own) { return (own > 0 ? own : of_mixers) * factor; };
   row.lr = stage_.lr * factor;
   if (finite) {
-    RETORT_TRY(row.grad_norm, optimizer_.step({row.lr, rate(stage_.lr_features), rate(stage_.lr_gates)}));
+    RETORT_TRY(row.grad_norm, optimizer_.step({rate(0), rate(stage_.lr_features), rate(stage_.lr_gates), row.lr}));
   } else {
     optimizer_.drop_gradients();
   }

@@ -31,11 +31,6 @@ struct Leaf {
   Share* share = nullptr;   // of several ranks: `gradient` is this rank's share too. Null: all of it is here
 };
 
-struct OtherTeacher {
-  TorchModel model;
-  int64_t tokens = 0;              // the first logits, which both teachers have; the rest are padding
-};
-
 // What a stage works on. The references live as long as the backend.
 struct StageContext {
   const TorchModel& teacher;
@@ -43,11 +38,14 @@ struct StageContext {
   ThreadPool& pool;
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
   Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
-  std::function<Result<OtherTeacher>()> open_second = {};   // the stage's second teacher
+  std::function<Result<TorchModel>()> open_second = {};   // the stage's second teacher
   Shards* shards = nullptr;        // null: one process
+  int64_t tokens = 0;              // logits behind these are padding, which no loss counts; 0: all are tokens
   int rows_at_once = 0;            // rows of a batch that are computed together, the same on all ranks; 0: as many as there are threads
 
   ProcessGroup& group() const { return shards ? shards->group() : one_process(); }
+  // The head's rows that are tokens' [tokens, D].
+  at::Tensor token_rows(const at::Tensor& head) const { return tokens > 0 && tokens < head.size(0) ? head.narrow(0, 0, tokens) : head; }
   int together() const { return rows_at_once > 0 ? rows_at_once : pool.size(); }
 };
 

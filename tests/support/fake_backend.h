@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "base/atomic_file.h"
+#include "base/mapped_file.h"
+#include "base/path.h"
 #include "train/stage.h"
 
 namespace retort::train::fake {
@@ -96,7 +98,9 @@ class FakeBackend : public Backend {
   std::string teacher_hash() const override { return "00000000deadbeef"; }
   Result<std::string> check_second_teacher(const std::string& model, int) override {
     if (model == "stranger") return invalid(model, ": other tokens");
-    return "hash of " + model;
+    if (!path_exists(model)) return "hash of " + model;
+    RETORT_TRY(const auto text, read_text_file(model));
+    return "hash of " + text;
   }
 
   Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
