@@ -4,7 +4,8 @@
 // train_recurrence_bench.cc.
 //
 // Scores under a decay are products of q exp(lam) and k exp(-lam): fast, and only right while a chunk's log-decays add up to no less
-// than about -80. (The fused kernels take this way too while they can, and another when they cannot.)
+// than about -80. (The fused kernels take this way too while they can, and another when they cannot.) The safe form, right at any decay, takes
+// exp(lam_t - lam_s) of every pair of tokens, and of every key where decays have a number for each.
 #pragma once
 
 #include <torch/torch.h>
@@ -21,6 +22,7 @@ struct TorchInputs {
 struct TorchForm {
   int64_t chunk = 64;   // T is a multiple of it
   bool narrow = false;  // products of bf16 numbers instead of f32
+  bool safe = false;    // at any decay; not with `narrow`
 };
 
 class ChunkedTorch {
@@ -34,14 +36,19 @@ class ChunkedTorch {
       sum_ = l_.cumsum(2);
       end_ = sum_.narrow(2, form.chunk - 1, 1).exp();
       total_ = end_.transpose(2, 3).unbind(1);  // of each chunk: [H, 1 or K, 1]
-      growth_ = (-sum_).exp();
+      if (form.safe) {
+        decays_ = kept(sum_, sum_, 0);
+        if (spec.transition != Transition::kDiagonal) erase_decays_ = kept(sum_ - l_, sum_, 1);
+      } else {
+        growth_ = (-sum_).exp();
+      }
     }
   }
 
   // y: [T, H*V]
   at::Tensor forward() const {
     const at::Tensor reads = sum_.defined() ? q_ * sum_.exp() : q_;
-    const at::Tensor y = spec_.transition == Transition::kDiagonal ? diagonal(reads) : erasing(reads);
+    const at::Tensor y = decays_.defined() ? safe(reads) : spec_.transition == Transition::kDiagonal ? diagonal(reads) : erasing(reads);
     return y.permute({1, 2, 0, 3}).reshape({y.size(1) * form_.chunk, -1});
   }
 
@@ -60,6 +67,47 @@ class ChunkedTorch {
   // sum_d reads_t source_s for s <= t - back, else 0.
   static at::Tensor scores(const at::Tensor& reads, const at::Tensor& source, int64_t back) {
     return at::matmul(reads, source.transpose(2, 3)).tril(-back);
+  }
+
+  // exp(to_t - from_s) for s <= t - back, else 0: [H, N, chunk, chunk, 1 or K].
+  static at::Tensor kept(const at::Tensor& to, const at::Tensor& from, int64_t back) {
+    const int64_t c = to.size(2);
+    const at::Tensor later = at::ones({c, c}, at::kBool).triu(1 - back).view({1, 1, c, c, 1});
+    return (to.unsqueeze(3) - from.unsqueeze(2)).masked_fill(later, -std::numeric_limits<float>::infinity()).exp();
+  }
+  static at::Tensor safe_scores(const at::Tensor& reads, const at::Tensor& source, const at::Tensor& kept) {
+    if (kept.size(4) == 1) return at::matmul(reads, source.transpose(2, 3)) * kept.squeeze(4);
+    return (reads.unsqueeze(3) * kept * source.unsqueeze(2)).sum(4);
+  }
+
+  // All transitions; rows at the chunk's end have exponents that are at most 0.
+  at::Tensor safe(const at::Tensor& reads) const {
+    const at::Tensor to_end = (sum_.narrow(2, form_.chunk - 1, 1) - sum_).exp(), scores = safe_scores(q_, k_, decays_);
+    std::vector<at::Tensor> written = at::matmul((k_ * to_end).transpose(2, 3), v_).unbind(1), states;
+    at::Tensor state = at::zeros_like(written[0]);
+    if (spec_.transition == Transition::kDiagonal) {
+      for (size_t i = 0; i < written.size(); ++i) {
+        states.push_back(state);
+        state = at::addcmul(written[i], state, total_[i]);
+      }
+      return at::matmul(scores, v_) + at::matmul(reads, at::stack(states, 1));
+    }
+    const bool delta = spec_.transition == Transition::kDelta;
+    const at::Tensor keys = delta ? k_ : b_, one = at::eye(form_.chunk, q_.options());
+    const at::Tensor known = delta ? v_ : at::matmul(safe_scores(a_, k_, erase_decays_), v_);
+    const at::Tensor solved = at::linalg_solve_triangular(one - safe_scores(a_, keys, erase_decays_), at::cat({known, a_ * (sum_ - l_).exp()}, 3), false, true, true);
+    const std::vector<at::Tensor> u = solved.narrow(3, 0, spec_.value_dim).unbind(1), w = solved.narrow(3, spec_.value_dim, spec_.key_dim).unbind(1);
+    const std::vector<at::Tensor> writes = (keys * to_end).transpose(2, 3).unbind(1);
+    std::vector<at::Tensor> founds;
+    for (size_t i = 0; i < u.size(); ++i) {
+      states.push_back(state);
+      founds.push_back(at::baddbmm(u[i], w[i], state));
+      state = state * total_[i];
+      if (!delta) state = state + written[i];
+      state = at::baddbmm(state, writes[i], founds.back());
+    }
+    const at::Tensor y = at::matmul(reads, at::stack(states, 1)) + at::matmul(delta ? scores : safe_scores(q_, keys, decays_), at::stack(founds, 1));
+    return delta ? y : y + at::matmul(scores, v_);
   }
 
   at::Tensor diagonal(const at::Tensor& all_reads) const {
@@ -106,6 +154,7 @@ class ChunkedTorch {
   RecurrenceSpec spec_;
   TorchForm form_;
   at::Tensor q_, k_, v_, a_, b_, l_, sum_, growth_, end_;
+  at::Tensor decays_, erase_decays_;  // the safe form's
   std::vector<at::Tensor> total_;
 };
 

@@ -1,8 +1,8 @@
 // The fused recurrences, forward and backward, beside the same maths written with LibTorch's operations (chunked_torch.h):
 // [1, 2048, 9 heads, 64, 64], every family, with one thread and with two (the kernels in parallel over heads), turn by turn in one
 // run. LibTorch has f32 products, and bf16 ones as the fused kernels have for most of theirs (only where the processor multiplies bf16:
-// elsewhere LibTorch's are plain loops, no rival), both in chunks of whatever size (32, 64 or 128 tokens) is fastest here. Prints the
-// medians, their ratios, how far fused and f32 results are apart, the fused kernels' multiply-adds per second (those that the equations
+// elsewhere LibTorch's are plain loops, no rival), and f32 ones in the form that is right at any decay, as the fused kernels are; all in chunks of
+// whatever size (16 to 128 tokens) is fastest here. Prints the medians, their ratios, how far fused and f32 results are apart, the fused kernels' multiply-adds per second (those that the equations
 // need in chunks of 64, causal halves only), and those of large products of LibTorch's.
 //
 //   train_recurrence_bench [repeats]
@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include "base/cpu.h"
@@ -120,11 +121,13 @@ double milliseconds(const std::function<void()>& fn) {
 }
 
 // The fastest chunk: the better of two runs each, after one that does not count.
-TorchForm best_form(const Family& f, const TorchInputs& in, const at::Tensor& d_out, bool narrow) {
+TorchForm best_form(const Family& f, const TorchInputs& in, const at::Tensor& d_out, bool narrow, bool safe) {
   TorchForm best;
   double least = 0;
-  for (int64_t chunk : {32, 64, 128}) {
-    const TorchForm form{chunk, narrow};
+  // A number for every pair of tokens and key soon fills memory.
+  const std::vector<int64_t> chunks = safe && f.decay == Decay::kPerKey ? std::vector<int64_t>{16, 32} : std::vector<int64_t>{32, 64, 128};
+  for (int64_t chunk : chunks) {
+    const TorchForm form{chunk, narrow, safe};
     const auto once = [&] { return milliseconds([&] { libtorch(f, in, d_out, form); }); };
     once();
     const double first = once(), ms = std::min(first, once());
@@ -145,30 +148,37 @@ void run(int threads, int repeats) {
     std::printf("%d thread%s: LibTorch's product of 2048 x 2048 matrices in %s, %.1f GFLOP/s\n", threads, threads == 1 ? "" : "s",
                 at::toString(type), 2 * 2048.0 * 2048 * 2048 / median(ms) * 1e-6);
   }
-  std::printf("%-18s %20s %20s %9s %7s %7s %8s %8s\n", "family", "LibTorch f32 ms", "LibTorch bf16 ms", "fused ms", "f32 /", "bf16 /", "apart",
-              "GFLOP/s");
+  std::printf("%-18s %20s %20s %20s %9s %7s %7s %7s %8s %8s\n", "family", "LibTorch f32 ms", "LibTorch bf16 ms", "safe f32 ms", "fused ms", "f32 /",
+              "bf16 /", "safe /", "apart", "GFLOP/s");
   for (const Family& f : {Family{"none", Decay::kNone, Transition::kDiagonal}, Family{"scalar", Decay::kScalar, Transition::kDiagonal},
                           Family{"per key", Decay::kPerKey, Transition::kDiagonal}, Family{"delta", Decay::kNone, Transition::kDelta},
                           Family{"scalar delta", Decay::kScalar, Transition::kDelta}, Family{"per-key rank one", Decay::kPerKey, Transition::kRankOne}}) {
     const TorchInputs in = make_inputs(f);
     const at::Tensor d_out = at::randn({kTokens, kHeads * kDim});
-    std::vector<TorchForm> forms{best_form(f, in, d_out, false)};
-    if (has_narrow) forms.push_back(best_form(f, in, d_out, true));
-    const double apart = distance(fused(f, in, d_out, pool), libtorch(f, in, d_out, forms[0]));
-    std::vector<double> torch_ms[2], fused_ms;
+    std::vector<std::optional<TorchForm>> forms(3);
+    forms[0] = best_form(f, in, d_out, false, false);
+    if (has_narrow) forms[1] = best_form(f, in, d_out, true, false);
+    if (f.decay != Decay::kNone) forms[2] = best_form(f, in, d_out, false, true);
+    const double apart = distance(fused(f, in, d_out, pool), libtorch(f, in, d_out, *forms[0]));
+    if (forms[2]) RETORT_CHECK(distance(libtorch(f, in, d_out, *forms[2]), libtorch(f, in, d_out, *forms[0])) < 1e-3, "the two forms differ");
+    std::vector<double> torch_ms[3], fused_ms;
     for (int i = 0; i < repeats; ++i) {
-      for (size_t j = 0; j < forms.size(); ++j) torch_ms[j].push_back(milliseconds([&] { libtorch(f, in, d_out, forms[j]); }));
+      for (size_t j = 0; j < forms.size(); ++j) {
+        if (forms[j]) torch_ms[j].push_back(milliseconds([&] { libtorch(f, in, d_out, *forms[j]); }));
+      }
       fused_ms.push_back(milliseconds([&] { fused(f, in, d_out, pool); }));
     }
     const double ms = median(fused_ms);
     std::printf("%-18s", f.name);
-    for (size_t j = 0; j < 2; ++j) {
-      if (j < forms.size()) std::printf(" %8.1f (chunk %3lld)", median(torch_ms[j]), static_cast<long long>(forms[j].chunk));
+    for (size_t j = 0; j < forms.size(); ++j) {
+      if (forms[j]) std::printf(" %8.1f (chunk %3lld)", median(torch_ms[j]), static_cast<long long>(forms[j]->chunk));
       else std::printf(" %20s", "-");
     }
-    std::printf(" %9.1f %7.2f", ms, median(torch_ms[0]) / ms);
-    if (has_narrow) std::printf(" %7.2f", median(torch_ms[1]) / ms);
-    else std::printf(" %7s", "-");
+    std::printf(" %9.1f", ms);
+    for (size_t j = 0; j < forms.size(); ++j) {
+      if (forms[j]) std::printf(" %7.2f", median(torch_ms[j]) / ms);
+      else std::printf(" %7s", "-");
+    }
     std::printf(" %8.0e %8.1f\n", apart, 2e-6 * multiply_adds(f.transition) * kTokens * kHeads / ms);
     std::fflush(stdout);
   }

@@ -22,14 +22,12 @@ constexpr size_t kMaxText = size_t(1) << 30;
 constexpr const char* kEndOfTurn[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
                                       "<|end_of_text|>", "</s>"};
 
-// Ids around the text.
-struct Template {
-  std::vector<int32_t> before, after;
-};
-
 }  // namespace
 
 struct Tokenizer::Impl {
+  struct Template {  // ids around the text
+    std::vector<int32_t> before, after;
+  };
   TokenizerSpec spec;
   std::optional<Bpe> bpe;
   Normalizer normalizer;
@@ -116,7 +114,7 @@ Status Tokenizer::Impl::build_added() {
 }
 
 // Every processor writes around what those before it wrote.
-Result<Template> Tokenizer::Impl::read_template(const json& post, const std::string& where) const {
+Result<Tokenizer::Impl::Template> Tokenizer::Impl::read_template(const json& post, const std::string& where) const {
   Template out;
   const auto add = [&](const std::string& type, const json& step, const std::string& at) -> Status {
     RETORT_TRY(const Template around, read_processor(type, step, at));
@@ -128,7 +126,7 @@ Result<Template> Tokenizer::Impl::read_template(const json& post, const std::str
   return out;
 }
 
-Result<Template> Tokenizer::Impl::read_processor(const std::string& type, const json& post, const std::string& where) const {
+Result<Tokenizer::Impl::Template> Tokenizer::Impl::read_processor(const std::string& type, const json& post, const std::string& where) const {
   Template out;
   if (type == "ByteLevel") return out;
   if (type == "BertProcessing" || type == "RobertaProcessing") {

@@ -9,7 +9,7 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 24;
+constexpr int kAlignSeq = 24;
 
 class AlignTest : public ::testing::Test {
  protected:
@@ -25,8 +25,8 @@ class AlignTest : public ::testing::Test {
     for (auto& layer : student_.body.layers) {
       for (at::Tensor* own : {&layer.input_norm, &layer.post_norm, &layer.gate_up}) *own = *own * (1 + 0.2 * at::randn_like(*own));
     }
-    batch_.rows = 2, batch_.seq = kSeq, batch_.starts = {0, kSeq, kSeq + 7};
-    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+    batch_.rows = 2, batch_.seq = kAlignSeq, batch_.starts = {0, kAlignSeq, kAlignSeq + 7};
+    for (int i = 0; i < 2 * kAlignSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
   }
 
   // The student's layers, with random weights.
@@ -186,7 +186,7 @@ TEST_F(AlignTest, LossesOfMatricesAreTheirFormulas) {
         double sum = 0;
         for (int64_t r = 0; r < s.size; ++r) {
           const double x = m[t][r].item<double>(), y = a[t][r].item<double>();
-          row_squares[s.begin / kSeq] += (x - y) * (x - y);
+          row_squares[s.begin / kAlignSeq] += (x - y) * (x - y);
           cross -= y * std::log(std::max(x, 1e-12));
           sum += y;
         }
@@ -197,8 +197,8 @@ TEST_F(AlignTest, LossesOfMatricesAreTheirFormulas) {
   }
   const at::AutoGradMode with_grad(true);
   EXPECT_NEAR(loss_of({LossKind::kMatrix, LossForm::kFrobenius, 1}, leaf), norms / 8, 1e-9);
-  EXPECT_NEAR(loss_of({LossKind::kMatrix, LossForm::kMse, 1}, leaf), squares / (8.0 * kSeq * kSeq), 1e-12);
-  EXPECT_NEAR(loss_of({LossKind::kAttnXent, LossForm::kSoftCe, 1}, leaf), cross / (8.0 * kSeq), 1e-9);
+  EXPECT_NEAR(loss_of({LossKind::kMatrix, LossForm::kMse, 1}, leaf), squares / (8.0 * kAlignSeq * kAlignSeq), 1e-12);
+  EXPECT_NEAR(loss_of({LossKind::kAttnXent, LossForm::kSoftCe, 1}, leaf), cross / (8.0 * kAlignSeq), 1e-9);
   EXPECT_GT(norms, 0.1);
 }
 
@@ -220,7 +220,7 @@ TEST_F(AlignTest, TheLastBlockIsComparedBeforeTheFinalNorm) {
   }
   EXPECT_NEAR(loss, sum / double(target.size(0)), 1e-9);
   std::vector<at::Tensor> finals;
-  for (int r = 0; r < 2; ++r) finals.push_back(run_model(teacher_, {batch_.tokens.data() + r * kSeq, kSeq}, batch_rows(teacher_, batch_, r, 1)));
+  for (int r = 0; r < 2; ++r) finals.push_back(run_model(teacher_, {batch_.tokens.data() + r * kAlignSeq, kAlignSeq}, batch_rows(teacher_, batch_, r, 1)));
   const at::Tensor normed = at::cat(finals);
   EXPECT_LT((rms_norm(target, teacher_.body.final_norm, teacher_.config.norm_eps, Numeric::kExact) - normed).abs().max().item<double>(), 1e-12);
   EXPECT_GT((normed - target).norm(2, 1).mean().item<double>(), 0.1) << "the norm does something";
@@ -268,12 +268,12 @@ TEST_F(AlignTest, AttentionWithTheTeachersWeightsLosesNothing) {
       }
     }
   }
-  EXPECT_NEAR(loss_of({LossKind::kAttnXent, LossForm::kSoftCe, 1}, leaf), entropy / (4.0 * 2 * kSeq), 1e-9);
+  EXPECT_NEAR(loss_of({LossKind::kAttnXent, LossForm::kSoftCe, 1}, leaf), entropy / (4.0 * 2 * kAlignSeq), 1e-9);
 }
 
 TEST_F(AlignTest, APackOfTwoDocumentsIsTheTwoAlone) {
   mix_by("hedgehog", {5, 2});
-  const std::vector<int32_t> tokens(batch_.tokens.begin(), batch_.tokens.begin() + kSeq);
+  const std::vector<int32_t> tokens(batch_.tokens.begin(), batch_.tokens.begin() + kAlignSeq);
   const auto share = [](LossKind kind, LossForm form, bool heads = false) {
     LossSpec loss{kind, form, 1};
     loss.at_heads = heads;
@@ -290,9 +290,9 @@ TEST_F(AlignTest, APackOfTwoDocumentsIsTheTwoAlone) {
       const double value = loss_of(loss, leaf);
       return std::pair(value * factor, leaf.gradient * factor);
     };
-    const auto [packed, packed_gradient] = run(0, kSeq, {0, 7});
+    const auto [packed, packed_gradient] = run(0, kAlignSeq, {0, 7});
     const auto [first, first_gradient] = run(0, 7, {0});
-    const auto [second, second_gradient] = run(7, kSeq - 7, {0});
+    const auto [second, second_gradient] = run(7, kAlignSeq - 7, {0});
     EXPECT_NEAR(packed, first + second, 1e-10 * packed);
     EXPECT_LT((packed_gradient - first_gradient - second_gradient).abs().max().item<double>(), 1e-10 * packed_gradient.abs().max().item<double>());
     EXPECT_GT(packed, 1e-3);
@@ -325,8 +325,8 @@ TEST_F(AlignTest, HeadsOfAHybridMeetTheirOwn) {
   at_heads.at_heads = true;
   EXPECT_GT(loss_of({LossKind::kMatrix, LossForm::kMse, 1}, leaf), 1e-5);
   EXPECT_GT(loss_of(at_heads, leaf), 1e-5);
-  for (auto& layer : student_.config.plan) layer.parts[0].window.size = kSeq;  // sees as much as attention
-  for (auto& layer : student_.layers) layer[0].part.window.size = layer[0].shape.window.size = kSeq;
+  for (auto& layer : student_.config.plan) layer.parts[0].window.size = kAlignSeq;  // sees as much as attention
+  for (auto& layer : student_.layers) layer[0].part.window.size = layer[0].shape.window.size = kAlignSeq;
   EXPECT_LT(loss_of({LossKind::kMatrix, LossForm::kMse, 1}, leaf), 1e-28);
   EXPECT_LT(loss_of(at_heads, leaf), 1e-26);
 }

@@ -39,13 +39,13 @@ Status describe_teachers(const StageSpec& stage, const ModelFiles& teacher, Json
   const SwitchSpec& change = stage.switch_teacher;
   if (change.to.empty()) return {};
   RETORT_TRY(const auto second, open_second_teacher(teacher, change.to, stage.seq));
-  RETORT_TRY(const auto hash, hash_weights(*second.files.weights));
+  RETORT_TRY(const auto hash, hash_weights(*second.weights));
   int64_t parameters = 0;
-  for (const auto& spec : model_tensors(second.files.config)) parameters += spec.count();
+  for (const auto& spec : model_tensors(second.config)) parameters += spec.count();
   std::string when = cat("on a plateau of ", change.plateau.patience, " times ", change.plateau.every, " steps");
   if (change.when == SwitchSpec::When::kStep) when = cat("after ", change.step, " steps");
   if (change.when == SwitchSpec::When::kFraction) when = cat("after ", format_significant(100 * change.fraction, 3), " %");
-  out["second_teacher"] = {{"path", change.to}, {"hash", hash}, {"layers", second.files.config.layers}, {"width", second.files.config.width},
+  out["second_teacher"] = {{"path", change.to}, {"hash", hash}, {"layers", second.config.layers}, {"width", second.config.width},
                            {"parameters", parameters}, {"when", when}};
   return {};
 }

@@ -8,7 +8,7 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 24;
+constexpr int kDistilSeq = 24;
 
 class DistilTest : public ::testing::Test {
  protected:
@@ -18,10 +18,10 @@ class DistilTest : public ::testing::Test {
     teacher_ = std::move(pair->teacher);
     student_ = std::move(pair->student);
     // Two documents in the second row; in every sequence a few labels, none of them its last token.
-    batch_.rows = 2, batch_.seq = kSeq, batch_.starts = {0, kSeq, kSeq + 7};
-    for (int i = 0; i < 2 * kSeq; ++i) {
+    batch_.rows = 2, batch_.seq = kDistilSeq, batch_.starts = {0, kDistilSeq, kDistilSeq + 7};
+    for (int i = 0; i < 2 * kDistilSeq; ++i) {
       batch_.tokens.push_back((i * 37 + i / 7) % 256);
-      const bool last = i + 1 == kSeq || i + 1 == kSeq + 7 || i + 1 == 2 * kSeq;
+      const bool last = i + 1 == kDistilSeq || i + 1 == kDistilSeq + 7 || i + 1 == 2 * kDistilSeq;
       batch_.labels.push_back(i % 3 == 1 && !last);
     }
   }
@@ -128,7 +128,7 @@ TEST_F(DistilTest, TheHeadLearnsFromLabelsToo) {
 TEST_F(DistilTest, MaskedTargetsChangeNothing) {
   at::Tensor& query = student_.layers[1][0].values[0];
   Batch other = batch_;
-  for (const int last : {kSeq - 1, kSeq + 6, 2 * kSeq - 1}) other.tokens[size_t(last)] = 255 - other.tokens[size_t(last)];
+  for (const int last : {kDistilSeq - 1, kDistilSeq + 6, 2 * kDistilSeq - 1}) other.tokens[size_t(last)] = 255 - other.tokens[size_t(last)];
   const std::vector<std::vector<LossSpec>> cases = {{ce(LossMask::kLabels)}, {logits(LossForm::kKl, LossMask::kLabels), ce(LossMask::kLabels, 0.3)}};
   for (const auto& losses : cases) {
     const Step a = step(stage_of(losses), query, batch_), b = step(stage_of(losses), query, other);
@@ -146,7 +146,7 @@ TEST_F(DistilTest, SoftCrossEntropyIsTheDivergenceAndTheEntropy) {
   double entropy = 0;
   for (const auto& [begin, tokens] : fake::sequences_of(batch_)) {
     for (const auto& p : fake::log_probabilities(teacher_, tokens)) {
-      for (const double log_p : p) entropy -= std::exp(log_p) * log_p / (2 * kSeq);
+      for (const double log_p : p) entropy -= std::exp(log_p) * log_p / (2 * kDistilSeq);
     }
   }
   EXPECT_NEAR(soft.result.loss - kl.result.loss, entropy, 1e-5 * entropy);
@@ -157,10 +157,10 @@ TEST_F(DistilTest, BatchMeanIsTheTokenMeanTimesTheRowsLength) {
   at::Tensor& query = student_.layers[1][0].values[0];
   const Step token = step(stage_of({logits(LossForm::kKl, LossMask::kAll)}), query, batch_),
              row = step(stage_of({logits(LossForm::kKl, LossMask::kAll, 1, 1, Reduction::kBatchMean)}), query, batch_);
-  const double size = row.gradient.norm().item<double>(), apart = (row.gradient - token.gradient * kSeq).norm().item<double>();
+  const double size = row.gradient.norm().item<double>(), apart = (row.gradient - token.gradient * kDistilSeq).norm().item<double>();
   EXPECT_GT(size, 0);
   EXPECT_LT(apart, 1e-6 * size);
-  EXPECT_NEAR(row.result.loss, token.result.loss * kSeq, 1e-6 * row.result.loss);
+  EXPECT_NEAR(row.result.loss, token.result.loss * kDistilSeq, 1e-6 * row.result.loss);
 }
 
 // Of a share of the positions the sum over all of them is estimated: the same multiple of the same sample's mean.
@@ -169,8 +169,8 @@ TEST_F(DistilTest, BatchMeanOfAShareOfThePositions) {
   StageSpec tokens = stage_of({logits(LossForm::kKl, LossMask::kAll)}), rows = stage_of({logits(LossForm::kKl, LossMask::kAll, 1, 1, Reduction::kBatchMean)});
   tokens.logit_fraction = rows.logit_fraction = 0.25;
   const Step token = step(tokens, query, batch_), row = step(rows, query, batch_);
-  EXPECT_NEAR(row.result.loss, token.result.loss * kSeq, 1e-6 * row.result.loss);
-  EXPECT_LT((row.gradient - token.gradient * kSeq).norm().item<double>(), 1e-6 * row.gradient.norm().item<double>());
+  EXPECT_NEAR(row.result.loss, token.result.loss * kDistilSeq, 1e-6 * row.result.loss);
+  EXPECT_LT((row.gradient - token.gradient * kDistilSeq).norm().item<double>(), 1e-6 * row.gradient.norm().item<double>());
 }
 
 TEST_F(DistilTest, ABatchWithoutLabelsMovesNothing) {

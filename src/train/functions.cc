@@ -26,11 +26,6 @@ int64_t nanoseconds(clockid_t clock) {
 
 uint16_t* bits(const Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); }
 
-// Function::apply takes no undefined tensors: an empty one stands for "absent".
-const Tensor& or_empty(const Tensor& t) {
-  static const Tensor empty = at::empty({0});
-  return t.defined() ? t : empty;
-}
 bool given(const Tensor& t) { return t.numel() > 0; }
 
 Tensor low_of(const Tensor& x, const Tensor& low) {

@@ -89,7 +89,12 @@ at::Tensor rank_one(const RecurrenceSpec& spec, const at::Tensor& q, const at::T
 at::Tensor selective_scan(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& step,
                           const at::Tensor& decay_rate, const std::vector<Sequence>& sequences, Numeric numeric);
 
-// Where a row of x[T, D] f32 begins; null when x is empty, which stands for absent.
+// Function::apply takes no undefined tensors: an empty one stands for "absent".
+inline const at::Tensor& or_empty(const at::Tensor& t) {
+  static const at::Tensor empty = at::empty({0});
+  return t.defined() ? t : empty;
+}
+// Where a row of x[T, D] f32 begins; null when x is empty.
 inline float* at_row(const at::Tensor& x, int64_t row) { return x.numel() ? x.data_ptr<float>() + row * x.size(1) : nullptr; }
 
 // x[T, D] f32 -> RMS-normed; bf16 in kFast.

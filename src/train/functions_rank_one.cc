@@ -13,7 +13,7 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 
 // q, k, v, log_decay, erase, erase_key; an empty one is absent.
-RankOneTokens<float> tokens_at(const variable_list& in, int64_t row) {
+RankOneTokens<float> rank_one_tokens(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row), at_row(in[4], row), at_row(in[5], row)};
 }
 
@@ -27,7 +27,7 @@ struct RankOneFunction : Function<RankOneFunction> {
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
       for (int g = 0; g < spec.kv_heads; ++g) {
-        rank_one_forward(kernel, g, s.size, 0, tokens_at(in, s.begin), nullptr, at_row(out, s.begin), Arithmetic::kFast);
+        rank_one_forward(kernel, g, s.size, 0, rank_one_tokens(in, s.begin), nullptr, at_row(out, s.begin), Arithmetic::kFast);
       }
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), int64_t(spec.transition), spec.heads, spec.kv_heads,
@@ -50,7 +50,7 @@ struct RankOneFunction : Function<RankOneFunction> {
       const int64_t r = runs[i];
       const RankOneGradients<float> to{at_row(d[0], r), at_row(d[1], r), at_row(d[2], r), at_row(d[3], r), at_row(d[4], r), at_row(d[5], r)};
       for (int g = 0; g < kernel.kv_heads; ++g) {
-        rank_one_backward(kernel, g, runs[i + 1], tokens_at(saved, r), at_row(dout, r), to, Arithmetic::kFast);
+        rank_one_backward(kernel, g, runs[i + 1], rank_one_tokens(saved, r), at_row(dout, r), to, Arithmetic::kFast);
       }
     }
     const auto of = [&](size_t i) { return saved[i].numel() ? d[i] : Tensor(); };

@@ -12,7 +12,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-RecurrenceTokens<float> tokens_at(const variable_list& in, int64_t row) {
+RecurrenceTokens<float> recurrence_tokens(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row), at_row(in[4], row)};
 }
 
@@ -28,7 +28,7 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
       for (int g = 0; g < spec.kv_heads; ++g) {
-        recurrence_forward(kernel, g, s.size, 0, tokens_at(in, s.begin), nullptr, at_row(out, s.begin), at_row(norm, s.begin), Arithmetic::kFast);
+        recurrence_forward(kernel, g, s.size, 0, recurrence_tokens(in, s.begin), nullptr, at_row(out, s.begin), at_row(norm, s.begin), Arithmetic::kFast);
       }
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim,
@@ -52,7 +52,7 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
       const int64_t r = runs[i];
       const RecurrenceGradients<float> gradients{at_row(dq, r), at_row(dk, r), at_row(dv, r), at_row(dl, r), nullptr};
       for (int g = 0; g < kernel.kv_heads; ++g) {
-        recurrence_backward(kernel, g, runs[i + 1], tokens_at(saved, r), at_row(saved[5], r), at_row(dout, r), at_row(dnorm, r), gradients,
+        recurrence_backward(kernel, g, runs[i + 1], recurrence_tokens(saved, r), at_row(saved[5], r), at_row(dout, r), at_row(dnorm, r), gradients,
                             Arithmetic::kFast);
       }
     }

@@ -10,10 +10,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-const Tensor& or_empty(const Tensor& t) {
-  static const Tensor empty = at::empty({0});
-  return t.defined() ? t : empty;
-}
 float* data_or_null(const Tensor& t) { return t.defined() && t.numel() > 0 ? t.data_ptr<float>() : nullptr; }
 
 std::vector<int64_t> runs_of(const std::vector<Sequence>& sequences) {

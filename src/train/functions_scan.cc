@@ -10,7 +10,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-ScanTokens<float> tokens_at(const variable_list& in, int64_t row) {
+ScanTokens<float> scan_tokens(const variable_list& in, int64_t row) {
   return {at_row(in[0], row), at_row(in[1], row), at_row(in[2], row), at_row(in[3], row)};
 }
 
@@ -24,7 +24,7 @@ struct ScanFunction : Function<ScanFunction> {
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
       for (int g = 0; g < spec.kv_heads; ++g) {
-        selective_scan_forward(spec, g, s.size, 0, tokens_at(in, s.begin), at_row(in[4], 0), nullptr, at_row(out, s.begin));
+        selective_scan_forward(spec, g, s.size, 0, scan_tokens(in, s.begin), at_row(in[4], 0), nullptr, at_row(out, s.begin));
       }
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
@@ -45,7 +45,7 @@ struct ScanFunction : Function<ScanFunction> {
       const int64_t r = runs[i];
       const ScanGradients<float> gradients{at_row(to[0], r), at_row(to[1], r), at_row(to[2], r), at_row(to[3], r), at_row(to[4], 0)};
       for (int g = 0; g < spec.kv_heads; ++g) {
-        selective_scan_backward(spec, g, runs[i + 1], tokens_at(saved, r), at_row(saved[4], 0), at_row(dout, r), gradients);
+        selective_scan_backward(spec, g, runs[i + 1], scan_tokens(saved, r), at_row(saved[4], 0), at_row(dout, r), gradients);
       }
     }
     to.resize(7);  // neither the sizes nor the sequences have a gradient

@@ -11,7 +11,7 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 40;
+constexpr int kLayerSeq = 40;
 
 Batch some_rows(int rows, int seq) {
   Batch batch{rows, seq, {}, {}};
@@ -56,7 +56,7 @@ class LayerStageTest : public ::testing::Test {
     AdamW optimizer((*runner)->parameters(), {0.9, 0.95, 1e-8, stage.weight_decay, 0, 0}, pool_);
     std::vector<double> losses;
     for (int i = 0; i < steps; ++i) {
-      const auto result = (*runner)->step(some_rows(2, kSeq), {});
+      const auto result = (*runner)->step(some_rows(2, kLayerSeq), {});
       EXPECT_TRUE(result.ok()) << result.error().message;
       if (!result.ok()) return losses;
       losses.push_back(result->loss);
@@ -147,7 +147,7 @@ TEST_F(LayerStageTest, LossesByLayerHaveTheMeansOfTheParts) {
   auto runner = backend_->make_stage(recipe_.stages[0]);
   ASSERT_TRUE(runner.ok());
   ASSERT_FALSE((*runner)->parameters().empty());
-  const auto result = (*runner)->step(some_rows(2, kSeq), {});
+  const auto result = (*runner)->step(some_rows(2, kLayerSeq), {});
   ASSERT_TRUE(result.ok()) << result.error().message;
   ASSERT_EQ(result->layers.size(), result->parts.size());
   for (size_t i = 0; i < result->parts.size(); ++i) {

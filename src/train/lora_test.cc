@@ -12,7 +12,7 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 24;
+constexpr int kLoraSeq = 24;
 
 class LoraTest : public ::testing::Test {
  protected:
@@ -35,8 +35,8 @@ class LoraTest : public ::testing::Test {
         if (spec.present()) parts[0].values[i] = at::randn(spec.shape) / std::sqrt(double(spec.shape.back()));
       }
     }
-    batch_.rows = 2, batch_.seq = kSeq, batch_.starts = {0, kSeq, kSeq + 7};
-    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+    batch_.rows = 2, batch_.seq = kLoraSeq, batch_.starts = {0, kLoraSeq, kLoraSeq + 7};
+    for (int i = 0; i < 2 * kLoraSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
     for (int l = 0; l < 3; ++l) {
       for (PartWeights& part : student_.layers[size_t(l)]) {
         for (size_t i = 0; i < part.table.size(); ++i) {

@@ -12,7 +12,7 @@ namespace {
 using conformance::World;
 
 const std::vector<Sequence> kSequences = {{0, 70}, {70, 1}, {71, 12}};  // no multiple of a chunk
-constexpr int64_t kRows = 83;
+constexpr int64_t kMatrixRows = 83;
 
 struct Case {
   PartWeights part;
@@ -21,7 +21,7 @@ struct Case {
 
   explicit Case(const World& w, at::ScalarType type = at::kDouble, unsigned seed = 1)
       : part{w.part(), w.shape, "", w.table, {}},
-        x(conformance::as_torch(conformance::random_rows(kRows, w.config.width, seed).values, {kRows, w.config.width}, type)),
+        x(conformance::as_torch(conformance::random_rows(kMatrixRows, w.config.width, seed).values, {kMatrixRows, w.config.width}, type)),
         rows(Rows::make(kSequences, w.config.rope, w.config.head_dim, type)) {
     for (const auto& weight : w.weights) part.values.push_back(weight ? conformance::as_torch(weight.values, weight.shape, type) : at::Tensor());
   }
@@ -30,8 +30,8 @@ struct Case {
   at::Tensor times(const at::Tensor& v, int heads_of_values) const {
     MixingMatrices matrices(part, x, rows, Numeric::kExact);
     const int heads = part.shape.heads, count = matrices.together();
-    const at::Tensor values = v.reshape({kRows, heads_of_values, -1});
-    at::Tensor y = at::empty({kRows, heads, values.size(2)}, v.options());
+    const at::Tensor values = v.reshape({kMatrixRows, heads_of_values, -1});
+    at::Tensor y = at::empty({kMatrixRows, heads, values.size(2)}, v.options());
     for (const Sequence& s : kSequences) {
       for (int head = 0; head < heads; head += count) {
         const at::Tensor m = matrices.of(head, count, s);
@@ -41,7 +41,7 @@ struct Case {
         }
       }
     }
-    return y.reshape({kRows, -1});
+    return y.reshape({kMatrixRows, -1});
   }
 };
 
@@ -85,7 +85,7 @@ TEST(MixingMatrix, TimesValuesIsTheForwardPass) {
     const at::NoGradGuard no_grad;
     torch::manual_seed(5);
     const Case c(w);
-    const at::Tensor values = at::randn({kRows, int64_t(w.shape.kv_heads) * w.shape.head_dim}, at::kDouble);
+    const at::Tensor values = at::randn({kMatrixRows, int64_t(w.shape.kv_heads) * w.shape.head_dim}, at::kDouble);
     EXPECT_LT(error(c.times(values, w.shape.kv_heads), ordinary<Mixer>(w, c, values)), 1e-10);
   });
   EXPECT_GT(worlds, 150);

@@ -13,7 +13,7 @@ Document pair(const std::string& prompt, const std::string& chosen, const std::s
   return {{}, "pairs:1", {{"user", prompt}, {"assistant", chosen}}, {{"user", prompt}, {"assistant", rejected}}};
 }
 
-std::shared_ptr<const TrainingText> text_of(std::vector<Document> documents) {
+std::shared_ptr<const TrainingText> pairs_of(std::vector<Document> documents) {
   auto text = TrainingText::from_documents(std::move(documents), 0);
   EXPECT_TRUE(text.ok());
   return std::make_shared<const TrainingText>(std::move(*text));
@@ -30,7 +30,7 @@ std::string row_of(const Batch& batch, int row) {
 }
 
 TEST(PairStream, ChosenAndRejectedBelowEachOther) {
-  PairStream stream(text_of({pair("hi", "ab", "c"), {"plain text is not for it", "x:1"}}), fake::chat_as_ids, {1, 64, 32, 1, 256});
+  PairStream stream(pairs_of({pair("hi", "ab", "c"), {"plain text is not for it", "x:1"}}), fake::chat_as_ids, {1, 64, 32, 1, 256});
   const auto batch = stream.next();
   ASSERT_TRUE(batch.ok()) << batch.error().message;
   EXPECT_EQ(batch->rows, 2);
@@ -46,14 +46,14 @@ TEST(PairStream, OnlyTheLastAnswerCounts) {
   const std::vector<ChatMessage> before = {{"user", "q"}, {"assistant", "r"}};
   Document longer = pair("hi", "ab", "c");
   for (auto* messages : {&longer.messages, &longer.rejected}) messages->insert(messages->begin(), before.begin(), before.end());
-  PairStream stream(text_of({longer}), fake::chat_as_ids, {1, 100, 60, 1, 256});
+  PairStream stream(pairs_of({longer}), fake::chat_as_ids, {1, 100, 60, 1, 256});
   const auto batch = stream.next();
   ASSERT_TRUE(batch.ok());
   EXPECT_EQ(row_of(*batch, 0), "<user>q<assistant>r|<user>hi<assistant>[a][b][|]");
 }
 
 TEST(PairStream, PromptsAreCutFromTheLeftAndTheWholeFromTheRight) {
-  PairStream stream(text_of({pair("0123456789", "abcdefgh", "z")}), fake::chat_as_ids, {1, 20, 14, 1, 256});
+  PairStream stream(pairs_of({pair("0123456789", "abcdefgh", "z")}), fake::chat_as_ids, {1, 20, 14, 1, 256});
   const auto batch = stream.next();
   ASSERT_TRUE(batch.ok());
   EXPECT_EQ(row_of(*batch, 0), "789<assistant>[a][b][c][d][e][f]");
@@ -63,7 +63,7 @@ TEST(PairStream, PromptsAreCutFromTheLeftAndTheWholeFromTheRight) {
 TEST(PairStream, EveryPairOnceAnEpochAndOnWhereItWas) {
   std::vector<Document> documents;
   for (int d = 0; d < 12; ++d) documents.push_back(pair(cat("question ", char('a' + d)), "yes", "no"));
-  const auto text = text_of(documents);
+  const auto text = pairs_of(documents);
   const PairOptions options{2, 64, 32, 5, 256};
   PairStream straight(text, fake::chat_as_ids, options);
   std::set<std::string> prompts;
@@ -83,7 +83,7 @@ TEST(PairStream, EveryPairOnceAnEpochAndOnWhereItWas) {
 
 TEST(PairStream, ErrorsSayWhichPair) {
   const auto encode = [](const std::vector<ChatMessage>&) -> Result<ChatTokens> { return invalid("roles must alternate"); };
-  PairStream stream(text_of({pair("a", "b", "c")}), encode, {1, 64, 32, 1, 256});
+  PairStream stream(pairs_of({pair("a", "b", "c")}), encode, {1, 64, 32, 1, 256});
   const auto batch = stream.next();
   ASSERT_FALSE(batch.ok());
   EXPECT_EQ(batch.error().message, "pairs:1: roles must alternate");

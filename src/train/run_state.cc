@@ -7,7 +7,7 @@
 namespace retort::train {
 namespace {
 
-using Json = nlohmann::json;
+using StateJson = nlohmann::json;
 
 Result<StageReport> read_report(const JsonFields& fields) {
   StageReport report;
@@ -31,7 +31,7 @@ Result<Part> read_part(const JsonFields& fields) {
   RETORT_TRY(part.mixer, fields.text("mixer"));
   RETORT_TRY(part.window.size, fields.integer("window"));
   RETORT_TRY(part.window.sinks, fields.integer("sinks"));
-  RETORT_TRY(const Json* heads, fields.array("kv_heads"));
+  RETORT_TRY(const StateJson* heads, fields.array("kv_heads"));
   for (const auto& head : *heads) {
     if (!head.is_number_integer()) return fields.bad("key 'kv_heads' is not a list of whole numbers");
     part.kv_heads.push_back(head.get<int>());
@@ -43,7 +43,7 @@ Result<Part> read_part(const JsonFields& fields) {
 
 Result<std::vector<LayerPlan>> read_plan(const JsonFields& fields) {
   std::vector<LayerPlan> plan;
-  RETORT_TRY(const Json* layers, fields.array("plan"));
+  RETORT_TRY(const StateJson* layers, fields.array("plan"));
   for (const auto& layer : *layers) {
     if (!layer.is_array()) return fields.bad("key 'plan' is not a list of lists");
     LayerPlan& parts = plan.emplace_back();
@@ -57,7 +57,7 @@ Result<std::vector<LayerPlan>> read_plan(const JsonFields& fields) {
 
 Result<std::vector<StageReport>> read_done(const JsonFields& fields) {
   std::vector<StageReport> done;
-  RETORT_TRY(const Json* reports, fields.array("done"));
+  RETORT_TRY(const StateJson* reports, fields.array("done"));
   for (const auto& item : *reports) {
     RETORT_TRY(auto report, read_report(JsonFields(item, cat(fields.where(), ": done[", done.size(), "]"))));
     done.push_back(std::move(report));
@@ -69,7 +69,7 @@ Result<std::vector<StageReport>> read_done(const JsonFields& fields) {
 Result<std::vector<std::string>> read_texts(const JsonFields& fields, const char* key) {
   std::vector<std::string> texts;
   if (!fields.has(key)) return texts;
-  RETORT_TRY(const Json* list, fields.array(key));
+  RETORT_TRY(const StateJson* list, fields.array(key));
   for (const auto& text : *list) {
     if (!text.is_string()) return fields.bad(cat("key '", key, "' is not a list of texts"));
     texts.push_back(text.get<std::string>());
@@ -80,7 +80,7 @@ Result<std::vector<std::string>> read_texts(const JsonFields& fields, const char
 Result<std::vector<int64_t>> read_sizes(const JsonFields& fields, const char* key) {
   std::vector<int64_t> sizes;
   if (!fields.has(key)) return sizes;
-  RETORT_TRY(const Json* list, fields.array(key));
+  RETORT_TRY(const StateJson* list, fields.array(key));
   for (const auto& size : *list) {
     if (!size.is_number_integer() || size.get<int64_t>() < 0) return fields.bad(cat("key '", key, "' is not a list of sizes"));
     sizes.push_back(size.get<int64_t>());
@@ -122,7 +122,7 @@ Result<RunState> read_state(const JsonFields& fields) {
   return s;
 }
 
-void compare(const std::string& where, const Json& before, const Json& now, std::vector<std::string>& out) {
+void compare(const std::string& where, const StateJson& before, const StateJson& now, std::vector<std::string>& out) {
   if (before == now) return;
   if (before.is_object() && now.is_object()) {
     for (const auto& [key, value] : before.items()) {
@@ -147,16 +147,16 @@ void compare(const std::string& where, const Json& before, const Json& now, std:
 
 }  // namespace
 
-Json stage_report_json(const StageReport& r) {
+StateJson stage_report_json(const StageReport& r) {
   return {{"name", r.name}, {"steps", r.steps}, {"skipped", r.skipped}, {"tokens", r.tokens}, {"seconds", r.seconds},
           {"gemm_seconds", r.gemm_seconds}, {"compute_seconds", r.compute_seconds}, {"first_loss", r.first_loss},
           {"last_loss", r.last_loss}, {"switched_at", r.switched_at}};
 }
 
-Json plan_json(const std::vector<LayerPlan>& plan) {
-  Json out = Json::array();
+StateJson plan_json(const std::vector<LayerPlan>& plan) {
+  StateJson out = StateJson::array();
   for (const auto& layer : plan) {
-    Json parts = Json::array();
+    StateJson parts = StateJson::array();
     for (const auto& part : layer.parts) {
       parts.push_back({{"mixer", part.mixer}, {"kv_heads", part.kv_heads}, {"window", part.window.size},
                        {"sinks", part.window.sinks}, {"config", part.config}});
@@ -166,8 +166,8 @@ Json plan_json(const std::vector<LayerPlan>& plan) {
   return out;
 }
 
-Json to_json(const RunState& s) {
-  Json done = Json::array();
+StateJson to_json(const RunState& s) {
+  StateJson done = StateJson::array();
   for (const auto& report : s.done) done.push_back(stage_report_json(report));
   return {{"format", 1}, {"recipe", s.recipe}, {"teacher_hash", s.teacher_hash}, {"data_hash", s.data_hash},
           {"second_teachers", s.second_teachers}, {"epoch_sizes", s.epoch_sizes},
@@ -178,14 +178,14 @@ Json to_json(const RunState& s) {
           {"event_bytes", s.metrics.events}, {"done", done}};
 }
 
-Result<RunState> run_state_from_json(const Json& json, const std::string& where) {
+Result<RunState> run_state_from_json(const StateJson& json, const std::string& where) {
   const JsonFields fields(json, where);
   RETORT_TRY(const int64_t format, fields.whole("format"));
   if (format != 1) return invalid(where, ": not the state of a run that this version can go on with");
   return read_state(fields);
 }
 
-std::string recipe_difference(const Json& before, const Json& now) {
+std::string recipe_difference(const StateJson& before, const StateJson& now) {
   constexpr size_t kShown = 4;
   std::vector<std::string> differences;
   compare("", before, now, differences);

@@ -12,7 +12,7 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 48;
+constexpr int kCarrySeq = 48;
 
 class StudentCarryTest : public ::testing::Test {
  protected:
@@ -24,8 +24,8 @@ class StudentCarryTest : public ::testing::Test {
     auto teacher = load_model(*files_, Numeric::kExact);
     ASSERT_TRUE(teacher.ok());
     teacher_ = std::move(*teacher);
-    batch_.rows = 2, batch_.seq = kSeq, batch_.starts = {0, kSeq};
-    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+    batch_.rows = 2, batch_.seq = kCarrySeq, batch_.starts = {0, kCarrySeq};
+    for (int i = 0; i < 2 * kCarrySeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
   }
 
   // The teacher with a trained look: all of its attention is another.
@@ -67,7 +67,7 @@ class StudentCarryTest : public ::testing::Test {
   }
   at::Tensor hidden(const TorchModel& model) const {
     const at::NoGradGuard no_grad;
-    return run_model(model, {batch_.tokens.data(), kSeq}, batch_rows(model, batch_, 0, 1));
+    return run_model(model, {batch_.tokens.data(), kCarrySeq}, batch_rows(model, batch_, 0, 1));
   }
   static double error(const at::Tensor& a, const at::Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
   static bool equal(const PartWeights& a, const PartWeights& b) {
@@ -89,7 +89,7 @@ TEST_F(StudentCarryTest, MixersStartFromAttentionAsItHasBecome) {
   const TorchModel before = trained();
   EXPECT_GT(error(hidden(before), hidden(teacher_)), 1e-2);
   for (const char* mixer : {"slots", "gla", "mamba2", "rwkv7"}) {
-    const WindowConfig all{kSeq + 1, 0};
+    const WindowConfig all{kCarrySeq + 1, 0};
     const TorchModel some = good(before, config_of(mixer, all, {{1, -1}}));
     EXPECT_LT(error(hidden(some), hidden(before)), 1e-5) << mixer;
     EXPECT_TRUE(equal(some.layers[1][0], before.layers[1][0])) << "attention that stays is copied";

@@ -15,15 +15,15 @@
 namespace retort::train {
 namespace {
 
-constexpr int kSeq = 48;
+constexpr int kStartSeq = 48;
 
 class StudentStartTest : public ::testing::Test {
  protected:
   void SetUp() override {
     open_teacher("teacher", retort::test::tiny_config());
-    batch_.rows = 2, batch_.seq = kSeq;
-    batch_.starts = {0, kSeq, kSeq + 20};
-    for (int i = 0; i < 2 * kSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
+    batch_.rows = 2, batch_.seq = kStartSeq;
+    batch_.starts = {0, kStartSeq, kStartSeq + 20};
+    for (int i = 0; i < 2 * kStartSeq; ++i) batch_.tokens.push_back((i * 37 + i / 7) % 256);
   }
 
   void open_teacher(const std::string& name, const ModelConfig& config) {
@@ -69,7 +69,7 @@ class StudentStartTest : public ::testing::Test {
   at::Tensor input() const {
     const at::NoGradGuard no_grad;
     at::Tensor x;
-    run_model(*teacher_, {batch_.tokens.data(), kSeq}, rows(), [&](const LayerView& view) { if (view.layer == 0) x = view.input; });
+    run_model(*teacher_, {batch_.tokens.data(), kStartSeq}, rows(), [&](const LayerView& view) { if (view.layer == 0) x = view.input; });
     return x;
   }
   Rows rows() const { return batch_rows(*teacher_, batch_, 0, 1); }
@@ -83,7 +83,7 @@ class StudentStartTest : public ::testing::Test {
     double error = 0, squares = 0;
     for (int r = 0; r < batch_.rows; ++r) {
       const Rows one = batch_rows(*teacher_, batch_, r, 1);
-      run_model(*teacher_, {batch_.tokens.data() + r * kSeq, kSeq}, one, [&](const LayerView& view) {
+      run_model(*teacher_, {batch_.tokens.data() + r * kStartSeq, kStartSeq}, one, [&](const LayerView& view) {
         if (view.layer != layer) return;
         error += (run_part(parts[size_t(layer)][0], view.input, one, Numeric::kExact) - view.output).square().sum().item<double>();
         squares += view.output.square().sum().item<double>();
@@ -154,7 +154,7 @@ TEST_F(StudentStartTest, AWindowOverTheWholeTextIsTheTeachersLayer) {
     for_each_mixer([&](auto tag) {
       using Mixer = typename decltype(tag)::type;
       if (!Mixer::kRecurrent && !Mixer::kNeedsWindow) return;
-      const auto parts = start(Mixer::kName, nlohmann::json::object(), {kSeq + 1, 0});
+      const auto parts = start(Mixer::kName, nlohmann::json::object(), {kStartSeq + 1, 0});
       EXPECT_LT(error(output(parts[0][0], x), want), 1e-5) << Mixer::kName << " of " << family;
     });
   }
@@ -194,7 +194,7 @@ TEST_F(StudentStartTest, RandomMixersCopyOneRandomAttention) {
     for_each_mixer([&](auto tag) {
       using Mixer = typename decltype(tag)::type;
       if (!Mixer::kRecurrent && !Mixer::kNeedsWindow) return;
-      auto parts = random(Mixer::kName, 7, nlohmann::json::object(), {kSeq + 1, 0});
+      auto parts = random(Mixer::kName, 7, nlohmann::json::object(), {kStartSeq + 1, 0});
       ASSERT_TRUE(start_from_data(*teacher_, attention, batch_, 7, pool_, parts).ok());
       EXPECT_LT(error(output(parts[0][0], x), want), 1e-5) << Mixer::kName << " of " << family;
     });
@@ -264,8 +264,8 @@ TEST_F(StudentStartTest, NormsStartAtTheTeachersHeadRms) {
   for (int r = 0; r < 2; ++r) {
     const Rows one = batch_rows(*teacher_, batch_, r, 1);
     at::Tensor x;
-    run_model(*teacher_, {batch_.tokens.data() + r * kSeq, kSeq}, one, [&](const LayerView& view) { if (view.layer == 1) x = view.input; });
-    squares += run_part(teacher_->layers[1][0], x, one, Numeric::kExact, true).reshape({kSeq, 4, 8}).to(at::kDouble).square().mean({0, 2}) / 2;
+    run_model(*teacher_, {batch_.tokens.data() + r * kStartSeq, kStartSeq}, one, [&](const LayerView& view) { if (view.layer == 1) x = view.input; });
+    squares += run_part(teacher_->layers[1][0], x, one, Numeric::kExact, true).reshape({kStartSeq, 4, 8}).to(at::kDouble).square().mean({0, 2}) / 2;
   }
   const at::Tensor want = squares.sqrt().to(at::kFloat).unsqueeze(1).expand({4, 8}).reshape({32});
   EXPECT_LT(error(weight, want), 1e-5);

@@ -18,7 +18,7 @@
 namespace retort::train {
 namespace {
 
-constexpr const char* kRecipe = R"(name: tiny
+constexpr const char* kMainRecipe = R"(name: tiny
 seed: 5
 save_init: true
 checkpoint_minutes: 0
@@ -36,7 +36,7 @@ class TrainMainTest : public ::testing::Test {
     clear_interrupt();
     ASSERT_TRUE(retort::test::write_tiny_model(folder_ / "teacher").ok());
     retort::test::write_file(folder_ / "corpus.jsonl", retort::test::tiny_corpus());
-    std::string recipe = kRecipe;
+    std::string recipe = kMainRecipe;
     recipe.replace(recipe.find("kl_here"), 7, "{form: kl}");
     retort::test::write_file(folder_ / "tiny.yaml", recipe);
   }

@@ -12,7 +12,7 @@
 namespace retort::cli {
 namespace {
 
-using Json = nlohmann::json;
+using nlohmann::json;
 
 class JudgeCommand : public testing::Test {
  protected:
@@ -24,7 +24,7 @@ class JudgeCommand : public testing::Test {
     std::filesystem::create_directory(folder_ / "mt_bench");
     std::string questions;
     for (int q = 0; q < 5; ++q) {
-      questions += Json{{"question_id", 90 - q}, {"category", q % 2 ? "math" : "writing"}, {"turns", {std::string(size_t(8 + 9 * q), 'a'), "and?"}}}.dump() + "\n";
+      questions += json{{"question_id", 90 - q}, {"category", q % 2 ? "math" : "writing"}, {"turns", {std::string(size_t(8 + 9 * q), 'a'), "and?"}}}.dump() + "\n";
     }
     test::write_file(folder_ / "mt_bench/question.jsonl", questions);
     test::write_file(folder_ / "alpaca_eval.json", R"([{"instruction": "one", "dataset": "d"}, {"instruction": "two", "dataset": "d"}])");
@@ -37,15 +37,15 @@ class JudgeCommand : public testing::Test {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run(arguments);
   }
-  std::vector<Json> lines(const std::string& path) {
-    std::vector<Json> out;
+  std::vector<json> lines(const std::string& path) {
+    std::vector<json> out;
     std::istringstream text(test::read_file(path));
-    for (std::string line; std::getline(text, line);) out.push_back(Json::parse(line));
+    for (std::string line; std::getline(text, line);) out.push_back(json::parse(line));
     return out;
   }
   // Without what says when it was made.
-  static std::vector<Json> timeless(std::vector<Json> answers) {
-    for (Json& answer : answers) answer.erase("tstamp");
+  static std::vector<json> timeless(std::vector<json> answers) {
+    for (json& answer : answers) answer.erase("tstamp");
     return answers;
   }
   test::TempFolder folder_;
@@ -61,7 +61,7 @@ TEST_F(JudgeCommand, FilesStandWhereTheJudgesLook) {
     EXPECT_EQ(answers[i]["question_id"], 90 - int(i)) << "in the order of the questions";
     EXPECT_EQ(answers[i]["choices"][0]["turns"].size(), 2u);
   }
-  const Json outputs = Json::parse(test::read_file(folder_ / "out/m/model_outputs.json"));
+  const json outputs = json::parse(test::read_file(folder_ / "out/m/model_outputs.json"));
   ASSERT_EQ(outputs.size(), 2u);
   EXPECT_EQ(outputs[1]["instruction"], "two");
   EXPECT_EQ(outputs[1]["generator"], "m");
