@@ -118,6 +118,37 @@ TEST_F(DistilTest, LossesAndGradientsAreTheFormulas) {
   }
 }
 
+// The factor of its square makes up for what a temperature takes from the gradient: of 2 without it, three quarters.
+TEST_F(DistilTest, ATemperatureLeavesTheGradientItsSize) {
+  at::Tensor& query = student_.layers[1][0].values[0];
+  const double plain = step(stage_of({logits(LossForm::kKl, LossMask::kAll)}), query, batch_).gradient.norm().item<double>();
+  const double warm = step(stage_of({logits(LossForm::kKl, LossMask::kAll, 1, 2)}), query, batch_).gradient.norm().item<double>();
+  EXPECT_GT(warm, 0.6 * plain);
+  EXPECT_LT(warm, 1.6 * plain);
+}
+
+// Rows of the head that no token has: whatever is in them, the loss is the same, and they learn nothing.
+TEST_F(DistilTest, PaddingIsInNoLossAndLearnsNothing) {
+  student_.body.embedding = student_.body.embedding.clone();
+  at::Tensor& head = student_.body.head = student_.body.embedding;
+  const StageSpec stage = stage_of({logits(LossForm::kKl, LossMask::kAll, 0.5), ce(LossMask::kAll, 2)});
+  const auto padded_step = [&](int64_t tokens) {
+    Leaf leaf{head.requires_grad_(), at::zeros_like(head), 1};
+    StageContext context{teacher_, student_, pool_, {&leaf}};
+    context.tokens = tokens;
+    const auto result = make_logit_stage(stage, context)->step(batch_, {});
+    head.requires_grad_(false);
+    EXPECT_TRUE(result.ok()) << result.error().message;
+    return std::pair(result.ok() ? result->loss : 0, leaf.gradient);
+  };
+  const auto [loss, gradient] = padded_step(256);
+  EXPECT_EQ(gradient.narrow(0, 256, 4).abs().max().item<double>(), 0);
+  EXPECT_GT(gradient.narrow(0, 0, 256).abs().max().item<double>(), 0);
+  head.narrow(0, 256, 4).add_(3);
+  EXPECT_EQ(padded_step(256).first, loss);
+  EXPECT_GT(std::fabs(padded_step(0).first - loss), 0.1) << "all are tokens where nothing is known";
+}
+
 TEST_F(DistilTest, TheHeadLearnsFromLabelsToo) {
   student_.body.embedding = student_.body.embedding.clone();
   student_.body.head = student_.body.embedding;

@@ -202,9 +202,9 @@ TEST(MixingMatrix, GradientsAreFiniteDifferencesAndReachWhatIsSaid) {
 
 // Attention's, by its formula in plain loops over expanded heads, for several group sizes.
 TEST(MixingMatrix, OfAttentionIsItsSoftmaxPerQueryHead) {
-  for (const int kv_heads : {6, 2}) {
+  for (const auto& [heads, kv_heads] : {std::pair(6, 6), std::pair(6, 2), std::pair(8, 2)}) {
     ModelConfig config;
-    config.layers = 1, config.width = 24, config.heads = 6, config.kv_heads = kv_heads, config.head_dim = 8, config.mlp_width = 16;
+    config.layers = 1, config.width = 24, config.heads = heads, config.kv_heads = kv_heads, config.head_dim = 8, config.mlp_width = 16;
     config.vocab_size = 10, config.context_length = 64;
     config.plan = attention_plan(config);
     ASSERT_TRUE(validate_plan(config).ok());
@@ -234,7 +234,7 @@ TEST(MixingMatrix, OfAttentionIsItsSoftmaxPerQueryHead) {
           for (int64_t s = 0; s <= t; ++s) {
             double dot = 0;
             for (int i = 0; i < 8; ++i) {
-              dot += rotated(q, sequence.begin + t, head, t, i) * rotated(k, sequence.begin + s, head / (6 / kv_heads), s, i);
+              dot += rotated(q, sequence.begin + t, head, t, i) * rotated(k, sequence.begin + s, head / (heads / kv_heads), s, i);
             }
             weights.push_back(std::exp(dot / std::sqrt(8.0)));
             sum += weights.back();
