@@ -12,6 +12,7 @@
 #include "train/lora_targets.h"
 #include "train/preflight.h"
 #include "train/run.h"
+#include "train/same_recipe.h"
 #include "train/schedule.h"
 #include "train/second_teacher.h"
 #include "train/stage_cache.h"
@@ -160,6 +161,7 @@ struct Plan {
 Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const RunParts& parts, const ProcessGroup& group) {
   const bool writes = !options.out.empty() && group.leads();
   if (writes) RETORT_RETURN_IF_ERROR(check_run_folder(options));
+  if (writes && options.resume) RETORT_RETURN_IF_ERROR(same_recipe_file(recipe, options.out));
   RETORT_TRY(const auto files, open_model(options.teacher));
   RETORT_RETURN_IF_ERROR(check_keep(recipe.student.keep, files.config));
   RETORT_RETURN_IF_ERROR(check_rows(recipe, files.config));
@@ -224,6 +226,9 @@ Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& 
   RETORT_TRY(const double rows_at_once, of_leader(group, double(ThreadPool(options.threads).size())));
   const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once)});
   RETORT_RETURN_IF_ERROR(agree(group, backend));
+  RETORT_RETURN_IF_ERROR(same_teacher(group, **backend, options.teacher));
+  RETORT_RETURN_IF_ERROR(same(group, plan.encode.tokenizer, "the tokenizer of " + options.teacher));
+  RETORT_RETURN_IF_ERROR(same(group, plan.data->hash(), "the training text"));
   plan.out["teacher"]["hash"] = (*backend)->teacher_hash();
   RETORT_RETURN_IF_ERROR(agree(group, check_caches(recipe, *plan.data, plan.encode, **backend)));
   RETORT_TRY(const auto probed, probe_steps(recipe, **backend, plan.last, *plan.data, plan.encode, options.threads, group));
@@ -235,6 +240,7 @@ Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& 
 
 Result<Json> describe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
   ProcessGroup& group = options.group ? *options.group : one_process();
+  RETORT_RETURN_IF_ERROR(same(group, cat("dry run", recipe_of_ranks(recipe)), "the recipe, or --resume, --overwrite or --dry-run,"));
   auto planned = plan_run(recipe, options, parts, group);
   RETORT_RETURN_IF_ERROR(agree(group, planned));
   Plan& plan = *planned;

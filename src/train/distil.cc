@@ -189,7 +189,11 @@ class LogitStage : public StageRunner {
       if (cache_) rows[i].top = top_logits(hidden, context_.token_rows(teacher().body.head), cache_->shape().top_k, temperature_);
       else rows[i].wanted = hidden;
     }));
-    for (size_t i = 0; i < rows.size() && cache_; ++i) {
+    return cache_ ? agree(context_.group(), keep_asked(first, rows)) : Status();
+  }
+
+  Status keep_asked(int first, std::vector<RowPass>& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) {
       if (rows[i].teacher) RETORT_RETURN_IF_ERROR(cache_->keep(first + int(i), rows[i].top));
     }
     return {};
@@ -206,8 +210,7 @@ class LogitStage : public StageRunner {
     result.gradient.mul_(scale);
     if (result.head_gradient.defined()) {
       result.head_gradient.mul_(scale);
-      const int64_t padding = context_.student.body.head.size(0) - result.head_gradient.size(0);
-      if (padding > 0) result.head_gradient = at::constant_pad_nd(result.head_gradient, {0, 0, 0, padding});
+      result.head_gradient = padded_rows(result.head_gradient, context_.student.body.head);
     }
     return result;
   }

@@ -21,7 +21,8 @@ Result<int> number(const char* name, int least, int most) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return value;
-  return invalid("WORLD_SIZE is ", setting("WORLD_SIZE"), " and ", name, text.empty() ? " is not set" : " is '" + text + "'", "; expected a number from ",
+  const std::string beside = std::string(name) == "WORLD_SIZE" ? "" : cat("WORLD_SIZE is ", setting("WORLD_SIZE"), " and ");
+  return invalid(beside, name, text.empty() ? " is not set" : " is '" + text + "'", "; expected a number from ",
                  least, " to ", most, ", as torchrun sets it (without WORLD_SIZE one process trains alone)");
 }
 

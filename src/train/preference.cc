@@ -138,7 +138,7 @@ class PreferenceStage : public StageRunner {
   // Sum of log p of the targets; with `pass` also its gradients.
   double log_p(const TorchModel& model, const at::Tensor& hidden, const Conversation& c, RowPass* pass) const {
     const at::NoGradGuard no_grad;
-    const at::Tensor head = model.body.head.detach().to(hidden.scalar_type());
+    const at::Tensor head = context_.token_rows(model.body.head.detach()).to(hidden.scalar_type());
     if (pass) pass->hidden_gradient = at::zeros(hidden.sizes(), model.wide());
     double sum = 0;
     for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
@@ -156,6 +156,7 @@ class PreferenceStage : public StageRunner {
       const at::Tensor d_head = product(low.t(), chunk).to(model.wide());
       pass->head_gradient = pass->head_gradient.defined() ? pass->head_gradient.add_(d_head) : d_head;
     }
+    if (pass && pass->head_gradient.defined()) pass->head_gradient = padded_rows(pass->head_gradient, model.body.head);
     return sum;
   }
 

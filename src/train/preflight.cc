@@ -9,6 +9,7 @@
 
 #include "base/format.h"
 #include "base/path.h"
+#include "io/hf_config.h"
 #include "train/lora_targets.h"
 #include "train/reach.h"
 
@@ -44,6 +45,11 @@ Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {
                    " ranks cannot share alike; expected a multiple of ", group.size(), ", such as --set ", stage.name, ".batch=", right);
   }
   return {};
+}
+
+Status same_teacher(ProcessGroup& group, const Backend& backend, const std::string& path) {
+  RETORT_RETURN_IF_ERROR(same(group, backend.teacher_hash(), "the teacher " + path));
+  return same(group, config_to_json(backend.teacher()).dump(), "the configuration of the teacher " + path);
 }
 
 Trained trained(const StageSpec& stage, const ModelConfig& student) {

@@ -10,6 +10,7 @@
 #include "model/config.h"
 #include "train/process_group.h"
 #include "train/recipe.h"
+#include "train/stage.h"
 
 namespace retort::train {
 
@@ -18,6 +19,8 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
 
 // Every rank has as many rows of a batch as the others.
 Status check_ranks(const Recipe& recipe, const ProcessGroup& group);
+// All ranks have opened the same teacher: its weights, and how they are to be read. `path` is for the message.
+Status same_teacher(ProcessGroup& group, const Backend& backend, const std::string& path);
 
 struct Trained {
   int64_t tensors = 0, parameters = 0;

@@ -43,6 +43,11 @@ Status sum(ProcessGroup& group, std::span<double> values) {
   return {};
 }
 
+Status same(ProcessGroup& group, const std::string& own, const std::string& what) {
+  RETORT_TRY(const std::string leaders, of_leader(group, own));
+  return agree(group, own == leaders ? Status() : Status(invalid("rank ", group.rank(), ": ", what, " is not that of rank 0")));
+}
+
 Result<double> least(ProcessGroup& group, double value) {
   std::vector<double> all(size_t(group.size()));
   RETORT_RETURN_IF_ERROR(group.all_gather(std::as_bytes(std::span<const double>(&value, 1)), std::as_writable_bytes(std::span<double>(all))));

@@ -48,6 +48,8 @@ Status sum(ProcessGroup& group, std::span<double> values);
 // Rank 0's.
 Result<double> of_leader(ProcessGroup& group, double value);
 Result<std::string> of_leader(ProcessGroup& group, const std::string& text);
+// An error where `own`, which is called `what`, is not what rank 0 has.
+Status same(ProcessGroup& group, const std::string& own, const std::string& what);
 Result<double> least(ProcessGroup& group, double value);
 Result<bool> anybody(ProcessGroup& group, bool own);
 

@@ -169,7 +169,8 @@ void read_extent(YamlSource& source, YamlFields& fields, const char* name, const
   if (fields.has(name)) source.fail(fields.take(name), fields.key_of(name), "give '", name, "' or '", steps_name, "', not both");
 }
 
-void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule) {
+// `peak`: the stage's lr, which no floor is above.
+void read_schedule(YamlSource& source, YamlFields& stage, double peak, ScheduleSpec& schedule) {
   if (!stage.has("schedule")) return;
   const YAML::Node node = stage.take("schedule");
   const std::string key = stage.key_of("schedule");
@@ -184,7 +185,7 @@ void read_schedule(YamlSource& source, YamlFields& stage, ScheduleSpec& schedule
   YamlFields fields(source, entry.second, key + "." + name, "schedule '" + name + "'");
   read_extent(source, fields, "warmup", "warmup_steps", schedule.warmup, schedule.warmup_steps);
   if (schedule.kind == ScheduleKind::kWsd) read_extent(source, fields, "decay", "decay_steps", schedule.decay, schedule.decay_steps);
-  if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, 1);
+  if (schedule.kind != ScheduleKind::kConstant) fields.number("min_lr", schedule.min_lr, 0, peak);
   if (schedule.kind == ScheduleKind::kPlateau) {
     fields.number("factor", schedule.factor, 1e-6, 0.999999);
     read_plateau(fields, schedule.plateau);
@@ -268,7 +269,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   read_betas(source, fields, stage.betas);
   fields.number("weight_decay", stage.weight_decay, 0, 10);
   fields.number("eps", stage.eps, 1e-30, 1);
-  read_schedule(source, fields, stage.schedule);
+  read_schedule(source, fields, stage.lr, stage.schedule);
   fields.number("clip", stage.clip, 0, 1e9);
   fields.whole("max_skipped", stage.max_skipped, 1, 1 << 30);
   fields.number("ema", stage.ema, 0, 0.999999);

@@ -19,6 +19,7 @@
 #include "mixers/list.h"
 #include "train/data_files.h"
 #include "train/preflight.h"
+#include "train/same_recipe.h"
 #include "train/stage_cache.h"
 #include "train/stage_loop.h"
 #include "train/stepwise.h"
@@ -95,32 +96,6 @@ Status check_folder(const RunOptions& options) {
 
 nlohmann::json plain(const Json& json) { return nlohmann::json::parse(json.dump()); }
 
-// What must not change between a run and its continuation. Texts are compared by content, wherever the files are now; their weights
-// stay.
-nlohmann::json comparable(nlohmann::json recipe) {
-  if (!recipe.is_object()) return recipe;
-  recipe.erase("checkpoint_minutes");
-  const auto weights_alone = [](nlohmann::json& holder, const char* key) {
-    const nlohmann::json sources = holder.is_object() && holder.contains(key) ? holder[key] : nlohmann::json();
-    if (!sources.is_array()) return;
-    const auto weighted = [](const nlohmann::json& source) { return source.is_object() && source.contains("weight"); };
-    holder.erase(key);
-    if (std::none_of(sources.begin(), sources.end(), weighted)) return;
-    for (const auto& source : sources) holder["weights"].push_back(weighted(source) ? source["weight"] : nlohmann::json(1.0));
-  };
-  if (recipe.contains("data")) weights_alone(recipe["data"], "train");
-  if (!recipe.contains("stages") || !recipe["stages"].is_array()) return recipe;
-  for (auto& stage : recipe["stages"]) {
-    for (const char* key : {"max_skipped", "checkpoint_activations"}) {   // the latter is memory for time: the numbers are the same
-      if (stage.is_object()) stage.erase(key);
-    }
-    weights_alone(stage, "data");
-  }
-  return recipe;
-}
-
-nlohmann::json comparable(const Recipe& recipe) { return comparable(plain(recipe_json(recipe))); }
-
 // Another text for each step.
 CalibrationText calibration_text(const Recipe& recipe, std::shared_ptr<const TrainingText> text, Encoders encode, int vocab_size, int64_t step = 0) {
   auto calls = std::make_shared<uint64_t>(uint64_t(step) << 32);
@@ -159,6 +134,8 @@ class Run {
       : recipe_(recipe), options_(options), parts_(parts), group_(options.group ? *options.group : one_process()), pool_(options.threads) {}
 
   Result<Json> run() {
+    const std::string how = cat(options_.resume ? "resume" : "begin", options_.overwrite ? " anew" : "");
+    RETORT_RETURN_IF_ERROR(same(group_, cat(how, recipe_of_ranks(recipe_)), "the recipe, or --resume, --overwrite or --dry-run,"));
     RETORT_RETURN_IF_ERROR(by_leader([&] { return check_folder(options_); }));
     RETORT_TRY(const double finished, of_leader(group_, options_.resume && path_exists(path(kFinished))));
     if (finished != 0) {
@@ -188,15 +165,10 @@ class Run {
 
   std::string path(const std::string& name) const { return options_.out + "/" + name; }
 
-  // That every rank has what rank 0 has.
-  Status same(const std::string& own, const std::string& what) const {
-    RETORT_TRY(const std::string leaders, of_leader(group_, own));
-    return agree(group_, own == leaders ? Status() : Status(invalid("rank ", group_.rank(), ": ", what, " is not that of rank 0")));
-  }
-
   Status same_everywhere() const {
-    RETORT_RETURN_IF_ERROR(same(backend_->teacher_hash(), "the teacher " + options_.teacher));
-    return same(data_.hash(), "the training text");
+    RETORT_RETURN_IF_ERROR(same_teacher(group_, *backend_, options_.teacher));
+    RETORT_RETURN_IF_ERROR(same(group_, encode_.tokenizer, "the tokenizer of " + options_.teacher));
+    return same(group_, data_.hash(), "the training text");
   }
 
   // Rank 0 reads the newest checkpoint; the others learn from it what is in its state.json.
@@ -218,26 +190,10 @@ class Run {
     auto document = Json::parse(text, nullptr, false);
     if (!document.is_object()) return invalid(path(kFinished), ": not JSON; --overwrite starts the run anew");
     if (document.contains("recipe")) {
-      RETORT_RETURN_IF_ERROR(same_recipe(comparable(plain(document["recipe"]))));
+      RETORT_RETURN_IF_ERROR(same_recipe(recipe_, comparable(document["recipe"]), options_.out));
     }
     remove_checkpoints(options_.out);  // killed right before it did so
     return document;
-  }
-
-  // A run that was killed before its first checkpoint has its recipe alone to be compared with.
-  Status same_recipe_file() const {
-    if (!path_exists(path("recipe.json"))) return {};
-    RETORT_TRY(const auto text, read_text_file(path("recipe.json")));
-    const auto before = Json::parse(text, nullptr, false);
-    return before.is_object() ? same_recipe(comparable(plain(before))) : Status();
-  }
-
-  // `before` is comparable.
-  Status same_recipe(const nlohmann::json& before) const {
-    const auto difference = recipe_difference(before, comparable(recipe_));
-    if (difference.empty()) return {};
-    return invalid(options_.out, ": the recipe differs from the one this run began with: ", difference,
-                   "; go on with the old one, or start anew with --overwrite");
   }
 
   Status open(int rows_at_once) {
@@ -272,21 +228,21 @@ class Run {
     auto others = second_teachers();
     RETORT_RETURN_IF_ERROR(agree(group_, others));
     state_.second_teachers = std::move(*others);
-    RETORT_RETURN_IF_ERROR(same(Json(state_.second_teachers).dump(), "a second teacher"));
+    RETORT_RETURN_IF_ERROR(same(group_, Json(state_.second_teachers).dump(), "a second teacher"));
     auto sizes = epoch_sizes(recipe_, data_, encode_, backend_->teacher().vocab_size, pool_);
     RETORT_RETURN_IF_ERROR(agree(group_, sizes));
     state_.epoch_sizes = std::move(*sizes);
     RETORT_RETURN_IF_ERROR(by_leader([&] { return make_folder(); }));
     auto status = agree(group_, start_student());
     // Machines that round otherwise could rank layers otherwise.
-    if (status.ok()) status = same(plan_json(state_.plan).dump(), "the attention that the student keeps");
+    if (status.ok()) status = same(group_, plan_json(state_.plan).dump(), "the attention that the student keeps");
     if (status.ok()) status = write_beginning();
     if (!status.ok() && made_folder_) abandon();
     return status;
   }
 
   Status check_beginning() const {
-    if (options_.resume) RETORT_RETURN_IF_ERROR(same_recipe_file());
+    if (options_.resume) RETORT_RETURN_IF_ERROR(same_recipe_file(recipe_, options_.out));
     RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
@@ -356,7 +312,7 @@ class Run {
     auto state = run_state_from_json(checkpoint_->state, checkpoint_->folder + "/state.json");
     if (!state.ok()) return checkpoint_->damaged(state.error());
     state_ = std::move(*state);
-    RETORT_RETURN_IF_ERROR(same_recipe(state_.recipe));
+    RETORT_RETURN_IF_ERROR(same_recipe(recipe_, state_.recipe, options_.out));
     if (state_.teacher_hash != backend_->teacher_hash()) {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
     }

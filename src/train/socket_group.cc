@@ -173,19 +173,23 @@ class SocketGroup : public ProcessGroup {
   }
 
   Error gone(int who) const {
-    return io_error("rank ", rank(), ": lost rank ", who, ", which has ended or cannot be reached; --resume goes on from the last checkpoint");
+    return io_error("rank ", rank(), ": lost rank ", who, ", which has ended or cannot be reached; --resume goes on from the last checkpoint, if there is one");
   }
 
   GroupOptions options_;
   std::vector<Socket> peers_;   // by rank; this one's has none
 };
 
-// A message during the meeting, when nothing else goes on.
+// A message during the meeting, when nothing else goes on. All of it within five seconds: a stranger that calls and says nothing, or little,
+// holds nobody up for longer.
 Status transfer(int fd, Header& header, bool out) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::seconds(5);
   auto left = std::as_writable_bytes(std::span<Header>(&header, 1));
   while (!left.empty()) {
     pollfd waiting{fd, short(out ? POLLOUT : POLLIN), 0};
-    if (::poll(&waiting, 1, 60 * 1000) <= 0) return io_error("ranks: no answer from another rank");
+    const auto patience = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
+    if (::poll(&waiting, 1, int(std::max<int64_t>(0, patience))) <= 0) return io_error("ranks: no answer from another rank");
     const ssize_t n = out ? ::send(fd, left.data(), left.size(), MSG_NOSIGNAL) : ::recv(fd, left.data(), left.size(), 0);
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return io_error("ranks: a rank ended while they met");
     if (n > 0) left = left.subspan(size_t(n));
@@ -201,9 +205,10 @@ sockaddr_in address_of(const std::string& text, uint16_t port) {
   return out;
 }
 
-Result<Socket> listen_on(uint16_t& port) {
+// Where all ranks are on this machine, nobody else can call.
+Result<Socket> listen_on(bool this_machine_alone, uint16_t& port) {
   Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in any = address_of("0.0.0.0", 0);
+  sockaddr_in any = address_of(this_machine_alone ? "127.0.0.1" : "0.0.0.0", 0);
   socklen_t size = sizeof any;
   if (socket.fd() < 0 || ::bind(socket.fd(), reinterpret_cast<sockaddr*>(&any), size) != 0 || ::listen(socket.fd(), 1024) != 0 ||
       ::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&any), &size) != 0) {
@@ -250,7 +255,7 @@ Result<std::shared_ptr<ProcessGroup>> connect_group(const GroupOptions& options,
   secret = std::strtoull(shared.c_str(), nullptr, 10);
 
   uint16_t port = 0;
-  RETORT_TRY(const Socket listener, listen_on(port));
+  RETORT_TRY(const Socket listener, listen_on(options.on_this_machine == options.size && options.address == "127.0.0.1", port));
   RETORT_RETURN_IF_ERROR(place.set(cat("rank", options.rank), cat(options.address, " ", port)));
   std::vector<Socket> peers(size_t(options.size));
   for (int r = 0; r < options.rank; ++r) {   // each rank calls those before it

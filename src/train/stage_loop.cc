@@ -143,7 +143,10 @@ Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   if (change.when == SwitchSpec::When::kStep) switch_due_ = report.steps >= change.step;
   if (change.when == SwitchSpec::When::kFraction) switch_due_ = meter_.middle_of_next_step().progress >= change.fraction;
   if (!switch_due_) return {};
-  RETORT_RETURN_IF_ERROR(agree(context_.group, same_second_teacher()));
+  if (const Status same = agree(context_.group, same_second_teacher()); !same.ok()) {
+    RETORT_RETURN_IF_ERROR(checkpoint());   // what has been trained so far goes on when the file is back
+    return same;
+  }
   RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
   report.switched_at = report.steps;
   rate_plateau_.reset();

@@ -49,6 +49,12 @@ struct StageContext {
   int together() const { return rows_at_once > 0 ? rows_at_once : pool.size(); }
 };
 
+// A gradient of token_rows(head) as one of the head: padding learns nothing.
+inline at::Tensor padded_rows(const at::Tensor& gradient, const at::Tensor& head) {
+  const int64_t padding = head.size(0) - gradient.size(0);
+  return padding > 0 ? at::constant_pad_nd(gradient, {0, 0, 0, padding}) : gradient;
+}
+
 // What of a leaf's elements [first, first + count) this rank has, which may be nothing: `value` and, where the leaf has one, its gradient.
 struct LeafMemory {
   std::span<float> value, gradient;

@@ -1,6 +1,7 @@
 #include "train/train_main.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -98,7 +99,8 @@ std::string resume_line(int argc, char** argv) {
     const bool plain = argument.find_first_of(" '\"$*;&|<>(){}") == std::string::npos;
     out += plain ? " " + argument : " '" + argument + "'";
   }
-  return out + " --resume";
+  const char* size = std::getenv("WORLD_SIZE");
+  return out + " --resume" + (size && std::string(size) != "1" ? ", started by torchrun as this one was" : "");
 }
 
 void print_summary(const nlohmann::ordered_json& result, const std::string& out) {
