@@ -321,7 +321,7 @@ TEST(Recipe, AWarmUpFitsItsStage) {
     return r.ok() ? std::string() : r.error().message;
   };
   expect_has(wrong("align.steps", "9"), {"a.yaml:12", "'warmup_steps' is 10", "'align' has 9 steps in all"});
-  expect_has(wrong("align.schedule", "{cosine: {min_lr: 0.5}}"), {"'min_lr' is 0.5; expected 0 to "});
+  expect_has(wrong("align.schedule", "{cosine: {min_lr: 0.5}}"), {"'min_lr' is '0.5'; expected a number from 0 to 0.0006"});
   expect_has(wrong("align.tokens", "1000"), {"a.yaml:12", "'warmup_steps' is 10", "'align' has 1 step in all"});
   EXPECT_EQ(wrong("align.steps", "10"), "");
   EXPECT_EQ(wrong("align.minutes", "0.001"), "") << "how many steps that is, the clock will say";
