@@ -170,11 +170,12 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         command("convert", options.teacher, "--to", "hf", "--dtype", "f32", "--out", folder / "teacher")
-        text = folder / "text.txt"
-        text.write_text(plain_text(options.data, options.seq * (options.steps + 2) * 8))
-        options.data = text
+        text, corpus = folder / "text.txt", folder / "corpus.jsonl"
+        tokens = one_row(plain_text(options.data, options.seq * 16), text, options)
+        # Copies of one document as long as a row: whichever a run begins with, all its rows are the same.
+        corpus.write_text((json.dumps({"text": text.read_text()}) + "\n") * 2 * (options.steps + 2))
+        options.data = corpus
         ours("kd", folder, argparse.Namespace(**{**vars(options), "steps": 1}))
-        tokens = json.loads(command("tokenize", options.teacher, "--text", text, "--json"))["ids"]
         step, reset, capability = peer(folder / "teacher", folder / "run-kd/student-init", tokens, options)
         kinds = {"f32": False} | ({"bf16": True} if bf16_pays() else {})
         seconds = {}
@@ -192,6 +193,20 @@ def main():
                         elif kind == "f32" and abs(loss - first) > 0.02 * first:
                             sys.exit(f"{stage}: the first loss is {first} in Retort and {loss} in PyTorch: not the same step")
         report(seconds, kinds, capability, options)
+
+
+def one_row(text, file, options):
+    """The ids of the beginning of `text` that has as many tokens as a row; `file` has it."""
+    least, most = options.seq // 2, len(text)
+    while True:
+        middle = (least + most) // 2
+        file.write_text(text[:middle])
+        ids = json.loads(command("tokenize", options.teacher, "--text", file, "--json"))["ids"]
+        if len(ids) == options.seq:
+            return ids
+        if least >= most:
+            sys.exit(f"{options.data}: no beginning of it has exactly {options.seq} tokens; another --seq or file has")
+        least, most = (middle + 1, most) if len(ids) < options.seq else (least, middle)
 
 
 def plain_text(path, characters):
