@@ -226,9 +226,7 @@ Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& 
   RETORT_TRY(const double rows_at_once, of_leader(group, double(ThreadPool(options.threads).size())));
   const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once)});
   RETORT_RETURN_IF_ERROR(agree(group, backend));
-  RETORT_RETURN_IF_ERROR(same_teacher(group, **backend, options.teacher));
-  RETORT_RETURN_IF_ERROR(same(group, plan.encode.tokenizer, "the tokenizer of " + options.teacher));
-  RETORT_RETURN_IF_ERROR(same(group, plan.data->hash(), "the training text"));
+  RETORT_RETURN_IF_ERROR(same_inputs(group, **backend, options.teacher, plan.encode.tokenizer, plan.data->hash()));
   plan.out["teacher"]["hash"] = (*backend)->teacher_hash();
   RETORT_RETURN_IF_ERROR(agree(group, check_caches(recipe, *plan.data, plan.encode, **backend)));
   RETORT_TRY(const auto probed, probe_steps(recipe, **backend, plan.last, *plan.data, plan.encode, options.threads, group));
@@ -240,7 +238,7 @@ Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& 
 
 Result<Json> describe(const Recipe& recipe, const RunOptions& options, const RunParts& parts) {
   ProcessGroup& group = options.group ? *options.group : one_process();
-  RETORT_RETURN_IF_ERROR(same(group, cat("dry run", recipe_of_ranks(recipe)), "the recipe, or --resume, --overwrite or --dry-run,"));
+  RETORT_RETURN_IF_ERROR(same_command(group, recipe, "dry run"));
   auto planned = plan_run(recipe, options, parts, group);
   RETORT_RETURN_IF_ERROR(agree(group, planned));
   Plan& plan = *planned;

@@ -47,9 +47,11 @@ Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {
   return {};
 }
 
-Status same_teacher(ProcessGroup& group, const Backend& backend, const std::string& path) {
-  RETORT_RETURN_IF_ERROR(same(group, backend.teacher_hash(), "the teacher " + path));
-  return same(group, config_to_json(backend.teacher()).dump(), "the configuration of the teacher " + path);
+Status same_inputs(ProcessGroup& group, const Backend& backend, const std::string& teacher, const std::string& tokenizer, const std::string& text) {
+  RETORT_RETURN_IF_ERROR(same(group, backend.teacher_hash(), "the teacher " + teacher));
+  RETORT_RETURN_IF_ERROR(same(group, config_to_json(backend.teacher()).dump(), "the configuration of the teacher " + teacher));
+  RETORT_RETURN_IF_ERROR(same(group, tokenizer, "the tokenizer of " + teacher));
+  return same(group, text, "the training text");
 }
 
 Trained trained(const StageSpec& stage, const ModelConfig& student) {

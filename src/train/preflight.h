@@ -19,8 +19,9 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
 
 // Every rank has as many rows of a batch as the others.
 Status check_ranks(const Recipe& recipe, const ProcessGroup& group);
-// All ranks have opened the same teacher: its weights, and how they are to be read. `path` is for the message.
-Status same_teacher(ProcessGroup& group, const Backend& backend, const std::string& path);
+// All ranks have opened the same teacher (its weights, how they are to be read, its tokenizer's fingerprint) and the same text (its hash).
+// `teacher` is the path, for the message.
+Status same_inputs(ProcessGroup& group, const Backend& backend, const std::string& teacher, const std::string& tokenizer, const std::string& text);
 
 struct Trained {
   int64_t tensors = 0, parameters = 0;

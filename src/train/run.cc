@@ -134,8 +134,7 @@ class Run {
       : recipe_(recipe), options_(options), parts_(parts), group_(options.group ? *options.group : one_process()), pool_(options.threads) {}
 
   Result<Json> run() {
-    const std::string how = cat(options_.resume ? "resume" : "begin", options_.overwrite ? " anew" : "");
-    RETORT_RETURN_IF_ERROR(same(group_, cat(how, recipe_of_ranks(recipe_)), "the recipe, or --resume, --overwrite or --dry-run,"));
+    RETORT_RETURN_IF_ERROR(same_command(group_, recipe_, cat(options_.resume ? "resume" : "begin", options_.overwrite ? " anew" : "")));
     RETORT_RETURN_IF_ERROR(by_leader([&] { return check_folder(options_); }));
     RETORT_TRY(const double finished, of_leader(group_, options_.resume && path_exists(path(kFinished))));
     if (finished != 0) {
@@ -146,7 +145,7 @@ class Run {
     // Ranks compute as many rows at a time as rank 0 does: what they say to one another is the same then.
     RETORT_TRY(const double rows_at_once, of_leader(group_, double(pool_.size())));
     RETORT_RETURN_IF_ERROR(agree(group_, open(int(rows_at_once))));
-    RETORT_RETURN_IF_ERROR(same_everywhere());
+    RETORT_RETURN_IF_ERROR(same_inputs(group_, *backend_, options_.teacher, encode_.tokenizer, data_.hash()));
     if (options_.resume) RETORT_RETURN_IF_ERROR(find_checkpoint());
     RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
     const auto status = train();
@@ -164,12 +163,6 @@ class Run {
   Status by_leader(const Work& work) const { return agree(group_, group_.leads() ? Status(work()) : Status()); }
 
   std::string path(const std::string& name) const { return options_.out + "/" + name; }
-
-  Status same_everywhere() const {
-    RETORT_RETURN_IF_ERROR(same_teacher(group_, *backend_, options_.teacher));
-    RETORT_RETURN_IF_ERROR(same(group_, encode_.tokenizer, "the tokenizer of " + options_.teacher));
-    return same(group_, data_.hash(), "the training text");
-  }
 
   // Rank 0 reads the newest checkpoint; the others learn from it what is in its state.json.
   Status find_checkpoint() {

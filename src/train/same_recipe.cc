@@ -58,6 +58,9 @@ Status same_recipe_file(const Recipe& recipe, const std::string& folder) {
   return before.is_object() ? same_recipe(recipe, comparable(before), folder) : Status();
 }
 
-std::string recipe_of_ranks(const Recipe& recipe) { return without_places(nlohmann::json::parse(recipe_json(recipe).dump())).dump(); }
+Status same_command(ProcessGroup& group, const Recipe& recipe, const std::string& how) {
+  const auto written = without_places(nlohmann::json::parse(recipe_json(recipe).dump()));
+  return same(group, cat(how, written.dump()), "the recipe, or --resume, --overwrite or --dry-run,");
+}
 
 }  // namespace retort::train

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "train/process_group.h"
 #include "train/recipe.h"
 
 namespace retort::train {
@@ -21,7 +22,7 @@ Status same_recipe(const Recipe& recipe, const nlohmann::json& before, const std
 // With the run's recipe.json: all that there is before its first checkpoint. Nothing where there is none, or none that can be read.
 Status same_recipe_file(const Recipe& recipe, const std::string& folder);
 
-// Of ranks everything must be alike but the files' places.
-std::string recipe_of_ranks(const Recipe& recipe);
+// That all ranks do the same: "resume", "dry run" or whatever `how` calls it, by the same recipe; only the files may lie elsewhere.
+Status same_command(ProcessGroup& group, const Recipe& recipe, const std::string& how);
 
 }  // namespace retort::train
