@@ -20,5 +20,10 @@ endif()
 if(RETORT_SANITIZE)
   add_compile_options(-fsanitize=${RETORT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_link_options(-fsanitize=${RETORT_SANITIZE})
+  add_compile_definitions(RETORT_SANITIZED)  # compilers have different names for it
+  if(RETORT_SANITIZE MATCHES address AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    # A call for each access instead of its code, and not twice what the address sanitizer sees: unrolled kernels compile in a tenth of the time.
+    add_compile_options("SHELL:-mllvm -asan-instrumentation-with-call-threshold=0" -fno-sanitize=null,object-size,pointer-overflow)
+  endif()
 endif()
 find_package(Threads REQUIRED)

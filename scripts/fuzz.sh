@@ -5,17 +5,17 @@
 #   scripts/fuzz.sh 60                every target, 60 seconds each
 #   scripts/fuzz.sh 60 gguf hf_config only these
 #
-# The corpus grows in build/fuzz/corpus; tests/fuzz/seeds/<target> is where it starts. An input that crashes is left in
-# build/fuzz/crashes: run build/fuzz/bin/fuzz_<target> on it.
+# The corpus grows in build/asan/corpus; tests/fuzz/seeds/<target> is where it starts. An input that crashes is left in
+# build/asan/crashes: run build/asan/bin/fuzz_<target> on it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=${RETORT_FUZZ_BUILD:-build/fuzz}
+build=${RETORT_FUZZ_BUILD:-build/asan}
 seconds=${1:-}
 shift || true
 
 command -v clang++ >/dev/null || { echo "fuzz.sh: clang++ is needed (package clang)" >&2; exit 2; }
-cmake --preset fuzz -B "$build" >"${TMPDIR:-/tmp}/retort-fuzz-configure.$$" 2>&1 || {
+cmake --preset asan -B "$build" >"${TMPDIR:-/tmp}/retort-fuzz-configure.$$" 2>&1 || {
   cat "${TMPDIR:-/tmp}/retort-fuzz-configure.$$" >&2
   exit 1
 }

@@ -70,7 +70,7 @@ TEST(ThreadPool, SleepingWorkersWakeUpAndPoolsEndAtOnce) {
 }
 
 // Stacks are address space: a limit of it is a machine that has no thousand threads. (Sanitizers need more of it than any limit.)
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(RETORT_SANITIZED)
 TEST(ThreadPool, FewerThreadsWhereTheMachineRefusesMore) {
   const auto limited = [] {
     const rlimit limit{rlim_t{1} << 30, rlim_t{1} << 30};

@@ -109,7 +109,7 @@ class Synthesize : public Command {
     settings_["identity"] = opened.model->identity();
     RETORT_TRY(ProgressFile partial, ProgressFile::open(out_ + ".partial", settings_));
     for (const auto& [k, answer] : partial.answers()) {
-      const auto has = [&](const char* key) { return answer.is_object() && answer.contains(key) && answer[key].is_string(); };
+      const auto has = [&answer = answer](const char* key) { return answer.is_object() && answer.contains(key) && answer[key].is_string(); };
       if (!has("content") || !has("finish")) return invalid(out_, ".partial: not an answer of ", k, "; delete the file to begin again");
     }
     Summary summary;

@@ -3,7 +3,7 @@
 #include <cmath>
 
 // Compiled for several instruction sets, chosen when the program is loaded. The loops are written so that compilers vectorise them.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(RETORT_SANITIZED)
 #define RETORT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-trapping-math")))
 #else
 #define RETORT_CLONES
