@@ -11,7 +11,7 @@ namespace retort {
 namespace {
 
 constexpr size_t kHugePage = size_t(2) << 20;
-#if defined(RETORT_SANITIZED)
+#if defined(RETORT_MATRICES_APART)
 constexpr size_t kPiece = 0;  // every matrix by itself, so that reading past one is seen
 #else
 constexpr size_t kPiece = size_t(32) << 20;
