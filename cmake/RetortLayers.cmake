@@ -6,7 +6,7 @@
 # compiled several files at a time where CMAKE_UNITY_BUILD is on, in a third of the time. CALCULATES: optimised in every build; the
 # asan preset compiles the rest with -O0, in half the time.)
 # compiles src/io/**/*.cc except *_test.cc into retort_io, and *_test.cc into the test program retort_io_test.
-# A file whose name ends in _avx2.cc, _avx512.cc, _neon.cc or _neon_dot.cc is compiled for that instruction set; everything else is plain x86-64
+# A file whose name ends in _avx2.cc, _avx512.cc, _amx.cc, _neon.cc or _neon_dot.cc is compiled for that instruction set; everything else is plain x86-64
 # (or whatever the target's baseline is), so a library never runs an instruction that it did not ask the CPU about.
 set(RETORT_LAYER_EDGES "" CACHE INTERNAL "")
 
@@ -24,9 +24,13 @@ function(retort_isa_flags)
     return()
   endif()
   foreach(file ${ARGN})
-    if(file MATCHES "_avx512\\.cc$")
+    if(file MATCHES "_(avx512|amx)\\.cc$")
+      set(unit "")
+      if(file MATCHES "_amx\\.cc$")
+        set(unit ";-mamx-tile;-mamx-int8")
+      endif()
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
-        "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512;-ffp-contract=off")
+        "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512;-ffp-contract=off${unit}")
     elseif(file MATCHES "_avx2\\.cc$")
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-ffp-contract=off")
     endif()

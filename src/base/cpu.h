@@ -1,4 +1,4 @@
-// Which instruction set the kernels use: chosen once at run time, forced by RETORT_ISA=scalar|avx2|avx512|neon|neon_dot.
+// Which instruction set the kernels use: chosen once at run time, forced by RETORT_ISA=scalar|avx2|avx512|amx|neon|neon_dot.
 //
 // Layer: base. Thread-safe, except set_active_isa (tests and start-up only).
 #pragma once
@@ -9,8 +9,8 @@
 
 namespace retort {
 
-// kAvx512: F, BW, VL, DQ, VNNI and BF16. kNeon: every 64-bit Arm; kNeonDot: with dot products of bytes (Arm 8.2, Apple).
-enum class Isa { kScalar, kAvx2, kAvx512, kNeon, kNeonDot };
+// kAvx512: F, BW, VL, DQ, VNNI and BF16. kAmx: that, and the matrix unit's products of bytes. kNeon: every 64-bit Arm; kNeonDot: with dot products of bytes (Arm 8.2, Apple).
+enum class Isa { kScalar, kAvx2, kAvx512, kAmx, kNeon, kNeonDot };
 
 const char* isa_name(Isa isa);
 bool isa_available(Isa isa);

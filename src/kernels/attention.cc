@@ -11,6 +11,7 @@ constexpr int64_t kPrefillRows = 192;   // query rows (tokens x heads of a kv he
 
 const AttentionKernels& kernels_for(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
     case Isa::kAvx512: return attention_avx512();
     case Isa::kAvx2: return attention_avx2();
     case Isa::kNeon:

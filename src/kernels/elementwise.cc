@@ -6,6 +6,7 @@ namespace retort {
 
 const ElementwiseKernels& elementwise(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
     case Isa::kAvx512: return elementwise_avx512();
     case Isa::kAvx2: return elementwise_avx2();
     case Isa::kNeon:

@@ -9,6 +9,7 @@ namespace {
 
 const MatmulTiles& tiles_for(Isa isa) {
   switch (isa) {
+    case Isa::kAmx: return matmul_tiles_amx();
     case Isa::kAvx512: return matmul_tiles_avx512();
     case Isa::kAvx2: return matmul_tiles_avx2();
     case Isa::kNeon: return matmul_tiles_neon();
@@ -18,8 +19,8 @@ const MatmulTiles& tiles_for(Isa isa) {
   return matmul_tiles_scalar();
 }
 
-constexpr int kMostTokens = kTileTokens[kTileSizes - 1];
-constexpr int64_t kTokenChunk = 16 * kMostTokens;     // a chunk's activations stay in the second-level cache
+constexpr int64_t kPromptTokens = 6;                  // from more than these on, products are cut for prompts
+constexpr int64_t kTokenChunk = kMostTileTokens;      // a chunk's activations stay in the second-level cache
 constexpr int64_t kChunkBytes = 24 << 10;             // of weights: about 1.5 us of memory traffic per claim
 constexpr int64_t kPrefillPairs = 1;
 
@@ -36,7 +37,7 @@ struct Cut {
 Cut cut_job(const MatmulJob& job, int64_t tokens) {
   const int64_t pairs = (job.w->blocks() + 1) / 2;
   const int64_t per =
-      tokens > kMostTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()));
+      tokens > kPromptTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()));
   const int64_t row_chunks = (pairs + per - 1) / per;
   return {pairs, per, row_chunks, row_chunks * ((tokens + kTokenChunk - 1) / kTokenChunk)};
 }
@@ -64,14 +65,14 @@ struct Worker {
   const Activations& x;
   const MatmulJob& job;
 
-  void run_tile(TileKind kind, int64_t pair, int64_t token, int size) const {
+  void run_tile(TileKind kind, int64_t pair, int64_t token, int size, int tokens) const {
     const PackedMatrix& w = *job.w;
     const int blocks = int(std::min<int64_t>(2, w.blocks() - 2 * pair));
-    const int tokens = kTileTokens[size];
-    alignas(64) float out[2 * kMostTokens * 16];
+    alignas(64) float out[2 * kMostTileTokens * 16];
     TileArgs args;
     w.describe(args, 2 * pair, blocks);
     x.describe(args, form_of(job), token);
+    args.tokens = tokens;
     args.out = out;
     tiles.fn[int(kind)][blocks - 1][size](args);
     if (job.epilogue == Epilogue::kSiluPairs) {
@@ -90,14 +91,17 @@ struct Worker {
     const TileKind kind = form_of(job) == Activations::Form::kBf16 ? TileKind::kBf16Dot : job.w->kind();
     const int64_t first = chunk % cut.row_chunks * cut.pairs_per_chunk;
     const int64_t begin = chunk / cut.row_chunks * kTokenChunk, end = std::min(x.tokens(), begin + kTokenChunk);
+    if (tiles.enter) tiles.enter();
     for (int64_t pair = first; pair < std::min(cut.pairs, first + cut.pairs_per_chunk); ++pair) {
       for (int64_t t = begin; t < end;) {
         int size = kTileSizes - 1;
-        while (kTileTokens[size] > end - t) --size;
-        run_tile(kind, pair, t, size);
-        t += kTileTokens[size];
+        while (kTileTokens[size] > end - t || !tiles.fn[int(kind)][0][size]) --size;
+        const int tokens = size < kTileSizes - 1 ? kTileTokens[size] : int(end - t) / kTileTokens[size] * kTileTokens[size];
+        run_tile(kind, pair, t, size, tokens);
+        t += tokens;
       }
     }
+    if (tiles.leave) tiles.leave();
   }
 };
 

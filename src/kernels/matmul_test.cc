@@ -121,7 +121,7 @@ TEST(Matmul, EveryBlockFormatAgreesWithDoubles) {
         const auto blocks = random_blocks(c.format, rows, columns, unsigned(rows));
         const auto w = PackedMatrix::pack(c.format, rows, columns, blocks.data());
         ASSERT_TRUE(w.ok()) << w.error().message;
-        for (int64_t tokens : {1, 2, 3, 5, 13}) check_product(*w, tokens, pool);
+        for (int64_t tokens : {1, 2, 3, 5, 19}) check_product(*w, tokens, pool);
       }
     }
   }
@@ -135,7 +135,7 @@ TEST(Matmul, OddColumnsPackedFromFloats) {
       const auto values = random_floats(size_t(19 * columns), 3);
       const auto w = PackedMatrix::pack_f32(c.format, 19, columns, values.data());
       ASSERT_TRUE(w.ok()) << w.error().message;
-      for (int64_t tokens : {1, 7}) check_product(*w, tokens, pool);
+      for (int64_t tokens : {1, 23}) check_product(*w, tokens, pool);
       std::vector<float> row(static_cast<size_t>(columns));
       for (int64_t r = 0; r < 19; ++r) {
         w->dequantise_row(r, row.data());
@@ -257,7 +257,7 @@ TEST(Matmul, Bf16DotProductIsWithinBf16OfTheExactOne) {
 
 TEST(Matmul, EpiloguesBiasResidualAndGatedPairs) {
   ThreadPool pool(2);
-  const int64_t width = 40, columns = 96, tokens = 8;
+  const int64_t width = 40, columns = 96, tokens = 24;
   const auto x = random_floats(size_t(tokens * columns), 13);
   const auto gate = random_floats(size_t(width * columns), 14), up = random_floats(size_t(width * columns), 15);
   const auto bias = random_floats(size_t(width), 16);

@@ -37,6 +37,7 @@ struct TileArgs {
   ptrdiff_t scales = 0;            // offset of the scales in a block
   ptrdiff_t mins = 0;              // offset of the minima
   ptrdiff_t ahead = 0;             // where to prefetch from, relative to what is read; 0: nowhere (tiles of one token only)
+  int64_t tokens = 0;              // of a tile
   int64_t columns = 0;             // padded: whole groups of 32 (quantised), even (bf16)
   // Quantised activations.
   const int8_t* q = nullptr;         // [T, q_stride]
@@ -52,19 +53,24 @@ struct TileArgs {
 };
 
 using TileFn = void (*)(const TileArgs&);
-constexpr int kTileTokens[] = {1, 2, 4, 6};  // tokens per tile
-constexpr int kTileSizes = 4;
+constexpr int kTileTokens[] = {1, 2, 4, 6, 16};  // tokens per tile; the last: any multiple, where there is a matrix unit
+constexpr int kTileSizes = 5;
+constexpr int kMostTileTokens = 96;
 
 struct MatmulTiles {
-  TileFn fn[int(TileKind::kCount)][2][kTileSizes];  // [kind][row blocks - 1][index into kTileTokens]
+  TileFn fn[int(TileKind::kCount)][2][kTileSizes];  // [kind][row blocks - 1][index into kTileTokens]; null: not there
   // One row of activations: groups of 32 to signed bytes. `columns` need not be a multiple of 32.
   void (*quantise)(const float* x, int64_t columns, int8_t* q, float* scale, float* min, int32_t* sum8);
   void (*to_bf16)(const float* x, int64_t columns, uint16_t* out);
+  // Around a thread's tiles, where the instruction set wants it: else null.
+  void (*enter)() = nullptr;
+  void (*leave)() = nullptr;
 };
 
 const MatmulTiles& matmul_tiles_scalar();
 const MatmulTiles& matmul_tiles_avx2();    // only when the machine has it
 const MatmulTiles& matmul_tiles_avx512();
+const MatmulTiles& matmul_tiles_amx();
 const MatmulTiles& matmul_tiles_neon();
 const MatmulTiles& matmul_tiles_neon_dot();
 

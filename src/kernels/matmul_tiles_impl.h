@@ -196,7 +196,7 @@ void row_to_bf16(const float* x, int64_t columns, uint16_t* out) {
 
 template <class S>
 const MatmulTiles& matmul_tiles() {
-#define RETORT_ROW(T, RB) {&T::template run<RB, 1>, &T::template run<RB, 2>, &T::template run<RB, 4>, &T::template run<RB, 6>}
+#define RETORT_ROW(T, RB) {&T::template run<RB, 1>, &T::template run<RB, 2>, &T::template run<RB, 4>, &T::template run<RB, 6>, nullptr}
 #define RETORT_KIND(T) {RETORT_ROW(T, 1), RETORT_ROW(T, 2)}
   using U4F16Offset = QuantisedTile<S, true, false, false, 8, 32>;
   using U4F16Min = QuantisedTile<S, true, false, true, 0, 32>;

@@ -19,6 +19,7 @@ const RecurrenceKernels<float>& recurrence(const KernelRecurrence& spec, Arithme
     case Isa::kAvx2: return recurrence_avx2();
     case Isa::kNeon:
     case Isa::kNeonDot: return recurrence_neon();
+    case Isa::kAmx:
     case Isa::kAvx512:
       return arithmetic == Arithmetic::kFast && rounds_well(spec) ? recurrence_avx512_bf16() : recurrence_avx512();
   }
@@ -31,6 +32,7 @@ const WindowKernels<float>& window_attention(Arithmetic arithmetic) {
     case Isa::kAvx2: return window_attention_avx2();
     case Isa::kNeon:
     case Isa::kNeonDot: return window_attention_neon();
+    case Isa::kAmx:
     case Isa::kAvx512: return arithmetic == Arithmetic::kFast ? window_attention_avx512_bf16() : window_attention_avx512();
   }
   return window_attention_scalar();

@@ -11,6 +11,7 @@ const ScanKernels<float>& kernels() {
     case Isa::kAvx2: return selective_scan_avx2();
     case Isa::kNeon:
     case Isa::kNeonDot: return selective_scan_neon();
+    case Isa::kAmx:
     case Isa::kAvx512: return selective_scan_avx512();
   }
   return selective_scan_scalar();

@@ -187,7 +187,7 @@ Tensor product(const Tensor& a, const Tensor& b) {
   const auto multiplied = [](const Tensor& x, const Tensor& y) { return x.dim() == 2 ? at::mm(x, y) : at::bmm(x, y); };
   // Without an instruction for it LibTorch multiplies bf16 one dot product at a time. The same numbers in f32 give the same sums, up to
   // their order.
-  const bool widened = a.scalar_type() == at::kBFloat16 && active_isa() != Isa::kAvx512;
+  const bool widened = a.scalar_type() == at::kBFloat16 && active_isa() != Isa::kAvx512 && active_isa() != Isa::kAmx;
   Tensor c = widened ? multiplied(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16) : multiplied(a, b);
   gemm_nanoseconds += nanoseconds(CLOCK_THREAD_CPUTIME_ID) - begin;
   return c;
