@@ -27,9 +27,15 @@ int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-// Bytes per second that a plain read of memory far larger than the caches gets, with all threads: the median of five.
+// Twice the last cache and no less than 256 MB: a read of less would find part of it there.
+size_t streamed_bytes() {
+  const long last = sysconf(_SC_LEVEL3_CACHE_SIZE);  // 0 or -1: not known
+  return std::max(size_t(256) << 20, size_t(std::clamp(last, 0L, 1L << 30)) * 2);
+}
+
+// Bytes per second that a plain read of memory larger than the caches gets, with all threads: the median of five.
 double streaming_read(ThreadPool& pool) {
-  std::vector<uint64_t> memory(size_t(256 << 20) / 8, 1);
+  std::vector<uint64_t> memory(streamed_bytes() / 8, 1);
   std::vector<double> rates;
   std::atomic<uint64_t> total{0};
   for (int repeat = 0; repeat < 6; ++repeat) {
@@ -47,6 +53,7 @@ double streaming_read(ThreadPool& pool) {
 }
 
 struct Measurement {
+  int parallel = 1;
   int64_t context = 0, state_bytes = 0, resident = 0;
   double prefill = 0;            // tokens per second from the start to here
   DecodingRate decode;
@@ -60,6 +67,8 @@ class Bench : public Command {
     add_runtime_flags(app, flags_);
     app.add_option("--contexts", contexts_, "context lengths, separated by commas")
         ->delimiter(',')->check(CLI::Range(1, 1 << 24))->capture_default_str();
+    app.add_option("--parallel,-P", parallel_, "sequences that decode together, separated by commas; rates are of all of them")
+        ->delimiter(',')->check(CLI::Range(1, 256))->capture_default_str();
     app.add_option("-n,--n-gen", count_, "tokens decoded in a turn")->check(CLI::Range(1, 4096))->capture_default_str();
     app.add_option("-r,--repetitions", repetitions_, "turns of every context; their median counts")->check(CLI::Range(1, 100))->capture_default_str();
   }
@@ -68,8 +77,10 @@ class Bench : public Command {
     RETORT_RETURN_IF_ERROR(require_model(models_));
     std::sort(contexts_.begin(), contexts_.end());
     contexts_.erase(std::unique(contexts_.begin(), contexts_.end()), contexts_.end());
+    std::sort(parallel_.begin(), parallel_.end());
+    parallel_.erase(std::unique(parallel_.begin(), parallel_.end()), parallel_.end());
     catch_interrupts();
-    Table table({"model", "context", "prefill tok/s", "decode tok/s", "spread", "state", "resident", "of streaming read"});
+    Table table({"model", "context", "sequences", "prefill tok/s", "decode tok/s", "spread", "state", "resident", "of streaming read"});
     nlohmann::ordered_json out;
     out["threads"] = context.threads > 0 ? context.threads : usable_processors();
     out["models"] = nlohmann::ordered_json::array();
@@ -85,11 +96,11 @@ class Bench : public Command {
       entry["results"] = nlohmann::ordered_json::array();
       RETORT_TRY(const std::vector<Measurement> results, measure(opened));
       for (const Measurement& m : results) {
-        table.row({path, format_count(m.context), format_significant(m.prefill, 3), format_significant(m.decode.median, 3),
+        table.row({path, format_count(m.context), cat(m.parallel), format_significant(m.prefill, 3), format_significant(m.decode.median, 3),
                    cat(format_significant(m.decode.slowest, 3), " to ", format_significant(m.decode.fastest, 3)),
                    format_bytes(double(m.state_bytes)), format_bytes(double(m.resident)),
                    format_fixed(100 * m.bandwidth_share, 0) + " %"});
-        entry["results"].push_back({{"context", m.context}, {"prefill_tokens_per_second", m.prefill},
+        entry["results"].push_back({{"context", m.context}, {"sequences", m.parallel}, {"prefill_tokens_per_second", m.prefill},
                                     {"decode_tokens_per_second", m.decode.median}, {"decode_slowest", m.decode.slowest},
                                     {"decode_fastest", m.decode.fastest}, {"state_bytes", m.state_bytes},
                                     {"resident_bytes", m.resident}, {"bandwidth_share", m.bandwidth_share}});
@@ -115,16 +126,18 @@ class Bench : public Command {
       return !interrupted();
     }));
     progress.finish();
-    RETORT_TRY(const auto rates, decode_in_turn(filled, count_, repetitions_));
+    RETORT_TRY(const auto rates, decode_in_turn(filled, parallel_, count_, repetitions_));
     std::vector<Measurement> results;
-    for (size_t c = 0; c < filled.size(); ++c) {
+    for (size_t i = 0; i < filled.size() * parallel_.size(); ++i) {
+      const size_t c = i / parallel_.size(), p = i % parallel_.size();
       Measurement m;
+      m.parallel = parallel_[p];
       m.context = filled[c].context;
-      m.state_bytes = filled[c].session.sequence().bytes();
+      m.state_bytes = filled[c].sequence.bytes();
       m.resident = resident[c];
       m.prefill = filled[c].prefill;
-      m.decode = rates[c];
-      m.bandwidth_share = m.decode.median * double(opened.model->weight_bytes() + m.state_bytes) / read_rate_;
+      m.decode = rates[c][p];
+      m.bandwidth_share = m.decode.median * (double(opened.model->weight_bytes()) / m.parallel + double(m.state_bytes)) / read_rate_;
       results.push_back(m);
     }
     return results;
@@ -133,6 +146,7 @@ class Bench : public Command {
   std::vector<std::string> models_;
   ModelFlags flags_;
   std::vector<int64_t> contexts_{128, 2048, 8000};
+  std::vector<int> parallel_{1};
   int count_ = 8, repetitions_ = 16;
   double read_rate_ = 0;
 };

@@ -5,20 +5,28 @@
 #include "base/interrupt.h"
 #include "base/timing.h"
 #include "kernels/elementwise.h"
+#include "runtime/session.h"
 
 namespace retort {
 namespace {
 
-// Tokens per second of the next `count` ones.
-Result<double> decode_once(const FilledContext& at, int count) {
-  Session session = at.session.clone();
+int likeliest(std::span<const float> logits) { return int(elementwise().argmax(logits.data(), int64_t(logits.size()))); }
+
+// Tokens per second of the next `count` ones of each of `parallel` sequences.
+Result<double> decode_once(const FilledContext& at, int parallel, int count) {
+  std::vector<Sequence> sequences(size_t(parallel), at.sequence);
+  std::vector<int> tokens(size_t(parallel), at.next);
+  std::vector<BatchItem> items;
+  for (size_t i = 0; i < sequences.size(); ++i) items.push_back({&sequences[i], std::span(&tokens[i], 1)});
+  const size_t vocabulary = size_t(at.engine->model().config().vocab_size);
   const auto started = Clock::now();
   for (int i = 0; i < count; ++i) {
-    session.commit(int(elementwise().argmax(session.logits().data(), int64_t(session.logits().size()))));
-    RETORT_RETURN_IF_ERROR(session.consume());
+    RETORT_RETURN_IF_ERROR(at.engine->forward(items, [&](const LogitsRows& rows) {
+      for (int64_t r = 0; r < rows.count; ++r) tokens[size_t(rows.first + r)] = likeliest({rows.data + size_t(r) * vocabulary, vocabulary});
+    }));
     if (interrupted()) return interrupted_error();
   }
-  return count / seconds_since(started);
+  return double(parallel) * count / seconds_since(started);
 }
 
 }  // namespace
@@ -27,30 +35,39 @@ Result<std::vector<FilledContext>> fill_contexts(Engine& engine, std::span<const
                                                  const std::function<bool(int64_t position)>& progress) {
   if (tokens.empty()) return invalid("decoding speed: no tokens to fill a context with");
   std::vector<FilledContext> out;
-  Session session(engine);
+  Sequence sequence = engine.model().new_sequence();
+  std::vector<int> chunk;
   double seconds = 0;
+  int next = 0;
   for (const int64_t context : contexts) {
-    const int64_t before = session.sequence().position();
-    for (int64_t i = before; i < context; ++i) session.commit(tokens[size_t(i) % tokens.size()]);
-    const auto started = Clock::now();
-    RETORT_RETURN_IF_ERROR(session.consume([&](int64_t done) { return progress(before + done); }));
-    seconds += seconds_since(started);
-    if (!progress(context)) return interrupted_error();
-    out.push_back({context, double(context) / seconds, session.clone()});
+    while (sequence.position() < context) {
+      const int64_t begin = sequence.position(), end = std::min(begin + Session::kPrefillRows, context);
+      chunk.clear();
+      for (int64_t i = begin; i < end; ++i) chunk.push_back(tokens[size_t(i) % tokens.size()]);
+      const auto started = Clock::now();
+      RETORT_RETURN_IF_ERROR(engine.forward(std::vector<BatchItem>{{&sequence, chunk, end == context ? WantLogits::kLast : WantLogits::kNone}},
+                                            [&](const LogitsRows& rows) { next = likeliest({rows.data, size_t(engine.model().config().vocab_size)}); }));
+      seconds += seconds_since(started);
+      if (!progress(end)) return interrupted_error();
+    }
+    out.push_back({context, double(context) / seconds, &engine, sequence, next});
   }
   return out;
 }
 
-Result<std::vector<DecodingRate>> decode_in_turn(std::span<const FilledContext> contexts, int tokens, int turns) {
-  std::vector<std::vector<double>> rates(contexts.size());
+Result<std::vector<std::vector<DecodingRate>>> decode_in_turn(std::span<const FilledContext> contexts, std::span<const int> parallel,
+                                                              int tokens, int turns) {
+  std::vector<std::vector<DecodingRate>> out(contexts.size(), std::vector<DecodingRate>(parallel.size()));
+  std::vector<std::vector<double>> rates(contexts.size() * parallel.size());
   for (int turn = 0; turn < turns + 1; ++turn) {
-    for (size_t c = 0; c < contexts.size(); ++c) {
-      RETORT_TRY(const double rate, decode_once(contexts[c], tokens));
-      if (turn > 0) rates[c].push_back(rate);
+    for (size_t i = 0; i < rates.size(); ++i) {
+      RETORT_TRY(const double rate, decode_once(contexts[i / parallel.size()], parallel[i % parallel.size()], tokens));
+      if (turn > 0) rates[i].push_back(rate);
     }
   }
-  std::vector<DecodingRate> out;
-  for (const auto& r : rates) out.push_back({median(r), *std::min_element(r.begin(), r.end()), *std::max_element(r.begin(), r.end())});
+  for (size_t i = 0; i < rates.size(); ++i)
+    out[i / parallel.size()][i % parallel.size()] = {median(rates[i]), *std::min_element(rates[i].begin(), rates[i].end()),
+                                                     *std::max_element(rates[i].begin(), rates[i].end())};
   return out;
 }
 

@@ -136,11 +136,11 @@ Result<std::vector<Json>> measure_speed(const std::vector<std::string>& models, 
     std::move(more.begin(), more.end(), std::back_inserter(filled));
   }
   say("all of them, in turn");
-  RETORT_TRY(const auto rates, decode_in_turn(filled, int(plan.decode_tokens), int(plan.decode_turns)));
+  RETORT_TRY(const auto rates, decode_in_turn(filled, std::vector{1}, int(plan.decode_tokens), int(plan.decode_turns)));
   std::vector<Json> out(models.size(), Json::array());
   for (size_t i = 0; i < filled.size(); ++i) {
-    out[i / contexts.size()].push_back({{"context", filled[i].context}, {"tokens_per_second", rates[i].median},
-                                        {"state_bytes", filled[i].session.sequence().bytes()}});
+    out[i / contexts.size()].push_back({{"context", filled[i].context}, {"tokens_per_second", rates[i].front().median},
+                                        {"state_bytes", filled[i].sequence.bytes()}});
   }
   return out;
 }
