@@ -27,7 +27,7 @@ function(retort_isa_flags)
     if(file MATCHES "_(avx512|amx)\\.cc$")
       set(unit "")
       if(file MATCHES "_amx\\.cc$")
-        set(unit ";-mamx-tile;-mamx-int8")
+        set(unit ";-mamx-tile;-mamx-int8;-mamx-bf16")
       endif()
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
         "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mprefer-vector-width=512;-ffp-contract=off${unit}")

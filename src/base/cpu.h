@@ -9,7 +9,7 @@
 
 namespace retort {
 
-// kAvx512: F, BW, VL, DQ, VNNI and BF16. kAmx: that, and the matrix unit's products of bytes. kNeon: every 64-bit Arm; kNeonDot: with dot products of bytes (Arm 8.2, Apple).
+// kAvx512: F, BW, VL, DQ, VNNI and BF16. kAmx: that, and the matrix unit's products of bytes and of bf16. kNeon: every 64-bit Arm; kNeonDot: with dot products of bytes (Arm 8.2, Apple).
 enum class Isa { kScalar, kAvx2, kAvx512, kAmx, kNeon, kNeonDot };
 
 const char* isa_name(Isa isa);

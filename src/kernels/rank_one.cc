@@ -12,7 +12,7 @@ const RankOneKernels<float>& rank_one(Arithmetic arithmetic) {
     case Isa::kAvx2: return rank_one_avx2();
     case Isa::kNeon:
     case Isa::kNeonDot: return rank_one_neon();
-    case Isa::kAmx:
+    case Isa::kAmx: return arithmetic == Arithmetic::kFast ? rank_one_amx_bf16() : rank_one_avx512();
     case Isa::kAvx512: return arithmetic == Arithmetic::kFast ? rank_one_avx512_bf16() : rank_one_avx512();
   }
   return rank_one_scalar();

@@ -18,5 +18,6 @@ const RankOneKernels<float>& rank_one_avx2();
 const RankOneKernels<float>& rank_one_neon();
 const RankOneKernels<float>& rank_one_avx512();
 const RankOneKernels<float>& rank_one_avx512_bf16();
+const RankOneKernels<float>& rank_one_amx_bf16();
 
 }  // namespace retort

@@ -20,6 +20,7 @@ const RecurrenceKernels<float>& recurrence(const KernelRecurrence& spec, Arithme
     case Isa::kNeon:
     case Isa::kNeonDot: return recurrence_neon();
     case Isa::kAmx:
+      return arithmetic == Arithmetic::kFast && rounds_well(spec) ? recurrence_amx_bf16() : recurrence_avx512();
     case Isa::kAvx512:
       return arithmetic == Arithmetic::kFast && rounds_well(spec) ? recurrence_avx512_bf16() : recurrence_avx512();
   }

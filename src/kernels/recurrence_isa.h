@@ -27,6 +27,7 @@ const RecurrenceKernels<float>& recurrence_avx2();
 const RecurrenceKernels<float>& recurrence_neon();
 const RecurrenceKernels<float>& recurrence_avx512();
 const RecurrenceKernels<float>& recurrence_avx512_bf16();
+const RecurrenceKernels<float>& recurrence_amx_bf16();
 
 const WindowKernels<double>& window_attention_double();
 const WindowKernels<float>& window_attention_scalar();

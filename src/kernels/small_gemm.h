@@ -1,6 +1,6 @@
 // Matrix products of a few hundred rows and columns, out of which the recurrence and the windowed attention are made.
 //
-// Layer: kernels. Templates over a mode (F32Mode, F64Mode, Bf16Mode), included by *_scalar.cc, *_avx2.cc, *_avx512.cc, *_neon.cc only.
+// Layer: kernels. Templates over a mode (PlainMode, Bf16Mode, AmxMode), included by *_scalar.cc, *_avx2.cc, *_avx512.cc, *_amx.cc, *_neon.cc only.
 // Thread-safe.
 //
 //   C[m, n] (+)= A[m, k] B[k, n]
