@@ -40,13 +40,13 @@ struct RecurrenceBackward {
     ScratchFrame frame;
     T* states = frame.alloc<T>((chunks + 1) * size);
     std::fill(states, states + size, T(0));
-    const auto chunk = [&](ScratchFrame& f, int64_t i) {
+    const auto chunk = [&](ScratchFrame& f, int64_t i, bool read) {
       const int64_t first = silent + i * kChunk;
-      return Chunk(f, spec, kv_head, in, first, std::min(kChunk, tokens - first));
+      return Chunk(f, spec, kv_head, in, first, std::min(kChunk, tokens - first), read);
     };
     for (int64_t i = 0; i < chunks; ++i) {
       ScratchFrame inner;
-      const Chunk ch = chunk(inner, i);
+      const Chunk ch = chunk(inner, i, false);
       const int64_t next = silent + (i + 1) * kChunk;
       Recurrence<M>::look_ahead(spec, kv_head, in, next, std::min(kChunk, tokens - next));
       std::copy(states + i * size, states + (i + 1) * size, states + (i + 1) * size);
@@ -56,7 +56,7 @@ struct RecurrenceBackward {
     std::fill(d_state, d_state + size, T(0));
     for (int64_t i = chunks - 1; i >= 0; --i) {
       ScratchFrame inner;
-      const Chunk ch = chunk(inner, i);
+      const Chunk ch = chunk(inner, i, true);
       look_back(silent + i * kChunk);
       backward_chunk(inner, ch, silent + i * kChunk, states + i * size, states + (i + 1) * size, d_state);
     }

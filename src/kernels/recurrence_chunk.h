@@ -56,9 +56,11 @@ struct RecurrenceChunk : ChunkRows<typename M::Real> {
   using Rows::lam, Rows::from_start, Rows::to_end, Rows::total, Rows::pair_decay, Rows::growth;
 
   explicit RecurrenceChunk(const Rows& rows) : Rows(rows) {}
-  RecurrenceChunk(ScratchFrame& frame, const KernelRecurrence& s, int kv_head, const RecurrenceTokens<T>& in, int64_t first, int64_t count)
+  // Not `read`: only writes() and the state's decay will be asked for.
+  RecurrenceChunk(ScratchFrame& frame, const KernelRecurrence& s, int kv_head, const RecurrenceTokens<T>& in, int64_t first, int64_t count,
+                  bool read = true)
       : Rows(s, kv_head, in, first, count) {
-    if (D > 0) set_decays(frame, in.log_decay + (first * s.kv_heads + kv_head) * D);
+    if (D > 0) set_decays(frame, in.log_decay + (first * s.kv_heads + kv_head) * D, read);
   }
   // The same tokens with other rows in the place of the keys, or of the queries (one head, as many as have a place).
   RecurrenceChunk writing(const T* rows) const {
@@ -72,15 +74,17 @@ struct RecurrenceChunk : ChunkRows<typename M::Real> {
     return r;
   }
 
-  void set_decays(ScratchFrame& frame, const T* l) {
-    lam = frame.alloc<T>(c * D), from_start = frame.alloc<T>(c * D), to_end = frame.alloc<T>(c * D), total = frame.alloc<T>(D);
+  void set_decays(ScratchFrame& frame, const T* l, bool read) {
+    lam = frame.alloc<T>(c * D), to_end = frame.alloc<T>(c * D), total = frame.alloc<T>(D);
     for (int64_t t = 0; t < c; ++t) {
       for (int64_t d = 0; d < D; ++d) lam[t * D + d] = l[t * spec.kv_heads * D + d] + (t > 0 ? lam[(t - 1) * D + d] : T(0));
     }
     const T* end = lam + (c - 1) * D;
-    L::exp_all(lam, from_start, c * D);
     for (int64_t t = 0; t < c; ++t) L::exp_difference(end, lam + t * D, to_end + t * D, D);
     L::exp_all(end, total, D);
+    if (!read) return;
+    from_start = frame.alloc<T>(c * D);
+    L::exp_all(lam, from_start, c * D);
     if (per_key() && *std::min_element(end, end + D) > -kGentle) {
       growth = frame.alloc<T>(c * K);
       L::each(c * K, [&](int64_t i, int m) { L::store(growth + i, L::exp(S::sub(S::zero(), L::load(lam + i, m))), m); });
