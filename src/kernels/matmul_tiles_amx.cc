@@ -2,7 +2,7 @@
 // Layer: kernels.
 #include "kernels/matmul_tiles_impl.h"
 
-#if defined(__AMX_INT8__)
+#if defined(__AMX_INT8__) || defined(__AMXINT8__)  // gcc, clang
 #include <algorithm>
 
 #include "kernels/simd_avx512.h"

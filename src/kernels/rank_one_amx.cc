@@ -1,6 +1,6 @@
 #include "kernels/rank_one_isa.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)  // gcc, clang
 #include "kernels/small_gemm_amx.h"
 
 #include "kernels/rank_one_backward_impl.h"
