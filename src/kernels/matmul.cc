@@ -112,7 +112,7 @@ void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t
   tokens_ = tokens;
   columns_ = columns;
   stride_ = stride;
-  group_stride_ = (columns + 31) / 32;
+  groups_ = (columns + 31) / 32;
   even_ = columns + columns % 2;
   for (bool& ready : ready_) ready = false;
 }
@@ -121,8 +121,7 @@ void Activations::prepare_row(Form form, const MatmulTiles& tiles, int64_t t) {
   const float* x = x_ + t * stride_;
   switch (form) {
     case Form::kS8:
-      tiles.quantise(x, columns_, q_.data() + t * 32 * group_stride_, q_scale_.data() + t * group_stride_,
-                     q_min_.data() + t * group_stride_, q_sum8_.data() + t * 2 * group_stride_);
+      tiles.quantise(x, columns_, tokens_, q_.data() + t * 32 * groups_, q_scale_.data() + t, q_min_.data() + t, q_sum8_.data() + 2 * t);
       break;
     case Form::kBf16:
       tiles.to_bf16(x, columns_, bf16_.data() + t * even_);
@@ -142,13 +141,13 @@ void Activations::prepare(ThreadPool& pool, Form form, Isa isa) {
   if (form == Form::kF32) grow(padded_, tokens_ * even_);
   if (form == Form::kBf16) grow(bf16_, tokens_ * even_);
   if (form == Form::kS8) {
-    grow(q_, tokens_ * 32 * group_stride_);
-    grow(q_scale_, tokens_ * group_stride_);
-    grow(q_min_, tokens_ * group_stride_);
-    grow(q_sum8_, tokens_ * 2 * group_stride_);
+    grow(q_, tokens_ * 32 * groups_);
+    grow(q_scale_, tokens_ * groups_);
+    grow(q_min_, tokens_ * groups_);
+    grow(q_sum8_, tokens_ * 2 * groups_);
   }
   const MatmulTiles& tiles = tiles_for(isa);
-  pool.parallel_for(tokens_, 8, [&](int64_t begin, int64_t end) {
+  pool.parallel_for(tokens_, 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) prepare_row(form, tiles, t);
   });
 }
@@ -156,12 +155,12 @@ void Activations::prepare(ThreadPool& pool, Form form, Isa isa) {
 void Activations::describe(TileArgs& args, Form form, int64_t t) const {
   switch (form) {
     case Form::kS8:
-      args.q = q_.data() + t * 32 * group_stride_;
-      args.q_scale = q_scale_.data() + t * group_stride_;
-      args.q_min = q_min_.data() + t * group_stride_;
-      args.q_sum8 = q_sum8_.data() + t * 2 * group_stride_;
-      args.q_stride = 32 * group_stride_;
-      args.group_stride = group_stride_;
+      args.q = q_.data() + t * 32 * groups_;
+      args.q_scale = q_scale_.data() + t;
+      args.q_min = q_min_.data() + t;
+      args.q_sum8 = q_sum8_.data() + 2 * t;
+      args.q_stride = 32 * groups_;
+      args.group_stride = tokens_;
       break;
     case Form::kBf16:
       args.x_bf16 = bf16_.data() + t * even_;

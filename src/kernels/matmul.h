@@ -36,11 +36,11 @@ class Activations {
 
   const float* x_ = nullptr;  // [T, stride]
   int64_t tokens_ = 0, columns_ = 0;
-  ptrdiff_t stride_ = 0, group_stride_ = 0, even_ = 0;
+  ptrdiff_t stride_ = 0, groups_ = 0, even_ = 0;
   bool ready_[3] = {};
   std::vector<int8_t> q_;                // [T, 32 groups]
-  std::vector<float> q_scale_, q_min_;   // [T, groups]
-  std::vector<int32_t> q_sum8_;          // [T, 2 groups]
+  std::vector<float> q_scale_, q_min_;   // [groups, T]
+  std::vector<int32_t> q_sum8_;          // [groups, T, 2]
   std::vector<float> padded_;            // [T, even], only for odd columns
   std::vector<uint16_t> bf16_;           // [T, even]
 };

@@ -41,9 +41,10 @@ struct TileArgs {
   int64_t columns = 0;             // padded: whole groups of 32 (quantised), even (bf16)
   // Quantised activations.
   const int8_t* q = nullptr;         // [T, q_stride]
-  const float* q_scale = nullptr;    // [T, group_stride]
-  const float* q_min = nullptr;      // [T, group_stride]: scale times sum of the group
-  const int32_t* q_sum8 = nullptr;   // [T, 2 group_stride]: -8 times the sum of each half group
+  // Of each group, tokens side by side: a tile's few numbers are one cache line.
+  const float* q_scale = nullptr;    // [groups, group_stride]
+  const float* q_min = nullptr;      // [groups, group_stride]: scale times sum of the group
+  const int32_t* q_sum8 = nullptr;   // [groups, group_stride, 2]: -8 times the sum of each half group
   ptrdiff_t q_stride = 0, group_stride = 0;
   // Float activations.
   const float* x = nullptr;          // [T, x_stride]
@@ -59,8 +60,9 @@ constexpr int kMostTileTokens = 96;
 
 struct MatmulTiles {
   TileFn fn[int(TileKind::kCount)][2][kTileSizes];  // [kind][row blocks - 1][index into kTileTokens]; null: not there
-  // One row of activations: groups of 32 to signed bytes. `columns` need not be a multiple of 32.
-  void (*quantise)(const float* x, int64_t columns, int8_t* q, float* scale, float* min, int32_t* sum8);
+  // One row of activations: groups of 32 to signed bytes. `columns` need not be a multiple of 32. The groups' numbers stand
+  // `group_stride` apart, those of sum8 twice as far.
+  void (*quantise)(const float* x, int64_t columns, ptrdiff_t group_stride, int8_t* q, float* scale, float* min, int32_t* sum8);
   void (*to_bf16)(const float* x, int64_t columns, uint16_t* out);
   // Around a thread's tiles, where the instruction set wants it: else null.
   void (*enter)() = nullptr;

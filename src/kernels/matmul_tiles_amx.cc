@@ -98,7 +98,6 @@ struct AmxTile {
   static void run(const TileArgs& a) {
     Scratch<RB> scratch;
     const int64_t tiles = a.tokens / kTokens, parts = a.columns / kGroup;
-    const ptrdiff_t group_stride = a.group_stride;
     std::fill_n(a.out, RB * a.tokens * 16, 0.0f);
     const auto spread_part = [&](int64_t part) {
       if (part < parts)
@@ -107,8 +106,8 @@ struct AmxTile {
     const auto finish = [&](int64_t step) {
       const int64_t part = step / tiles, tile = step % tiles, g = part / kParts;
       const auto& sums = scratch.sums[step % kSums];
-      const float* sx = a.q_scale + tile * kTokens * group_stride + g;
-      const float* mx = a.q_min + tile * kTokens * group_stride + g;
+      const float* sx = a.q_scale + g * a.group_stride + tile * kTokens;
+      const float* mx = a.q_min + g * a.group_stride + tile * kTokens;
       float* acc[RB];
       S::F d[RB], m[RB];
 #pragma GCC unroll 2
@@ -118,12 +117,12 @@ struct AmxTile {
         if constexpr (kMin) m[r] = Plain::load_scale(a.block[r] + a.mins, g);
       }
 #pragma GCC unroll 4
-      for (int t = 0; t < kTokens; ++t, sx += group_stride, mx += group_stride) {
+      for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
         for (int r = 0; r < RB; ++r) {
-          const S::F scale = S::mul(d[r], S::set1(*sx));
+          const S::F scale = S::mul(d[r], S::set1(sx[t]));
           S::F sum = S::fma(scale, S::to_float(_mm512_load_si512(sums[r] + 16 * t)), S::load(acc[r] + 16 * t));
-          if constexpr (kMin) sum = S::fma(m[r], S::set1(*mx), sum);
+          if constexpr (kMin) sum = S::fma(m[r], S::set1(mx[t]), sum);
           S::store(acc[r] + 16 * t, sum);
         }
       }

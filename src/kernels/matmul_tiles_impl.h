@@ -62,9 +62,9 @@ struct QuantisedTile {
           if constexpr (kMin) m = load_scale(a.block[r] + a.mins, g);
 #pragma GCC unroll 8
           for (int t = 0; t < TB; ++t) {
-            const F scale = S::mul(d, S::set1(a.q_scale[t * a.group_stride + g]));
+            const F scale = S::mul(d, S::set1(a.q_scale[g * a.group_stride + t]));
             acc[r][t] = S::fma(scale, S::to_float(S::finish(dot[r][t], base[t])), acc[r][t]);
-            if constexpr (kMin) acc[r][t] = S::fma(m, S::set1(a.q_min[t * a.group_stride + g]), acc[r][t]);
+            if constexpr (kMin) acc[r][t] = S::fma(m, S::set1(a.q_min[g * a.group_stride + t]), acc[r][t]);
           }
         }
       }
@@ -79,7 +79,7 @@ struct QuantisedTile {
   static I start_value(const TileArgs& a, int t, int64_t g, int part) {
     if constexpr (kOffset == 0) return S::iset1(0);
     else {
-      const int32_t* s = a.q_sum8 + 2 * (t * a.group_stride + g);
+      const int32_t* s = a.q_sum8 + 2 * (g * a.group_stride + t);
       return S::template shift_left<kShift>(S::iset1(kParts == 2 ? s[part] : s[0] + s[1]));
     }
   }
@@ -162,7 +162,7 @@ struct FloatTile {
 };
 
 template <class S>
-void quantise_row(const float* x, int64_t columns, int8_t* q, float* scale, float* min, int32_t* sum8) {
+void quantise_row(const float* x, int64_t columns, ptrdiff_t group_stride, int8_t* q, float* scale, float* min, int32_t* sum8) {
   for (int64_t g = 0; 32 * g < columns; ++g) {
     const int64_t n = columns - 32 * g < 32 ? columns - 32 * g : 32;
     const float* p = x + 32 * g;
@@ -176,10 +176,11 @@ void quantise_row(const float* x, int64_t columns, int8_t* q, float* scale, floa
     int32_t first = 0, second = 0;  // of the stored bytes, which differ from qa, qb where x was not finite
     for (int i = 0; i < 16; ++i) first += q[32 * g + i];
     for (int i = 16; i < 32; ++i) second += q[32 * g + i];
-    scale[g] = most / 127.0f;
-    min[g] = scale[g] * float(first + second);
-    sum8[2 * g] = -8 * first;
-    sum8[2 * g + 1] = -8 * second;
+    const int64_t at = g * group_stride;
+    scale[at] = most / 127.0f;
+    min[at] = scale[at] * float(first + second);
+    sum8[2 * at] = -8 * first;
+    sum8[2 * at + 1] = -8 * second;
   }
 }
 
