@@ -19,7 +19,7 @@ const MatmulTiles& tiles_for(Isa isa) {
   return matmul_tiles_scalar();
 }
 
-constexpr int64_t kPromptTokens = 6;                  // from more than these on, products are cut for prompts
+constexpr int64_t kFewTokens = 16;                    // up to these a product's time is its weights'; with more it is cut for prompts
 constexpr int64_t kTokenChunk = kMostTileTokens;      // a chunk's activations stay in the second-level cache
 constexpr int64_t kChunkBytes = 24 << 10;             // of weights: about 1.5 us of memory traffic per claim
 constexpr int64_t kPrefillPairs = 1;
@@ -37,7 +37,7 @@ struct Cut {
 Cut cut_job(const MatmulJob& job, int64_t tokens) {
   const int64_t pairs = (job.w->blocks() + 1) / 2;
   const int64_t per =
-      tokens > kPromptTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()));
+      tokens > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()));
   const int64_t row_chunks = (pairs + per - 1) / per;
   return {pairs, per, row_chunks, row_chunks * ((tokens + kTokenChunk - 1) / kTokenChunk)};
 }

@@ -73,6 +73,14 @@ struct AmxTile {
     }
   }
 
+  // Few tokens: weights come from memory, and a block is as short for the hardware as to a decoding step (prefetch_lines).
+  static void ask_for(const TileArgs& a, const std::byte* block, int64_t part) {
+    constexpr int kLevelBytes = Plain::kLevelBytes / kParts, kScaleBytes = 16 * (kF32Scale ? 4 : 2);
+    prefetch_lines(block + part * kLevelBytes, kLevelBytes);
+    prefetch_lines(block + a.scales + part * kScaleBytes, kScaleBytes);
+    if constexpr (kMin) prefetch_lines(block + a.mins + part / kParts * kScaleBytes, kScaleBytes);
+  }
+
   template <int RB>
   static void load_levels(const Scratch<RB>& scratch, int64_t part) {
     asm volatile("" ::: "memory");  // the intrinsics do not say that they read
@@ -100,8 +108,11 @@ struct AmxTile {
     const int64_t tiles = a.tokens / kTokens, parts = a.columns / kGroup;
     std::fill_n(a.out, RB * a.tokens * 16, 0.0f);
     const auto spread_part = [&](int64_t part) {
-      if (part < parts)
-        for (int r = 0; r < RB; ++r) spread(a.block[r], part, scratch.levels[part % kBuffers][r]);
+      if (part >= parts) return;
+      for (int r = 0; r < RB; ++r) {
+        if (tiles == 1) ask_for(a, a.block[r] + a.ahead, part);
+        spread(a.block[r], part, scratch.levels[part % kBuffers][r]);
+      }
     };
     const auto finish = [&](int64_t step) {
       const int64_t part = step / tiles, tile = step % tiles, g = part / kParts;
