@@ -98,13 +98,13 @@ std::vector<Isa> available_isas() {
 
 Result<Isa> isa_from_environment() {
   const char* forced = std::getenv("RETORT_ISA");
+  // Asked for first and alone: whether there is a matrix unit is not asked without need, since permission to use it stays with the process.
+  for (Isa isa : kAll)
+    if (forced && std::string_view(forced) == isa_name(isa) && isa_available(isa)) return isa;
   const auto have = available_isas();
   if (!forced || !*forced) return have.back();
   std::string names;
-  for (Isa isa : have) {
-    if (std::string_view(forced) == isa_name(isa)) return isa;
-    names += cat(names.empty() ? "" : ", ", isa_name(isa));
-  }
+  for (Isa isa : have) names += cat(names.empty() ? "" : ", ", isa_name(isa));
   return invalid("RETORT_ISA=", forced, ": not an instruction set of this machine, which has ", names);
 }
 

@@ -15,6 +15,7 @@ int likeliest(std::span<const float> logits) { return int(elementwise().argmax(l
 // Tokens per second of the next `count` ones of each of `parallel` sequences.
 Result<double> decode_once(const FilledContext& at, int parallel, int count) {
   std::vector<Sequence> sequences(size_t(parallel), at.sequence);
+  for (Sequence& sequence : sequences) sequence.unshare();  // or all would read one memory, as no real batch does
   std::vector<int> tokens(size_t(parallel), at.next);
   std::vector<BatchItem> items;
   for (size_t i = 0; i < sequences.size(); ++i) items.push_back({&sequences[i], std::span(&tokens[i], 1)});

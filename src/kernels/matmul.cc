@@ -91,7 +91,8 @@ struct Worker {
     const TileKind kind = form_of(job) == Activations::Form::kBf16 ? TileKind::kBf16Dot : job.w->kind();
     const int64_t first = chunk % cut.row_chunks * cut.pairs_per_chunk;
     const int64_t begin = chunk / cut.row_chunks * kTokenChunk, end = std::min(x.tokens(), begin + kTokenChunk);
-    if (tiles.enter) tiles.enter();
+    const bool unit = tiles.enter && end - begin >= kTileTokens[kTileSizes - 1] && tiles.fn[int(kind)][0][kTileSizes - 1];
+    if (unit) tiles.enter();
     for (int64_t pair = first; pair < std::min(cut.pairs, first + cut.pairs_per_chunk); ++pair) {
       for (int64_t t = begin; t < end;) {
         int size = kTileSizes - 1;
@@ -101,7 +102,7 @@ struct Worker {
         t += tokens;
       }
     }
-    if (tiles.leave) tiles.leave();
+    if (unit) tiles.leave();
   }
 };
 

@@ -121,7 +121,7 @@ TEST(Matmul, EveryBlockFormatAgreesWithDoubles) {
         const auto blocks = random_blocks(c.format, rows, columns, unsigned(rows));
         const auto w = PackedMatrix::pack(c.format, rows, columns, blocks.data());
         ASSERT_TRUE(w.ok()) << w.error().message;
-        for (int64_t tokens : {1, 2, 3, 5, 19}) check_product(*w, tokens, pool);
+        for (int64_t tokens : {1, 2, 3, 5, 33, 112}) check_product(*w, tokens, pool);
       }
     }
   }

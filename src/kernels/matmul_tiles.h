@@ -64,7 +64,7 @@ struct MatmulTiles {
   // `group_stride` apart, those of sum8 twice as far.
   void (*quantise)(const float* x, int64_t columns, ptrdiff_t group_stride, int8_t* q, float* scale, float* min, int32_t* sum8);
   void (*to_bf16)(const float* x, int64_t columns, uint16_t* out);
-  // Around a thread's tiles, where the instruction set wants it: else null.
+  // Around a thread's tiles of the last size; null where there are none.
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;
 };

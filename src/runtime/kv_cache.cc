@@ -22,6 +22,12 @@ struct KvCache::Chunk {
 KvCache::KvCache(const StateSlot& slot, CacheType type)
     : type_(type), columns_(slot.columns), key_columns_(slot.key_columns), kv_heads_(slot.kv_heads) {}
 
+void KvCache::unshare() {
+  for (auto& chunk : chunks_)
+    if (chunk.use_count() > 1) chunk = std::make_shared<Chunk>(*chunk);
+  update_spans(0);
+}
+
 void KvCache::truncate(int64_t rows) {
   rows_ = std::min(rows_, rows);
   chunks_.resize(size_t(rows_ + kChunk - 1) / kChunk);

@@ -27,6 +27,8 @@ class KvCache {
   int64_t row_bytes() const { return columns_ * element_bytes(); }
   CacheType type() const { return type_; }
   void truncate(int64_t rows);
+  // Chunks of its own, as if its rows had been appended: no longer shared with copies.
+  void unshare();
   // keys [count, kv_heads * key_dim], values [count, kv_heads * value_dim], `stride` floats apart.
   void append(const float* keys, ptrdiff_t key_stride, const float* values, ptrdiff_t value_stride, int64_t count);
   // Valid until the next change.

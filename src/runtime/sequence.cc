@@ -37,6 +37,10 @@ int64_t Sequence::bytes() const {
   return total;
 }
 
+void Sequence::unshare() {
+  for (auto& cache : caches_) cache.unshare();
+}
+
 bool Sequence::cut(int64_t position) {
   if (position == position_) return true;
   if (position > position_ || layout_->fixed_numbers() > 0) return false;

@@ -49,6 +49,8 @@ class Sequence {
   int64_t position() const { return position_; }  // tokens consumed
   const StateLayout& layout() const { return *layout_; }
   int64_t bytes() const;                          // what its state takes now
+  // Memory of its own for what it shares with its copies.
+  void unshare();
   // Back to the start; keeps its memory.
   void reset();
   // Back to where `position` tokens were consumed: what full attention alone remembers can be cut. False: this state cannot, and
