@@ -28,14 +28,6 @@ class MatrixUnit {
 struct AmxMode : Bf16Mode {
   static constexpr int kTile = 16;
 
-  static Left<Unit> left_rows(ScratchFrame& frame, const float* x, int64_t ld, int64_t m, int64_t k) {
-    const int64_t stride = round_up(k, 32) / 2;
-    Unit* out = frame.alloc<Unit>(round_up(m, kTile) * stride);
-    for (int64_t i = 0; i < m; ++i) {
-      for (int64_t j = 0; j < k; j += 32) _mm512_store_si512(out + i * stride + j / 2, pairs(x + i * ld + j, k - j));
-    }
-    return {out, stride, 1};
-  }
   static Left<Unit> left_cols(ScratchFrame& frame, const float* x, int64_t ld, int64_t k, int64_t m) {
     const int64_t stride = round_up(k, 32) / 2;
     Unit* out = frame.alloc<Unit>(round_up(m, kTile) * stride);
@@ -50,23 +42,7 @@ struct AmxMode : Bf16Mode {
     return {out, stride, 1};
   }
   static Right<Unit> right_rows(ScratchFrame& frame, const float* x, int64_t ld, int64_t k, int64_t n) {
-    const int64_t units = round_up(k, 32) / 2;
-    Unit* out = frame.alloc<Unit>(round_up(n, kPanel) * units);
-    for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
-      for (int64_t u = 0; u < units; ++u) {
-        for (int64_t j = 0; j < kPanel; j += 16)
-          _mm512_store_si512(out + n0 * units + u * kPanel + j, unit_row(x, ld, k, u, n0 + j, n - n0 - j));
-      }
-    }
-    return {out, units};
-  }
-
- private:
-  // Sixteen columns (the first n) of x[k, *] from column j on, rows 2u and 2u + 1.
-  static __m512i unit_row(const float* x, int64_t ld, int64_t k, int64_t u, int64_t j, int64_t n) {
-    if (2 * u >= k) return _mm512_setzero_si512();
-    const float* row = x + 2 * u * ld + j;
-    return zip(row, 2 * u + 1 < k ? row + ld : nullptr, n);
+    return Bf16Mode::right_rows(frame, x, ld, k, n, round_up(k, 32) / 2);
   }
 };
 

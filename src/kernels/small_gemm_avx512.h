@@ -28,6 +28,12 @@ struct Bf16Mode {
     const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high));
     return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
   }
+  // Sixteen columns (the first n) of x[k, *] from column j on, rows 2u and 2u + 1; zeros beyond k.
+  static __m512i unit_row(const float* x, int64_t ld, int64_t k, int64_t u, int64_t j, int64_t n) {
+    if (2 * u >= k) return _mm512_setzero_si512();
+    const float* row = x + 2 * u * ld + j;
+    return zip(row, 2 * u + 1 < k ? row + ld : nullptr, n);
+  }
   // x[0..32) (the first n) to sixteen units of neighbours.
   static __m512i pairs(const float* x, int64_t n) {
     const __m512 low = _mm512_maskz_loadu_ps(mask(n), x);
@@ -64,7 +70,7 @@ struct Bf16Mode {
 
   static Left<Unit> left_rows(ScratchFrame& frame, const float* x, int64_t ld, int64_t m, int64_t k) {
     const int64_t stride = round_up(k, 32) / 2;
-    Unit* out = frame.alloc<Unit>(m * stride);
+    Unit* out = frame.alloc<Unit>(round_up(m, 16) * stride);  // whole tiles of the matrix unit
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < k; j += 32) _mm512_storeu_si512(out + i * stride + j / 2, pairs(x + i * ld + j, k - j));
     }
@@ -74,25 +80,20 @@ struct Bf16Mode {
     const int64_t stride = round_up(m, 16), units = (k + 1) / 2;
     Unit* out = frame.alloc<Unit>(units * stride);
     for (int64_t i = 0; i < units; ++i) {
-      const float* row = x + 2 * i * ld;
-      const float* next = 2 * i + 1 < k ? row + ld : nullptr;
-      for (int64_t j = 0; j < m; j += 16) {
-        _mm512_storeu_si512(out + i * stride + j, zip(row + j, next ? next + j : nullptr, m - j));
-      }
+      for (int64_t j = 0; j < m; j += 16) _mm512_storeu_si512(out + i * stride + j, unit_row(x, ld, k, i, j, m - j));
     }
     return {out, 1, stride};
   }
   static Right<Unit> right_rows(ScratchFrame& frame, const float* x, int64_t ld, int64_t k, int64_t n) {
-    const int64_t units = (k + 1) / 2;
+    return right_rows(frame, x, ld, k, n, (k + 1) / 2);
+  }
+  // Padded with zeros to so many units.
+  static Right<Unit> right_rows(ScratchFrame& frame, const float* x, int64_t ld, int64_t k, int64_t n, int64_t units) {
     Unit* out = frame.alloc<Unit>(round_up(n, kPanel) * units);
     for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
-      Unit* panel = out + n0 * units;
-      for (int64_t i = 0; i < units; ++i) {
-        const float* row = x + 2 * i * ld + n0;
-        const float* next = 2 * i + 1 < k ? row + ld : nullptr;
-        for (int64_t j = 0; j < kPanel; j += 16) {
-          _mm512_storeu_si512(panel + i * kPanel + j, zip(row + j, next ? next + j : nullptr, n - n0 - j));
-        }
+      for (int64_t u = 0; u < units; ++u) {
+        for (int64_t j = 0; j < kPanel; j += 16)
+          _mm512_storeu_si512(out + n0 * units + u * kPanel + j, unit_row(x, ld, k, u, n0 + j, n - n0 - j));
       }
     }
     return {out, units};
