@@ -75,10 +75,11 @@ class Bench : public Command {
 
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(models_));
-    std::sort(contexts_.begin(), contexts_.end());
-    contexts_.erase(std::unique(contexts_.begin(), contexts_.end()), contexts_.end());
-    std::sort(parallel_.begin(), parallel_.end());
-    parallel_.erase(std::unique(parallel_.begin(), parallel_.end()), parallel_.end());
+    const auto ascending = [](auto& values) {
+      std::sort(values.begin(), values.end());
+      values.erase(std::unique(values.begin(), values.end()), values.end());
+    };
+    ascending(contexts_), ascending(parallel_);
     catch_interrupts();
     Table table({"model", "context", "sequences", "prefill tok/s", "decode tok/s", "spread", "state", "resident", "of streaming read"});
     nlohmann::ordered_json out;
