@@ -1,8 +1,10 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/elementwise.h"
+#include "kernels/scratch.h"
 
 namespace retort {
 namespace {
@@ -29,18 +31,40 @@ void grow(std::vector<T>& v, int64_t n) {
   if (int64_t(v.size()) < n) v.resize(size_t(n));
 }
 
-// How one job is cut: pairs of row blocks x chunks of tokens.
-struct Cut {
-  int64_t pairs, pairs_per_chunk, row_chunks, chunks;
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Tokens that are taken together.
+struct TokenChunk {
+  TokenRange tokens;
+  bool prompt;
 };
 
-Cut cut_job(const MatmulJob& job, int64_t tokens) {
-  const int64_t pairs = (job.w->blocks() + 1) / 2;
-  const int64_t per =
-      tokens > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()));
-  const int64_t row_chunks = (pairs + per - 1) / per;
-  return {pairs, per, row_chunks, row_chunks * ((tokens + kTokenChunk - 1) / kTokenChunk)};
-}
+// How one job is cut: pairs of row blocks x chunks of tokens.
+struct Cut {
+  std::span<const TokenRange> stretches;  // Activations'; all tokens are one where the weights have no tiles for prompts
+  TokenRange all;
+  int64_t pairs, pairs_per_chunk, row_chunks, chunks;
+
+  Cut(const MatmulJob& job, const Activations& x, bool prompts)
+      : stretches(prompts ? x.stretches() : std::span<const TokenRange>()), all{0, x.tokens()}, pairs(ceil_div(job.w->blocks(), 2)),
+        pairs_per_chunk(x.tokens() > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()))),
+        row_chunks(ceil_div(pairs, pairs_per_chunk)), chunks(0) {
+    for (size_t i = 0; i < count(); ++i) chunks += row_chunks * parts(i);
+  }
+  size_t count() const { return stretches.empty() ? 1 : stretches.size(); }
+  TokenRange stretch(size_t i) const { return stretches.empty() ? all : stretches[i]; }
+  int64_t most(size_t i) const { return Activations::is_prompt(i) ? kMostPromptTokens : kTokenChunk; }
+  int64_t parts(size_t i) const { return ceil_div(stretch(i).end - stretch(i).begin, most(i)); }
+  TokenChunk tokens(int64_t chunk) const {
+    int64_t part = chunk / row_chunks;
+    size_t i = 0;
+    for (; part >= parts(i); ++i) part -= parts(i);
+    const TokenRange s = stretch(i);
+    return {{s.begin + part * most(i), std::min(s.end, s.begin + (part + 1) * most(i))}, Activations::is_prompt(i)};
+  }
+};
+
+bool has_prompts(const MatmulTiles& tiles, const MatmulJob& job) { return tiles.prompt[int(job.w->kind())][0] != nullptr; }
 
 Activations::Form form_of(const MatmulJob& job) {
   if (job.w->quantised()) return Activations::Form::kS8;
@@ -52,6 +76,10 @@ void store_rows(const MatmulJob& job, const float* tile, int64_t token, int toke
   for (int t = 0; t < tokens; ++t) {
     float* y = job.y + (token + t) * job.y_stride + row;
     const float* v = tile + 16 * t;
+    if (n == 16 && !job.bias) {  // nearly always
+      for (int i = 0; i < 16; ++i) y[i] = job.epilogue == Epilogue::kAdd ? y[i] + v[i] : v[i];
+      continue;
+    }
     for (int i = 0; i < n; ++i) {
       const float value = job.bias ? v[i] + job.bias[row + i] : v[i];
       y[i] = job.epilogue == Epilogue::kAdd ? y[i] + value : value;
@@ -66,34 +94,62 @@ struct Worker {
   const MatmulJob& job;
 
   void run_tile(TileKind kind, int64_t pair, int64_t token, int size, int tokens) const {
-    const PackedMatrix& w = *job.w;
-    const int blocks = int(std::min<int64_t>(2, w.blocks() - 2 * pair));
     alignas(64) float out[2 * kMostTileTokens * 16];
+    TileArgs args = describe(pair, form_of(job), token, tokens, out);
+    const int blocks = block_count(pair);
+    tiles.fn[int(kind)][blocks - 1][size](args);
+    finish(args, pair, token, tokens);
+  }
+
+  void run_prompt(int64_t pair, TokenRange range) const {
+    ScratchFrame frame;
+    const int tokens = int(range.end - range.begin);
+    const int64_t padded = ceil_div(tokens, kPromptTileTokens) * kPromptTileTokens;
+    const TileArgs args = describe(pair, Activations::Form::kBf16, range.begin, padded, frame.alloc<float>(2 * padded * 16));
+    tiles.prompt[int(job.w->kind())][block_count(pair) - 1](args);
+    finish(args, pair, range.begin, tokens);
+  }
+
+  int block_count(int64_t pair) const { return int(std::min<int64_t>(2, job.w->blocks() - 2 * pair)); }
+  TileArgs describe(int64_t pair, Activations::Form form, int64_t token, int64_t tokens, float* out) const {
     TileArgs args;
-    w.describe(args, 2 * pair, blocks);
-    x.describe(args, form_of(job), token);
+    job.w->describe(args, 2 * pair, block_count(pair));
+    x.describe(args, form, token);
     args.tokens = tokens;
     args.out = out;
-    tiles.fn[int(kind)][blocks - 1][size](args);
+    return args;
+  }
+
+  // The first `tokens` of a tile's go where the job wants them.
+  void finish(const TileArgs& args, int64_t pair, int64_t token, int tokens) const {
+    const int64_t outputs = job.outputs ? job.outputs : job.epilogue == Epilogue::kSiluPairs ? job.w->rows() / 2 : job.w->rows();
+    const float* second = args.out + 16 * args.tokens;
     if (job.epilogue == Epilogue::kSiluPairs) {
-      const int64_t outputs = job.outputs ? job.outputs : w.rows() / 2;
       const int n = int(std::min<int64_t>(16, outputs - 16 * pair));
       for (int t = 0; t < tokens; ++t)
-        elementwise.silu_mul(out + 16 * t, out + 16 * (tokens + t), n, job.y + (token + t) * job.y_stride + 16 * pair);
+        elementwise.silu_mul(args.out + 16 * t, second + 16 * t, n, job.y + (token + t) * job.y_stride + 16 * pair);
       return;
     }
-    const int64_t outputs = job.outputs ? job.outputs : w.rows();
-    for (int b = 0; b < blocks; ++b)
-      store_rows(job, out + 16 * tokens * b, token, tokens, 16 * (2 * pair + b), outputs);
+    store_rows(job, args.out, token, tokens, 32 * pair, outputs);
+    if (block_count(pair) == 2) store_rows(job, second, token, tokens, 32 * pair + 16, outputs);
   }
 
   void run_chunk(const Cut& cut, int64_t chunk) const {
+    const int64_t first = chunk % cut.row_chunks * cut.pairs_per_chunk, last = std::min(cut.pairs, first + cut.pairs_per_chunk);
+    const TokenChunk tokens = cut.tokens(chunk);
+    if (tokens.prompt) {
+      for (int64_t pair = first; pair < last; ++pair) run_prompt(pair, tokens.tokens);
+    } else {
+      run_rows(first, last, tokens.tokens);
+    }
+  }
+
+  void run_rows(int64_t first, int64_t last, TokenRange range) const {
     const TileKind kind = form_of(job) == Activations::Form::kBf16 ? TileKind::kBf16Dot : job.w->kind();
-    const int64_t first = chunk % cut.row_chunks * cut.pairs_per_chunk;
-    const int64_t begin = chunk / cut.row_chunks * kTokenChunk, end = std::min(x.tokens(), begin + kTokenChunk);
+    const int64_t begin = range.begin, end = range.end;
     const bool unit = tiles.enter && end - begin >= kTileTokens[kTileSizes - 1] && tiles.fn[int(kind)][0][kTileSizes - 1];
     if (unit) tiles.enter();
-    for (int64_t pair = first; pair < std::min(cut.pairs, first + cut.pairs_per_chunk); ++pair) {
+    for (int64_t pair = first; pair < last; ++pair) {
       for (int64_t t = begin; t < end;) {
         int size = kTileSizes - 1;
         while (kTileTokens[size] > end - t || !tiles.fn[int(kind)][0][size]) --size;
@@ -108,14 +164,22 @@ struct Worker {
 
 }  // namespace
 
-void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t stride) {
+void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t stride, std::span<const TokenRange> prompts) {
   x_ = x;
   tokens_ = tokens;
   columns_ = columns;
   stride_ = stride;
   groups_ = (columns + 31) / 32;
   even_ = columns + columns % 2;
-  for (bool& ready : ready_) ready = false;
+  for (auto& form : ready_) form[0] = form[1] = false;
+  stretches_.clear();
+  int64_t begin = 0;
+  for (const TokenRange& prompt : prompts) {
+    stretches_.push_back({begin, prompt.begin});
+    stretches_.push_back(prompt);
+    begin = prompt.end;
+  }
+  if (begin < tokens || stretches_.empty()) stretches_.push_back({begin, tokens});
 }
 
 void Activations::prepare_row(Form form, const MatmulTiles& tiles, int64_t t) {
@@ -124,10 +188,12 @@ void Activations::prepare_row(Form form, const MatmulTiles& tiles, int64_t t) {
     case Form::kS8:
       tiles.quantise(x, columns_, tokens_, q_.data() + t * 32 * groups_, q_scale_.data() + t, q_min_.data() + t, q_sum8_.data() + 2 * t);
       break;
-    case Form::kBf16:
-      tiles.to_bf16(x, columns_, bf16_.data() + t * even_);
-      if (even_ != columns_) bf16_[t * even_ + columns_] = 0;
+    case Form::kBf16: {
+      uint16_t* row = bf16_.data() + t * 32 * groups_;
+      tiles.to_bf16(x, columns_, row);
+      std::fill(row + columns_, row + 32 * groups_, uint16_t(0));
       break;
+    }
     case Form::kF32:
       std::copy(x, x + columns_, padded_.data() + t * even_);
       padded_[t * even_ + columns_] = 0;
@@ -135,12 +201,13 @@ void Activations::prepare_row(Form form, const MatmulTiles& tiles, int64_t t) {
   }
 }
 
-void Activations::prepare(ThreadPool& pool, Form form, Isa isa) {
-  if (ready_[int(form)]) return;
-  ready_[int(form)] = true;
+void Activations::prepare(ThreadPool& pool, Form form, bool prompts, Isa isa) {
+  bool& ready = ready_[int(form)][prompts];
+  if (ready) return;
+  ready = true;
   if (form == Form::kF32 && even_ == columns_) return;  // read where it is
   if (form == Form::kF32) grow(padded_, tokens_ * even_);
-  if (form == Form::kBf16) grow(bf16_, tokens_ * even_);
+  if (form == Form::kBf16) grow(bf16_, (tokens_ + kPromptTileTokens) * 32 * groups_);
   if (form == Form::kS8) {
     grow(q_, tokens_ * 32 * groups_);
     grow(q_scale_, tokens_ * groups_);
@@ -148,9 +215,12 @@ void Activations::prepare(ThreadPool& pool, Form form, Isa isa) {
     grow(q_sum8_, tokens_ * 2 * groups_);
   }
   const MatmulTiles& tiles = tiles_for(isa);
-  pool.parallel_for(tokens_, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) prepare_row(form, tiles, t);
-  });
+  for (size_t i = prompts; i < stretches_.size(); i += 2) {
+    const int64_t first = stretches_[i].begin;
+    pool.parallel_for(stretches_[i].end - first, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t t = first + begin; t < first + end; ++t) prepare_row(form, tiles, t);
+    });
+  }
 }
 
 void Activations::describe(TileArgs& args, Form form, int64_t t) const {
@@ -164,8 +234,8 @@ void Activations::describe(TileArgs& args, Form form, int64_t t) const {
       args.group_stride = tokens_;
       break;
     case Form::kBf16:
-      args.x_bf16 = bf16_.data() + t * even_;
-      args.x_stride = even_;
+      args.x_bf16 = bf16_.data() + t * 32 * groups_;
+      args.x_stride = 32 * groups_;
       break;
     case Form::kF32:
       args.x = even_ == columns_ ? x_ + t * stride_ : padded_.data() + t * even_;
@@ -178,18 +248,19 @@ void matmul(ThreadPool& pool, Activations& x, std::span<const MatmulJob> jobs, I
   constexpr size_t kMostJobs = 16;
   for (; jobs.size() > kMostJobs; jobs = jobs.subspan(kMostJobs)) matmul(pool, x, jobs.first(kMostJobs), isa);
   const MatmulTiles& tiles = tiles_for(isa);
-  Cut cuts[kMostJobs];
+  std::optional<Cut> cuts[kMostJobs];
   int64_t chunks = 0;
   for (size_t i = 0; i < jobs.size(); ++i) {
     RETORT_CHECK(jobs[i].w->columns() == x.columns(), "weights have ", jobs[i].w->columns(), " columns, inputs ", x.columns());
-    x.prepare(pool, form_of(jobs[i]), isa);
-    cuts[i] = cut_job(jobs[i], x.tokens());
-    chunks += cuts[i].chunks;
+    const bool prompts = has_prompts(tiles, jobs[i]);
+    x.prepare(pool, form_of(jobs[i]), false, isa);
+    x.prepare(pool, prompts ? Activations::Form::kBf16 : form_of(jobs[i]), true, isa);
+    chunks += cuts[i].emplace(jobs[i], x, prompts).chunks;
   }
   pool.run_chunks(chunks, [&](int64_t chunk) {
     size_t i = 0;
-    for (; chunk >= cuts[i].chunks; ++i) chunk -= cuts[i].chunks;
-    Worker{tiles, elementwise(isa), x, jobs[i]}.run_chunk(cuts[i], chunk);
+    for (; chunk >= cuts[i]->chunks; ++i) chunk -= cuts[i]->chunks;
+    Worker{tiles, elementwise(isa), x, jobs[i]}.run_chunk(*cuts[i], chunk);
   });
 }
 

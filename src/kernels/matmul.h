@@ -2,8 +2,8 @@
 //
 // Layer: kernels. Not thread-safe per Activations object; matmul() uses the pool itself.
 //
-// A token's result does not depend on the tokens beside it, on the number of threads or (kBf16Dot apart) on the instruction
-// set: bit for bit.
+// A token's result does not depend on the tokens beside it, on the number of threads or (kBf16Dot and prompts apart) on the
+// instruction set: bit for bit.
 #pragma once
 
 #include <cstddef>
@@ -17,18 +17,26 @@
 
 namespace retort {
 
+struct TokenRange {
+  int64_t begin = 0, end = 0;
+};
+
 // The inputs of one or more products, rounded once for all of them: signed bytes with a scale per 32 columns for quantised
 // weights, bf16 where asked for. Buffers only grow, so a decoding loop allocates nothing. `x` must outlive its use.
 class Activations {
  public:
-  void set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t stride);
+  // Tokens of `prompts` (in order, apart) may take a form that pays off for many: bf16, for quantised weights on a matrix unit.
+  void set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t stride, std::span<const TokenRange> prompts = {});
   void set(const float* x, int64_t tokens, int64_t columns) { set(x, tokens, columns, columns); }
   int64_t tokens() const { return tokens_; }
   int64_t columns() const { return columns_; }
 
   // Called by matmul.
   enum class Form { kF32, kS8, kBf16 };
-  void prepare(ThreadPool& pool, Form form, Isa isa);
+  // In turn stretches that are and are not prompts; the first may be empty.
+  std::span<const TokenRange> stretches() const { return stretches_; }
+  static bool is_prompt(size_t stretch) { return stretch % 2 == 1; }
+  void prepare(ThreadPool& pool, Form form, bool prompts, Isa isa);  // the tokens of prompts, or all others
   void describe(TileArgs& args, Form form, int64_t first_token) const;
 
  private:
@@ -37,12 +45,13 @@ class Activations {
   const float* x_ = nullptr;  // [T, stride]
   int64_t tokens_ = 0, columns_ = 0;
   ptrdiff_t stride_ = 0, groups_ = 0, even_ = 0;
-  bool ready_[3] = {};
+  std::vector<TokenRange> stretches_;
+  bool ready_[3][2] = {};                // [form][prompts]
   std::vector<int8_t> q_;                // [T, 32 groups]
   std::vector<float> q_scale_, q_min_;   // [groups, T]
   std::vector<int32_t> q_sum8_;          // [groups, T, 2]
   std::vector<float> padded_;            // [T, even], only for odd columns
-  std::vector<uint16_t> bf16_;           // [T, even]
+  std::vector<uint16_t> bf16_;           // [T and a tile more, 32 groups]
 };
 
 enum class Epilogue {

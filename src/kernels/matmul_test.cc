@@ -230,6 +230,72 @@ TEST(Matmul, ATokenDoesNotDependOnItsNeighboursOrOnThreads) {
   }
 }
 
+float bf16(float x) { return bf16_to_float(float_to_bf16(x)); }
+
+// Prompts between other tokens: these keep their bits, and a prompt's are the product of numbers rounded to bf16, or the plain form's
+// bits where there is no matrix unit; no token depends on what stands beside it.
+void check_prompts(const PackedMatrix& w, ThreadPool& pool) {
+  const TokenRange prompts[] = {{3, 36}, {36, 70}, {75, 75 + kMostPromptTokens + 37}};
+  const int64_t rows = w.rows(), columns = w.columns(), tokens = prompts[2].end + 1;
+  const auto x = random_floats(size_t(tokens * columns), 17);
+  std::vector<float> weights(size_t(rows * columns));
+  for (int64_t r = 0; r < rows; ++r) w.dequantise_row(r, &weights[r * columns]);
+  for (Isa isa : available_isas()) {
+    SCOPED_TRACE(cat(isa_name(isa), " format ", int(w.format()), " ", rows, "x", columns));
+    const auto plain = multiply(w, x, tokens, isa, pool, rows);
+    std::vector<float> y(size_t(tokens * rows), NAN);
+    Activations in;
+    in.set(x.data(), tokens, columns, columns, prompts);
+    matmul(pool, in, {.w = &w, .y = y.data(), .y_stride = rows}, isa);
+    const auto same = [&](const float* a, const float* b) { return std::memcmp(a, b, size_t(rows) * 4) == 0; };
+    int64_t differ = 0;
+    for (int64_t t = 0, next = 0; t < tokens; ++t) {
+      if (next < 3 && t == prompts[next].end) ++next;
+      const bool prompt = next < 3 && t >= prompts[next].begin;
+      if (!prompt) {
+        ASSERT_TRUE(same(&y[t * rows], &plain[t * rows])) << "token " << t;
+        continue;
+      }
+      differ += !same(&y[t * rows], &plain[t * rows]);
+      for (int64_t r = 0; isa == Isa::kAmx && r < rows; ++r) {
+        double want = 0, squares = 0;
+        for (int64_t k = 0; k < columns; ++k) {
+          const double p = double(bf16(weights[r * columns + k])) * bf16(x[t * columns + k]);
+          want += p, squares += p * p;
+        }
+        // Weights that lie between two bf16s may go to the other one.
+        ASSERT_NEAR(y[t * rows + r], want, 0x1p-9 * std::sqrt(squares) + 1e-30) << "token " << t << " row " << r;
+      }
+    }
+    if (isa != Isa::kAmx) ASSERT_EQ(differ, 0);
+    else ASSERT_GT(differ, 0) << "the matrix unit was not used";
+    // The last prompt by itself.
+    std::vector<float> alone(y.size(), NAN);
+    const TokenRange all{0, prompts[2].end - prompts[2].begin};
+    in.set(&x[prompts[2].begin * columns], all.end, columns, columns, {&all, 1});
+    matmul(pool, in, {.w = &w, .y = alone.data(), .y_stride = rows}, isa);
+    for (int64_t t = 0; t < all.end; ++t) ASSERT_TRUE(same(&alone[t * rows], &y[(prompts[2].begin + t) * rows])) << "token " << t;
+  }
+}
+
+TEST(Matmul, PromptsTakeAFormOfTheirOwn) {
+  ThreadPool pool(2);
+  for (const Case& c : kCases) {
+    if (block_size(c.format).elements == 1) continue;
+    const int64_t unit = std::max(32, block_size(c.format).elements);
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{15, unit}, {80, 3 * unit}, {33, 1280}}) {
+      const auto blocks = random_blocks(c.format, rows, columns, unsigned(rows));
+      const auto w = PackedMatrix::pack(c.format, rows, columns, blocks.data());
+      ASSERT_TRUE(w.ok()) << w.error().message;
+      check_prompts(*w, pool);
+    }
+  }
+  const auto values = random_floats(19 * 100, 3);
+  const auto odd = PackedMatrix::pack_f32(kQ4_1, 19, 100, values.data());
+  ASSERT_TRUE(odd.ok());
+  check_prompts(*odd, pool);
+}
+
 TEST(Matmul, Bf16DotProductIsWithinBf16OfTheExactOne) {
   ThreadPool pool(2);
   const int64_t rows = 50, columns = 321, tokens = 9;
@@ -265,10 +331,12 @@ TEST(Matmul, EpiloguesBiasResidualAndGatedPairs) {
   const auto u = PackedMatrix::pack_f32(kQ8_0, width, columns, up.data());
   const auto both = PackedMatrix::pack_f32(kQ8_0, columns, interleave_rows(gate.data(), up.data(), width, columns));
   ASSERT_TRUE(both.ok());
-  for (Isa isa : available_isas()) {
+  for (bool prompts : {false, true}) for (Isa isa : available_isas()) {
     std::vector<float> yg(tokens * width, NAN), yu(tokens * width, NAN), pair(tokens * width, NAN), sum(tokens * width, 2.0f);
     Activations in;
     in.set(x.data(), tokens, columns);
+    const TokenRange prompt{2, tokens};
+    if (prompts) in.set(x.data(), tokens, columns, columns, {&prompt, 1});
     const MatmulJob jobs[] = {
         {.w = &*g, .y = yg.data(), .y_stride = width},
         {.w = &*u, .y = yu.data(), .y_stride = width},

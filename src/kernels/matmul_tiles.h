@@ -7,6 +7,7 @@
 //   float:      for each column k: acc = fma(w[k], x[k], acc)
 // so a token's result depends on nothing but the token. (kBf16Dot is the exception: the hardware instruction has its own
 // rounding, so it agrees between tiles but not between instruction sets.)
+// Prompts' tiles are a form of their own: weights and activations rounded to bf16, sums in fp32 in the hardware's order.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +50,7 @@ struct TileArgs {
   // Float activations.
   const float* x = nullptr;          // [T, x_stride]
   const uint16_t* x_bf16 = nullptr;  // [T, x_stride]
-  ptrdiff_t x_stride = 0;
+  ptrdiff_t x_stride = 0;            // bf16: columns padded with zeros to whole groups of 32
   float* out = nullptr;              // [row blocks, tokens, 16]
 };
 
@@ -57,6 +58,8 @@ using TileFn = void (*)(const TileArgs&);
 constexpr int kTileTokens[] = {1, 2, 4, 6, 16};  // tokens per tile; the last: any multiple, where there is a matrix unit
 constexpr int kTileSizes = 5;
 constexpr int kMostTileTokens = 96;
+constexpr int kPromptTileTokens = 16;      // a prompt's tile takes any multiple, up to
+constexpr int kMostPromptTokens = 512;
 
 struct MatmulTiles {
   TileFn fn[int(TileKind::kCount)][2][kTileSizes];  // [kind][row blocks - 1][index into kTileTokens]; null: not there
@@ -64,6 +67,7 @@ struct MatmulTiles {
   // `group_stride` apart, those of sum8 twice as far.
   void (*quantise)(const float* x, int64_t columns, ptrdiff_t group_stride, int8_t* q, float* scale, float* min, int32_t* sum8);
   void (*to_bf16)(const float* x, int64_t columns, uint16_t* out);
+  TileFn prompt[int(TileKind::kCount)][2] = {};  // [kind][row blocks - 1]; null: not there
   // Around a thread's tiles of the last size; null where there are none.
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;

@@ -5,7 +5,7 @@
 #if defined(__AMX_INT8__) || defined(__AMXINT8__)  // gcc, clang
 #include <algorithm>
 
-#include "kernels/simd_avx512.h"
+#include "kernels/matmul_prompts_amx.h"
 
 namespace retort {
 namespace {
@@ -14,17 +14,10 @@ using S = Avx512;
 constexpr int kTokens = kTileTokens[kTileSizes - 1];  // a register's rows
 
 // Registers 0 to 3 hold sums, in turn, so that one tile's products run beside the next one's; 4 and 5 tokens, in turn; 6 and 7 the levels
-// of the two row blocks. The compiler wants their numbers as literals.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 32, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8, 8};
-};
+// of the two row blocks.
+constexpr TileConfig kHalfDeepTiles = {.row_bytes = {64, 64, 64, 64, 32, 32, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 8, 8}};
 
-void enter() {
-  static constexpr TileConfig config;
-  _tile_loadconfig(&config);
-}
+void enter() { _tile_loadconfig(&kHalfDeepTiles); }
 void leave() { _tile_release(); }
 
 // Exact sums of sixteen tokens and sixteen rows over 32 columns: [token][row].
@@ -155,18 +148,22 @@ struct AmxTile {
 
 MatmulTiles with_matrix_unit() {
   MatmulTiles tiles = matmul_tiles<Avx512>();
-  const auto set = [&]<class T>(TileKind kind, T) {
-    tiles.fn[int(kind)][0][kTileSizes - 1] = &T::template run<1>;
-    tiles.fn[int(kind)][1][kTileSizes - 1] = &T::template run<2>;
+  const auto set = [&]<bool kU4, bool kF32Scale, bool kMin, int kOffset, int kGroup>(TileKind kind) {
+    using Tile = AmxTile<kU4, kF32Scale, kMin, kOffset, kGroup>;
+    using Prompt = PromptTile<LevelWeights<kU4, kF32Scale, kMin, kOffset, kGroup>>;
+    tiles.fn[int(kind)][0][kTileSizes - 1] = &Tile::template run<1>;
+    tiles.fn[int(kind)][1][kTileSizes - 1] = &Tile::template run<2>;
+    tiles.prompt[int(kind)][0] = &Prompt::template run<1>;
+    tiles.prompt[int(kind)][1] = &Prompt::template run<2>;
   };
-  set(TileKind::kU4F16Offset, AmxTile<true, false, false, 8, 32>());
-  set(TileKind::kU4F16Min, AmxTile<true, false, true, 0, 32>());
-  set(TileKind::kU4F32Min, AmxTile<true, true, true, 0, 32>());
-  set(TileKind::kU8F16Offset16, AmxTile<false, false, false, 16, 32>());
-  set(TileKind::kU8F16Offset128, AmxTile<false, false, false, 128, 32>());
-  set(TileKind::kU8F16Min, AmxTile<false, false, true, 0, 32>());
-  set(TileKind::kU8F32Min, AmxTile<false, true, true, 0, 32>());
-  set(TileKind::kU8By16F32Offset32, AmxTile<false, true, false, 32, 16>());
+  set.operator()<true, false, false, 8, 32>(TileKind::kU4F16Offset);
+  set.operator()<true, false, true, 0, 32>(TileKind::kU4F16Min);
+  set.operator()<true, true, true, 0, 32>(TileKind::kU4F32Min);
+  set.operator()<false, false, false, 16, 32>(TileKind::kU8F16Offset16);
+  set.operator()<false, false, false, 128, 32>(TileKind::kU8F16Offset128);
+  set.operator()<false, false, true, 0, 32>(TileKind::kU8F16Min);
+  set.operator()<false, true, true, 0, 32>(TileKind::kU8F32Min);
+  set.operator()<false, true, false, 32, 16>(TileKind::kU8By16F32Offset32);
   tiles.enter = &enter;
   tiles.leave = &leave;
   return tiles;

@@ -173,9 +173,8 @@ void quantise_row(const float* x, int64_t columns, ptrdiff_t group_stride, int8_
     const auto qa = S::round(S::mul(a, inverse)), qb = S::round(S::mul(b, inverse));
     S::store_s8(q + 32 * g, qa);
     S::store_s8(q + 32 * g + 16, qb);
-    int32_t first = 0, second = 0;  // of the stored bytes, which differ from qa, qb where x was not finite
-    for (int i = 0; i < 16; ++i) first += q[32 * g + i];
-    for (int i = 16; i < 32; ++i) second += q[32 * g + i];
+    // Of the stored bytes, which differ from qa, qb where x was not finite.
+    const int32_t first = S::sum_s8(q + 32 * g), second = S::sum_s8(q + 32 * g + 16);
     const int64_t at = g * group_stride;
     scale[at] = most / 127.0f;
     min[at] = scale[at] * float(first + second);

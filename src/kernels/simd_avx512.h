@@ -96,6 +96,11 @@ struct Avx512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
   }
   static int32_t sum(I a) { return _mm512_reduce_add_epi32(a); }
+  static int32_t sum_s8(const int8_t* p) {
+    const __m128i above_zero = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi8(-128));
+    const __m128i halves = _mm_sad_epu8(above_zero, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(_mm_add_epi32(halves, _mm_unpackhi_epi64(halves, halves))) - 16 * 128;
+  }
 
   static I iset1(int32_t x) { return _mm512_set1_epi32(x); }
   template <int kShift>

@@ -118,6 +118,7 @@ struct NeonLanes {
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
   }
   static int32_t sum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
+  static int32_t sum_s8(const int8_t* p) { return vaddlvq_s8(vld1q_s8(p)); }
 
   static I iset1(int32_t x) { return imap([&](int) { return vdupq_n_s32(x); }); }
   template <int kShift>

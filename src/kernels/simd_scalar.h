@@ -92,6 +92,11 @@ struct Scalar {
     for (int v : a.v) s += v;
     return s;
   }
+  static int32_t sum_s8(const int8_t* p) {  // sixteen stored bytes
+    int32_t s = 0;
+    for (int i = 0; i < 16; ++i) s += p[i];
+    return s;
+  }
 
   static I iset1(int32_t x) {
     I r;

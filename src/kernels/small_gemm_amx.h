@@ -3,26 +3,10 @@
 // Layer: kernels. Only for *_amx.cc. A kernel's entry point holds a MatrixUnit; inside it any product may be taken.
 #pragma once
 
+#include "kernels/matrix_unit.h"
 #include "kernels/small_gemm_avx512.h"
 
 namespace retort {
-
-// Every register is sixteen rows of 64 bytes: 0 to 3 sums, 4 and 5 of A, 6 and 7 of B.
-class MatrixUnit {
- public:
-  MatrixUnit() {
-    struct alignas(64) Config {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    };
-    static constexpr Config config;
-    _tile_loadconfig(&config);
-  }
-  ~MatrixUnit() { _tile_release(); }
-  MatrixUnit(const MatrixUnit&) = delete;
-  MatrixUnit& operator=(const MatrixUnit&) = delete;
-};
 
 // Rows of A lie side by side whichever way k ran, [m][units], and units are padded with zeros to whole tiles on both sides.
 struct AmxMode : Bf16Mode {
@@ -46,7 +30,7 @@ struct AmxMode : Bf16Mode {
   }
 };
 
-// Blocks of up to 32 rows and 32 columns: two tiles of A and two of B make four of C. The compiler wants registers as literals.
+// Blocks of up to 32 rows and 32 columns: two tiles of A (registers 4, 5) and two of B (6, 7) make four of C (0 to 3).
 template <>
 struct Gemm<AmxMode> {
   using Unit = AmxMode::Unit;

@@ -7,7 +7,12 @@
 namespace retort {
 RuntimeOps::RuntimeOps(ThreadPool& pool, Arena& arena, OpsScratch& scratch, std::span<const RowSegment> segments,
                        int64_t rows)
-    : pool_(pool), arena_(arena), scratch_(scratch), kernels_(elementwise()), segments_(segments), rows_(rows) {}
+    : pool_(pool), arena_(arena), scratch_(scratch), kernels_(elementwise()), segments_(segments), rows_(rows) {
+  scratch_.prompts.clear();
+  for (const RowSegment& s : segments_) {
+    if (!s.trial && s.count >= kPromptRows) scratch_.prompts.push_back({s.first, s.first + s.count});
+  }
+}
 
 void RuntimeOps::begin_layer(Tensor input, std::span<const Weight> fused) {
   input_ = input;
@@ -33,7 +38,7 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
   }
   if (rows_ == 0) return;
   report_inputs(weights, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
   matmul(pool_, scratch_.activations, std::span(jobs, weights.size()));
 }
 
@@ -43,14 +48,14 @@ Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
   const MatmulJob job{.w = &matrix, .y = out.data, .y_stride = out.stride, .epilogue = Epilogue::kSiluPairs, .outputs = out.columns,
                       .bf16_activations = bf16_activations_};
   report_inputs({&w, 1}, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
   matmul(pool_, scratch_.activations, job);
   return out;
 }
 
 void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
   report_inputs({&w, 1}, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride);
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
   const MatmulJob job{.w = &w->matrices.front(), .y = sum.data, .y_stride = sum.stride, .epilogue = Epilogue::kAdd,
                       .bf16_activations = bf16_activations_};
   matmul(pool_, scratch_.activations, job);
@@ -81,7 +86,7 @@ Tensor RuntimeOps::head_linear(Tensor x, Weight w, Weight bias, int heads) {
   if (int(scratch_.head_activations.size()) < heads) scratch_.head_activations.resize(size_t(heads));
   pool_.run_chunks(heads, [&](int64_t h) {
     Activations& activations = scratch_.head_activations[size_t(h)];
-    activations.set(x.data + h * in, rows_, in, x.stride);
+    activations.set(x.data + h * in, rows_, in, x.stride, scratch_.prompts);
     const int64_t own = w->matrices.size() == 1 ? 0 : h;  // the only one is shared by all heads
     MatmulJob job{.w = &w->matrices[size_t(own)], .y = out.data + h * out_columns, .y_stride = out.stride, .bf16_activations = bf16_activations_};
     if (bias) job.bias = bias->values.data() + own * out_columns;

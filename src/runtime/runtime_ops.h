@@ -39,6 +39,7 @@ struct Stretch {
 
 // Buffers of the kernels that outlive a pass, so that decoding allocates nothing.
 struct OpsScratch {
+  std::vector<TokenRange> prompts;  // the pass's rows that are
   Activations activations;
   std::vector<Activations> head_activations;
   AttentionScratch attention;
@@ -167,6 +168,8 @@ class RuntimeOps {
   // Rows side by side, as the recurrence kernels read them.
   Tensor dense(Tensor x);
   const StateLayout::Slot& next_slot(const Sequence& sequence) const { return sequence.layout().slots()[slot_]; }
+  // A sequence's own number of rows decides, so that its neighbours do not. From here on products of rounded weights pay off.
+  static constexpr int64_t kPromptRows = 32;
   static constexpr int64_t kParallelNumbers = 1 << 15;  // elementwise work below this is quicker on one thread
 
   ThreadPool& pool_;

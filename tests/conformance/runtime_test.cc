@@ -168,7 +168,9 @@ TEST_F(RuntimeConformance, EveryWeightFormatStaysNear) {
         const auto y = served.whole<Mixer>(x).values;
         EXPECT_LT(relative_error(y, want.values), tolerance) << "format " << int(format) << ' ' << isa_name(isa);
         if (first.empty()) first = y;
-        EXPECT_LT(relative_error(y, first), 1e-4) << "instruction sets differ: format " << int(format) << ' ' << isa_name(isa);
+        // A matrix unit takes a prompt's inputs as bf16 where others round them to signed bytes, which is the larger part of Q8_0's tolerance.
+        const bool bytes = format != WeightFormat::kF32 && format != WeightFormat::kBF16;
+        EXPECT_LT(relative_error(y, first), isa == Isa::kAmx && bytes ? 0.1 : 1e-4) << "instruction sets differ: format " << int(format) << ' ' << isa_name(isa);
       }
     }
   }, {1}, false);
