@@ -36,7 +36,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Tokens that are taken together.
 struct TokenChunk {
   TokenRange tokens;
-  bool prompt;
+  size_t stretch;
 };
 
 // How one job is cut: pairs of row blocks x chunks of tokens.
@@ -60,7 +60,7 @@ struct Cut {
     size_t i = 0;
     for (; part >= parts(i); ++i) part -= parts(i);
     const TokenRange s = stretch(i);
-    return {{s.begin + part * most(i), std::min(s.end, s.begin + (part + 1) * most(i))}, Activations::is_prompt(i)};
+    return {{s.begin + part * most(i), std::min(s.end, s.begin + (part + 1) * most(i))}, i};
   }
 };
 
@@ -95,26 +95,28 @@ struct Worker {
 
   void run_tile(TileKind kind, int64_t pair, int64_t token, int size, int tokens) const {
     alignas(64) float out[2 * kMostTileTokens * 16];
-    TileArgs args = describe(pair, form_of(job), token, tokens, out);
+    TileArgs args = describe(pair, tokens, out);
+    x.describe(args, form_of(job), token);
     const int blocks = block_count(pair);
     tiles.fn[int(kind)][blocks - 1][size](args);
     finish(args, pair, token, tokens);
   }
 
-  void run_prompt(int64_t pair, TokenRange range) const {
+  void run_prompt(int64_t pair, const TokenChunk& chunk) const {
     ScratchFrame frame;
-    const int tokens = int(range.end - range.begin);
+    const int64_t first = chunk.tokens.begin;
+    const int tokens = int(chunk.tokens.end - first);
     const int64_t padded = ceil_div(tokens, kPromptTileTokens) * kPromptTileTokens;
-    const TileArgs args = describe(pair, Activations::Form::kBf16, range.begin, padded, frame.alloc<float>(2 * padded * 16));
+    TileArgs args = describe(pair, padded, frame.alloc<float>(2 * padded * 16));
+    x.describe_prompt(args, chunk.stretch, first);
     tiles.prompt[int(job.w->kind())][block_count(pair) - 1](args);
-    finish(args, pair, range.begin, tokens);
+    finish(args, pair, first, tokens);
   }
 
   int block_count(int64_t pair) const { return int(std::min<int64_t>(2, job.w->blocks() - 2 * pair)); }
-  TileArgs describe(int64_t pair, Activations::Form form, int64_t token, int64_t tokens, float* out) const {
+  TileArgs describe(int64_t pair, int64_t tokens, float* out) const {
     TileArgs args;
     job.w->describe(args, 2 * pair, block_count(pair));
-    x.describe(args, form, token);
     args.tokens = tokens;
     args.out = out;
     return args;
@@ -137,8 +139,8 @@ struct Worker {
   void run_chunk(const Cut& cut, int64_t chunk) const {
     const int64_t first = chunk % cut.row_chunks * cut.pairs_per_chunk, last = std::min(cut.pairs, first + cut.pairs_per_chunk);
     const TokenChunk tokens = cut.tokens(chunk);
-    if (tokens.prompt) {
-      for (int64_t pair = first; pair < last; ++pair) run_prompt(pair, tokens.tokens);
+    if (Activations::is_prompt(tokens.stretch)) {
+      for (int64_t pair = first; pair < last; ++pair) run_prompt(pair, tokens);
     } else {
       run_rows(first, last, tokens.tokens);
     }
@@ -182,16 +184,30 @@ void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t
   if (begin < tokens || stretches_.empty()) stretches_.push_back({begin, tokens});
 }
 
-void Activations::prepare_row(Form form, const MatmulTiles& tiles, int64_t t) {
+// Each prompt begins a tile; sixteen tokens are left before every one for the rounding of those before it.
+int64_t Activations::tile_row(size_t stretch, int64_t t) const {
+  const int64_t begin = stretches_[stretch].begin, first_tile = ceil_div(begin, 16) + int64_t(stretch) / 2;
+  const int64_t tile = first_tile + (t - begin) / 16;
+  return (tile * groups_ * 16 + (t - begin) % 16) * 32;
+}
+
+void Activations::prepare_row(Form form, const MatmulTiles& tiles, size_t stretch, int64_t t) {
   const float* x = x_ + t * stride_;
   switch (form) {
     case Form::kS8:
       tiles.quantise(x, columns_, tokens_, q_.data() + t * 32 * groups_, q_scale_.data() + t, q_min_.data() + t, q_sum8_.data() + 2 * t);
       break;
-    case Form::kBf16: {
-      uint16_t* row = bf16_.data() + t * 32 * groups_;
-      tiles.to_bf16(x, columns_, row);
-      std::fill(row + columns_, row + 32 * groups_, uint16_t(0));
+    case Form::kBf16:
+      tiles.to_bf16(x, columns_, bf16_.data() + t * even_);
+      if (even_ != columns_) bf16_[t * even_ + columns_] = 0;
+      break;
+    case Form::kBf16Tiles: {
+      uint16_t* row = bf16_tiles_.data() + tile_row(stretch, t);
+      for (int64_t g = 0; g < groups_; ++g, row += 16 * 32) {
+        const int64_t n = std::min<int64_t>(32, columns_ - 32 * g);
+        tiles.to_bf16(x + 32 * g, n, row);
+        std::fill(row + n, row + 32, uint16_t(0));
+      }
       break;
     }
     case Form::kF32:
@@ -207,7 +223,8 @@ void Activations::prepare(ThreadPool& pool, Form form, bool prompts, Isa isa) {
   ready = true;
   if (form == Form::kF32 && even_ == columns_) return;  // read where it is
   if (form == Form::kF32) grow(padded_, tokens_ * even_);
-  if (form == Form::kBf16) grow(bf16_, (tokens_ + kPromptTileTokens) * 32 * groups_);
+  if (form == Form::kBf16) grow(bf16_, tokens_ * even_);
+  if (form == Form::kBf16Tiles) grow(bf16_tiles_, (ceil_div(tokens_, 16) + std::ssize(stretches_)) * 16 * 32 * groups_);
   if (form == Form::kS8) {
     grow(q_, tokens_ * 32 * groups_);
     grow(q_scale_, tokens_ * groups_);
@@ -218,7 +235,7 @@ void Activations::prepare(ThreadPool& pool, Form form, bool prompts, Isa isa) {
   for (size_t i = prompts; i < stretches_.size(); i += 2) {
     const int64_t first = stretches_[i].begin;
     pool.parallel_for(stretches_[i].end - first, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t t = first + begin; t < first + end; ++t) prepare_row(form, tiles, t);
+      for (int64_t t = first + begin; t < first + end; ++t) prepare_row(form, tiles, i, t);
     });
   }
 }
@@ -234,14 +251,19 @@ void Activations::describe(TileArgs& args, Form form, int64_t t) const {
       args.group_stride = tokens_;
       break;
     case Form::kBf16:
-      args.x_bf16 = bf16_.data() + t * 32 * groups_;
-      args.x_stride = 32 * groups_;
+      args.x_bf16 = bf16_.data() + t * even_;
+      args.x_stride = even_;
       break;
+    case Form::kBf16Tiles: break;  // describe_prompt()
     case Form::kF32:
       args.x = even_ == columns_ ? x_ + t * stride_ : padded_.data() + t * even_;
       args.x_stride = even_ == columns_ ? stride_ : even_;
       break;
   }
+}
+
+void Activations::describe_prompt(TileArgs& args, size_t stretch, int64_t t) const {
+  args.x_bf16 = bf16_tiles_.data() + tile_row(stretch, t);
 }
 
 void matmul(ThreadPool& pool, Activations& x, std::span<const MatmulJob> jobs, Isa isa) {
@@ -254,7 +276,7 @@ void matmul(ThreadPool& pool, Activations& x, std::span<const MatmulJob> jobs, I
     RETORT_CHECK(jobs[i].w->columns() == x.columns(), "weights have ", jobs[i].w->columns(), " columns, inputs ", x.columns());
     const bool prompts = has_prompts(tiles, jobs[i]);
     x.prepare(pool, form_of(jobs[i]), false, isa);
-    x.prepare(pool, prompts ? Activations::Form::kBf16 : form_of(jobs[i]), true, isa);
+    x.prepare(pool, prompts ? Activations::Form::kBf16Tiles : form_of(jobs[i]), true, isa);
     chunks += cuts[i].emplace(jobs[i], x, prompts).chunks;
   }
   pool.run_chunks(chunks, [&](int64_t chunk) {

@@ -32,26 +32,29 @@ class Activations {
   int64_t columns() const { return columns_; }
 
   // Called by matmul.
-  enum class Form { kF32, kS8, kBf16 };
+  enum class Form { kF32, kS8, kBf16, kBf16Tiles };
   // In turn stretches that are and are not prompts; the first may be empty.
   std::span<const TokenRange> stretches() const { return stretches_; }
   static bool is_prompt(size_t stretch) { return stretch % 2 == 1; }
   void prepare(ThreadPool& pool, Form form, bool prompts, Isa isa);  // the tokens of prompts, or all others
   void describe(TileArgs& args, Form form, int64_t first_token) const;
+  void describe_prompt(TileArgs& args, size_t stretch, int64_t first_token) const;
 
  private:
-  void prepare_row(Form form, const MatmulTiles& tiles, int64_t token);
+  void prepare_row(Form form, const MatmulTiles& tiles, size_t stretch, int64_t token);
+  int64_t tile_row(size_t stretch, int64_t token) const;  // where it begins in bf16_tiles_
 
   const float* x_ = nullptr;  // [T, stride]
   int64_t tokens_ = 0, columns_ = 0;
   ptrdiff_t stride_ = 0, groups_ = 0, even_ = 0;
   std::vector<TokenRange> stretches_;
-  bool ready_[3][2] = {};                // [form][prompts]
+  bool ready_[4][2] = {};                // [form][prompts]
   std::vector<int8_t> q_;                // [T, 32 groups]
   std::vector<float> q_scale_, q_min_;   // [groups, T]
   std::vector<int32_t> q_sum8_;          // [groups, T, 2]
   std::vector<float> padded_;            // [T, even], only for odd columns
-  std::vector<uint16_t> bf16_;           // [T and a tile more, 32 groups]
+  std::vector<uint16_t> bf16_;           // [T, even]
+  std::vector<uint16_t> bf16_tiles_;     // of each prompt [tiles, groups, 16 tokens, 32]
 };
 
 enum class Epilogue {

@@ -95,9 +95,8 @@ struct PromptTile {
   template <int RB, int TB>
   static void tokens(const TileArgs& a, int64_t t, int64_t first, int64_t count, const std::byte* w0, const std::byte* w1) {
     float *c0 = a.out + t * 16, *c1 = c0 + a.tokens * 16;
-    const uint16_t* x0 = a.x_bf16 + t * a.x_stride + 32 * first;
-    const uint16_t* x1 = x0 + 16 * a.x_stride;
-    const ptrdiff_t stride = a.x_stride * 2;
+    const uint16_t* x0 = a.x_bf16 + (t / 16 * a.columns + 32 * first) * 16;
+    const uint16_t* x1 = x0 + a.columns * 16;
     if (first == 0) {
       _tile_zero(0);
       if constexpr (RB == 2) _tile_zero(1);
@@ -110,7 +109,7 @@ struct PromptTile {
       if constexpr (RB == 2 && TB == 2) _tile_loadd(3, c1 + 256, 64);
     }
     for (int64_t g = 0; g < count; ++g) {
-      _tile_loadd(4, x0 + 32 * g, stride);
+      _tile_loadd(4, x0 + 512 * g, 64);
       _tile_loadd(6, w0 + 1024 * g, 64);
       _tile_dpbf16ps(0, 4, 6);
       if constexpr (RB == 2) {
@@ -118,7 +117,7 @@ struct PromptTile {
         _tile_dpbf16ps(1, 4, 7);
       }
       if constexpr (TB == 2) {
-        _tile_loadd(5, x1 + 32 * g, stride);
+        _tile_loadd(5, x1 + 512 * g, 64);
         _tile_dpbf16ps(2, 5, 6);
         if constexpr (RB == 2) _tile_dpbf16ps(3, 5, 7);
       }

@@ -49,8 +49,8 @@ struct TileArgs {
   ptrdiff_t q_stride = 0, group_stride = 0;
   // Float activations.
   const float* x = nullptr;          // [T, x_stride]
-  const uint16_t* x_bf16 = nullptr;  // [T, x_stride]
-  ptrdiff_t x_stride = 0;            // bf16: columns padded with zeros to whole groups of 32
+  const uint16_t* x_bf16 = nullptr;  // [T, x_stride]; a prompt's: [tiles of 16 tokens, groups, 16, 32]
+  ptrdiff_t x_stride = 0;
   float* out = nullptr;              // [row blocks, tokens, 16]
 };
 
