@@ -20,7 +20,7 @@ inline std::vector<TensorSpec> tensors(int conv_size, const PartShape& s) {
   return table;
 }
 
-// The delta rule of one head: k . k (k . S) is taken out of the decayed state and k v put in, both times beta.
+// S_t = e^l S_{t-1} + beta k (v - e^l S_{t-1}^T k)^T, with l = 0 for Decay::kNone.
 inline RecurrenceSpec recurrence(Decay decay, const PartShape& s) {
   RecurrenceSpec spec{decay, s.heads, s.kv_heads, s.head_dim, s.head_dim};
   spec.transition = Transition::kDelta;
