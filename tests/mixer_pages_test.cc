@@ -1,5 +1,5 @@
-// docs/mixers/ against the registry: every mixer has a page that names its fields with their defaults and has the sizes that the
-// equations give for SmolLM2-135M.
+// docs/mixers/ against the registry: every mixer has a page with equations, a picture, its start and its source, that names its fields with
+// their defaults and has the sizes that the equations give for SmolLM2-135M.
 #include <cstdlib>
 #include <filesystem>
 
@@ -29,6 +29,9 @@ TEST(MixerPages, EveryMixerHasOneThatSaysWhatTheCodeDoes) {
     SCOPED_TRACE(name);
     ASSERT_FALSE(page.empty()) << "no page";
     EXPECT_NE(index.find("(" + name + ".md)"), std::string::npos) << "the index does not link it";
+    std::vector<std::string> wanted = {"\n    ", "\n```mermaid\n", "\nSource: "};  // equations, a picture of the data flow
+    if (Mixer::kRecurrent) wanted.push_back("\nStart: ");
+    for (const std::string& piece : wanted) EXPECT_NE(page.find(piece), std::string::npos) << "the page has no '" << piece << "'";
     const nlohmann::json fields = config_json<Mixer>({});
     for (const auto& [field, value] : fields.items()) {
       const std::string row = "| `" + field + "` | ";

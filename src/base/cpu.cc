@@ -21,8 +21,11 @@ constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx, Isa::
 
 std::atomic<Isa>& active() {
   static std::atomic<Isa> isa{[] {
-    auto chosen = isa_from_environment();
-    return chosen.ok() ? *chosen : available_isas().back();
+    const auto chosen = isa_from_environment();
+    if (chosen.ok() && enable_isa(*chosen)) return *chosen;
+    auto have = available_isas();
+    while (!enable_isa(have.back())) have.pop_back();  // the first, plain loops, needs nothing
+    return have.back();
   }()};
   return isa;
 }
@@ -34,18 +37,22 @@ bool has_f16c() {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
-// The processor's word, and the kernel's permission to this process: the unit's registers are 8 kB that a switch of threads must save.
-bool may_use_matrix_unit() {
+// The matrix unit's registers are 8 kB that a switch of threads must save: the kernel wants to be asked. In Linux 5.16 and later, asm/prctl.h.
 #if defined(__linux__)
+constexpr int kTileData = 18, kSupported = 0x1021 /* ARCH_GET_XCOMP_SUPP */, kRequestPermission = 0x1023 /* ARCH_REQ_XCOMP_PERM */;
+
+bool has_matrix_unit() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   constexpr unsigned kWanted = 1u << 22 | 1u << 24 | 1u << 25;  // leaf 7, edx: bf16, tiles, bytes
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kWanted) != kWanted) return false;
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h: ARCH_REQ_XCOMP_PERM, in Linux 5.16 and later
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
+  uint64_t supported = 0;
+  return syscall(SYS_arch_prctl, kSupported, &supported) == 0 && (supported >> kTileData & 1) != 0;
 }
+bool request_matrix_unit() { return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0; }
+#else
+bool has_matrix_unit() { return false; }
+bool request_matrix_unit() { return false; }
+#endif
 #elif defined(__aarch64__)
 bool has_dot_products() {
 #if defined(__linux__)
@@ -74,10 +81,7 @@ bool isa_available(Isa isa) {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::kAvx2) return avx2;
-  if (isa == Isa::kAmx) {
-    static const bool permitted = may_use_matrix_unit();
-    return permitted && isa_available(Isa::kAvx512);
-  }
+  if (isa == Isa::kAmx) return has_matrix_unit() && isa_available(Isa::kAvx512);
   if (isa == Isa::kAvx512)
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -89,6 +93,17 @@ bool isa_available(Isa isa) {
   return isa == Isa::kScalar;
 }
 
+bool enable_isa(Isa isa) {
+  if (!isa_available(isa)) return false;
+#if defined(__x86_64__)
+  if (isa == Isa::kAmx) {
+    static const bool permitted = request_matrix_unit();
+    return permitted;
+  }
+#endif
+  return true;
+}
+
 std::vector<Isa> available_isas() {
   std::vector<Isa> have;
   for (Isa isa : kAll)
@@ -98,17 +113,20 @@ std::vector<Isa> available_isas() {
 
 Result<Isa> isa_from_environment() {
   const char* forced = std::getenv("RETORT_ISA");
-  // Asked for first and alone: whether there is a matrix unit is not asked without need, since permission to use it stays with the process.
-  for (Isa isa : kAll)
-    if (forced && std::string_view(forced) == isa_name(isa) && isa_available(isa)) return isa;
   const auto have = available_isas();
   if (!forced || !*forced) return have.back();
   std::string names;
-  for (Isa isa : have) names += cat(names.empty() ? "" : ", ", isa_name(isa));
+  for (Isa isa : have) {
+    if (std::string_view(forced) == isa_name(isa)) return isa;
+    names += cat(names.empty() ? "" : ", ", isa_name(isa));
+  }
   return invalid("RETORT_ISA=", forced, ": not an instruction set of this machine, which has ", names);
 }
 
 Isa active_isa() { return active().load(std::memory_order_relaxed); }
-void set_active_isa(Isa isa) { active().store(isa); }
+void set_active_isa(Isa isa) {
+  RETORT_CHECK(enable_isa(isa), cat(isa_name(isa), " cannot be used here"));
+  active().store(isa);
+}
 
 }  // namespace retort

@@ -13,13 +13,19 @@ namespace retort {
 enum class Isa { kScalar, kAvx2, kAvx512, kAmx, kNeon, kNeonDot };
 
 const char* isa_name(Isa isa);
+// Whether processor and system know it. Asking changes nothing.
 bool isa_available(Isa isa);
 std::vector<Isa> available_isas();  // worst first
+
+// Gets from the system what the instruction set needs besides: the matrix unit of kAmx wants a permission, which stays with the process. False where
+// it is refused, or the instruction set is not available. Whoever gives a kernel an Isa by hand asks first; what is active has been asked for.
+bool enable_isa(Isa isa);
 
 // The best one, or what RETORT_ISA names; an error lists what this machine has. Programs call it at their start.
 Result<Isa> isa_from_environment();
 
-// What kernels run. An unusable RETORT_ISA counts as absent here: the program has reported it.
+// What kernels run: what the environment says, or the best that can be enabled. An unusable RETORT_ISA counts as absent here: the program has
+// reported it.
 Isa active_isa();
 void set_active_isa(Isa isa);
 

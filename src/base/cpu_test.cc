@@ -2,10 +2,45 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstdlib>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace retort {
 namespace {
+
+#if defined(__x86_64__) && defined(__linux__)
+// What the system lets this process use beyond the usual registers (ARCH_GET_XCOMP_PERM).
+uint64_t permissions() {
+  uint64_t mask = 0;
+  return syscall(SYS_arch_prctl, 0x1022, &mask) == 0 ? mask : 0;
+}
+
+// Fails where it is the first to ask: ctest runs every test in a process of its own.
+TEST(Cpu, AQuestionChangesNothing) {
+  const uint64_t before = permissions();
+  ASSERT_TRUE(isa_from_environment().ok());
+  for (Isa isa : available_isas()) EXPECT_TRUE(isa_available(isa));
+  EXPECT_EQ(permissions(), before);
+  constexpr uint64_t kTileData = uint64_t{1} << 18;
+  if (!isa_available(Isa::kAmx)) GTEST_SKIP() << "no matrix unit";
+  EXPECT_TRUE(enable_isa(Isa::kAmx));
+  EXPECT_EQ(permissions() & kTileData, kTileData);
+}
+#endif
+
+TEST(Cpu, EveryAvailableOneCanBeActive) {
+  const Isa before = active_isa();
+  for (Isa isa : available_isas()) {
+    set_active_isa(isa);
+    EXPECT_EQ(active_isa(), isa);
+  }
+  set_active_isa(before);
+}
 
 TEST(Cpu, EnvironmentForcesOneAndRefusesTheUnknown) {
   const char* old = std::getenv("RETORT_ISA");

@@ -85,15 +85,15 @@ class Convert : public Command {
       progress.update(int64_t(done.size()), name);
       return read_f32(view);
     };
-    std::vector<std::string> notes;
+    WrittenExport written;
     if (target) {
-      RETORT_TRY(notes, write_export(out_, *target, files.config, values, {dtype, std::move(extra_files), std::move(tokenizer)}));
+      RETORT_TRY(written, write_export(out_, *target, files.config, values, {dtype, std::move(extra_files), std::move(tokenizer)}));
     } else {
       HfFolder folder{files.config, dtype, [&](const TensorSpec& spec) { return values(spec.name); }, std::move(extra_files)};
       RETORT_RETURN_IF_ERROR(write_hf_folder(out_, folder));
     }
     progress.finish();
-    for (const auto& note : notes) std::fprintf(stderr, "retort: warning: %s\n", note.c_str());
+    for (const auto& note : written.notes) std::fprintf(stderr, "retort: warning: %s\n", note.c_str());
     if (context.json) print_json({{"out", out_}, {"format", format_}, {"dtype", dtype_}, {"parameters", parameters}, {"fingerprint", fingerprint(files.config)}});
     else std::printf("%s: %s parameters, %s\n", out_.c_str(), format_count(parameters).c_str(), dtype_.c_str());
     return {};

@@ -1,5 +1,8 @@
 #include "io/model_files.h"
 
+#include <filesystem>
+#include <set>
+
 #include "base/mapped_file.h"
 #include "base/path.h"
 #include "io/export/targets.h"
@@ -46,8 +49,24 @@ Result<nlohmann::json> export_note(const std::string& folder) {
   return root.value(kExportKey, nlohmann::json());
 }
 
+// Folders in this one that have a model: what is meant by the name of a run is its student.
+std::string models_inside(const std::string& folder) {
+  std::set<std::string> found;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
+    if (path_exists(entry.path().string() + "/config.json")) found.insert(entry.path().string());
+  }
+  std::string out;
+  for (const std::string& path : found) out += cat(out.empty() ? "" : ", ", path);
+  return out;
+}
+
 Status open_folder(ModelFiles& out) {
   out.kind = ModelFiles::Kind::kHuggingFace;
+  if (!path_exists(out.path + "/config.json")) {
+    const std::string inside = models_inside(out.path);
+    return invalid(out.path, ": no config.json in this folder", inside.empty() ? ", so it is no model" : cat("; there is one in ", inside));
+  }
   RETORT_TRY(const nlohmann::json note, export_note(out.path));
   if (note.is_null()) {
     RETORT_TRY(out.config, read_hf_config(out.path));

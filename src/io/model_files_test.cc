@@ -98,7 +98,11 @@ TEST(ModelFiles, MissingAndMisshapenTensorsAreNamed) {
 TEST(ModelFiles, NoSuchModel) {
   const TempFolder folder;
   EXPECT_NE(refusal(folder / "nothing").find("no such file"), std::string::npos);
-  EXPECT_NE(refusal(folder.str()).find("config.json"), std::string::npos);
+  EXPECT_NE(refusal(folder.str()).find("no config.json in this folder, so it is no model"), std::string::npos);
+  std::filesystem::create_directories(folder / "run/student");
+  std::filesystem::create_directories(folder / "run/checkpoints");
+  test::write_file(folder / "run/student/config.json", "{}");
+  EXPECT_NE(refusal(folder / "run").find("no config.json in this folder; there is one in " + (folder / "run/student")), std::string::npos) << refusal(folder / "run");
   test::write_file(folder / "empty.gguf", "");
   EXPECT_NE(refusal(folder / "empty.gguf").find("not a GGUF file"), std::string::npos);
 }

@@ -24,11 +24,8 @@ struct Attention {
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
-    auto p = qkv::project(ops, s, w, x);
     RecurrenceInputs<Ops> in;
-    in.local_q = p.q;
-    in.local_k = p.k;
-    in.local_v = p.v;
+    qkv::set_local(in, qkv::project(ops, s, w, x));
     return in;
   }
 };

@@ -10,24 +10,21 @@
 
 namespace retort::delta {
 
-// After the projections' entries, in this order.
-enum Weight : int { kQConv = qkv::kCount, kKConv, kVConv, kCount };
+// After the projections' entries.
+enum Weight : int { kConv = qkv::kCount, kBeta = kConv + qkv::kConvCount, kCount };
 
 inline std::vector<TensorSpec> tensors(int conv_size, const PartShape& s) {
   auto table = qkv::tensors(s);
-  const auto conv = [&](const char* name, int heads, HeadAxis axis) {
-    const auto shape = conv_size > 0 ? std::vector<int64_t>{int64_t(heads) * s.head_dim, conv_size} : std::vector<int64_t>{};
-    table.push_back({name, shape, Precision::kF32, TrainGroup::kFeature, {InitBlock::identity_conv()}, axis});
-  };
-  conv("q_conv1d.weight", s.heads, HeadAxis::kQueryRows);
-  conv("k_conv1d.weight", s.kv_heads, HeadAxis::kKvRows);
-  conv("v_conv1d.weight", s.kv_heads, HeadAxis::kKvRows);
+  qkv::add_convs(table, conv_size, s);
+  table.push_back({"b_proj.weight", {s.kv_heads, s.width}, Precision::kF32, TrainGroup::kGate, {InitBlock::normal(0.02)}, HeadAxis::kKvRows});
   return table;
 }
 
-template <class Ops>
-typename Ops::Tensor activated(Ops& ops, const typename Ops::Tensor& x, const typename Ops::Weight& conv) {
-  return conv ? ops.silu(ops.short_conv(x, conv, {})) : x;
+// S_t = e^l S_{t-1} + beta k (v - e^l S_{t-1}^T k)^T, with l = 0 for Decay::kNone.
+inline RecurrenceSpec recurrence(Decay decay, const PartShape& s) {
+  RecurrenceSpec spec{decay, s.heads, s.kv_heads, s.head_dim, s.head_dim};
+  spec.transition = Transition::kDelta;
+  return spec;
 }
 
 // u / sqrt(|u|^2 + 1e-6) of each of n heads of width d, times `factor`.
@@ -36,17 +33,24 @@ typename Ops::Tensor unit_heads(Ops& ops, const typename Ops::Tensor& x, int n, 
   return ops.scale(ops.rms_norm_heads(x, {}, n, 1e-6 / d), factor / std::sqrt(double(d)));
 }
 
+// How much of what a key held is replaced: up to 1, or up to 2 where the state may change sign along a key.
+template <class Ops>
+typename Ops::Tensor beta(Ops& ops, int allow_neg_eigval, Weights<Ops> w, const typename Ops::Tensor& x) {
+  return ops.scale(ops.sigmoid(ops.leaving(ops.linear(x, w[kBeta]))), allow_neg_eigval ? 2 : 1);
+}
+
 // q, v and the window's inputs, with the unit keys left in k.
 template <class Ops>
 RecurrenceInputs<Ops> inputs(Ops& ops, int rope, const PartShape& s, Weights<Ops> w, const typename Ops::Tensor& x) {
   const auto p = qkv::project(ops, s, w, x);
   RecurrenceInputs<Ops> in;
   qkv::set_local(in, p);
-  const auto q = unit_heads(ops, activated(ops, p.q, w[kQConv]), s.heads, s.head_dim, 1 / std::sqrt(double(s.head_dim)));
-  const auto k = unit_heads(ops, activated(ops, p.k, w[kKConv]), s.kv_heads, s.head_dim);
+  const auto convolved = [&](const typename Ops::Tensor& t, int which) { return qkv::convolved(ops, t, w[kConv + which]); };
+  const auto q = unit_heads(ops, convolved(p.q, qkv::kQConv), s.heads, s.head_dim, s.score_scale());
+  const auto k = unit_heads(ops, convolved(p.k, qkv::kKConv), s.kv_heads, s.head_dim);
   in.q = qkv::rotated(ops, rope, q, s.heads);
   in.k = ops.leaving(qkv::rotated(ops, rope, k, s.kv_heads));
-  in.v = ops.leaving(activated(ops, p.v, w[kVConv]));
+  in.v = ops.leaving(convolved(p.v, qkv::kVConv));
   return in;
 }
 

@@ -28,29 +28,25 @@ struct DeltaNet {
       v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kOutput = qkv::kO, kBeta = delta::kCount, kNorm, kGate, kWeightCount };
+  enum Weight : int { kOutput = qkv::kO, kNorm = delta::kCount, kGate, kWeightCount };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = delta::tensors(c.conv_size, s);
-    const auto gate = c.output_gate ? std::vector<int64_t>{int64_t(s.heads) * s.head_dim, s.width} : std::vector<int64_t>{};
-    using B = InitBlock;
-    table.push_back({"b_proj.weight", {s.kv_heads, s.width}, Precision::kF32, TrainGroup::kGate, {B::normal(0.02)}, HeadAxis::kKvRows});
-    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
-    table.push_back({"g_proj.weight", gate, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
+    table.push_back(qkv::head_norm("o_norm.weight", s));
+    table.push_back(qkv::silu_gate(s));
+    if (!c.output_gate) table.back().shape.clear();
     return table;
   }
 
   static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
-    RecurrenceSpec spec{Decay::kNone, s.heads, s.kv_heads, s.head_dim, s.head_dim};
-    spec.transition = Transition::kDelta;
-    return spec;
+    return delta::recurrence(Decay::kNone, s);
   }
 
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     auto in = delta::inputs(ops, c.rope, s, w, x);
-    const auto beta = ops.scale(ops.sigmoid(ops.leaving(ops.linear(x, w[kBeta]))), c.allow_neg_eigval ? 2 : 1);
+    const auto beta = delta::beta(ops, c.allow_neg_eigval, w, x);
     in.erase = ops.neg(in.k);
     in.k = ops.mul_heads(in.k, beta, s.kv_heads);
     if (w[kGate]) in.gate = ops.linear(x, w[kGate]);
@@ -60,8 +56,7 @@ struct DeltaNet {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    const auto normed = ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps);
-    return w[kGate] ? ops.mul(normed, ops.silu(in.gate)) : normed;
+    return w[kGate] ? qkv::gated_norm(ops, s, y, w[kNorm], in.gate) : ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps);
   }
 };
 

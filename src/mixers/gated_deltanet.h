@@ -9,6 +9,7 @@
 #pragma once
 
 #include "mixers/delta.h"
+#include "mixers/gate_start.h"
 
 namespace retort {
 
@@ -30,34 +31,30 @@ struct GatedDeltaNet {
       v("rope", rope, 0, 1);
     }
   };
-  enum Weight : int { kOutput = qkv::kO, kBeta = delta::kCount, kDecay, kDecayRate, kDecayBias, kGate, kNorm, kWeightCount };
+  enum Weight : int { kOutput = qkv::kO, kDecay = delta::kCount, kDecayRate, kDecayBias, kGate, kNorm, kWeightCount };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = delta::tensors(c.conv_size, s);
-    const int64_t values = int64_t(s.heads) * s.head_dim, g = s.kv_heads;
-    const double bias = std::log(std::expm1(-std::log(c.retention)));  // softplus(bias) = -log(retention)
+    const int64_t g = s.kv_heads;
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
-    table.push_back({"b_proj.weight", {g, s.width}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
     table.push_back({"a_proj.weight", {g, s.width}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kKvRows});
     table.push_back({"A_log", {g}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kKvRows});
-    table.push_back({"dt_bias", {g}, Precision::kF32, kGates, {B::constant(bias)}, HeadAxis::kKvRows});
-    table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
-    table.push_back({"o_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
+    table.push_back({"dt_bias", {g}, Precision::kF32, kGates, {B::constant(inverse_softplus(-std::log(c.retention)))}, HeadAxis::kKvRows});
+    table.push_back(qkv::silu_gate(s));
+    table.push_back(qkv::head_norm("o_norm.weight", s));
     return table;
   }
 
   static RecurrenceSpec recurrence(const Config&, const PartShape& s) {
-    RecurrenceSpec spec{Decay::kScalar, s.heads, s.kv_heads, s.head_dim, s.head_dim};
-    spec.transition = Transition::kDelta;
-    return spec;
+    return delta::recurrence(Decay::kScalar, s);
   }
 
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     auto in = delta::inputs(ops, c.rope, s, w, x);
-    const auto beta = ops.scale(ops.sigmoid(ops.leaving(ops.linear(x, w[kBeta]))), c.allow_neg_eigval ? 2 : 1);
+    const auto beta = delta::beta(ops, c.allow_neg_eigval, w, x);
     const auto step = ops.add_row(ops.leaving(ops.linear(x, w[kDecay])), w[kDecayBias]);
     in.log_decay = ops.mul_exp_row(ops.log_sigmoid(ops.neg(step)), w[kDecayRate]);  // -softplus(z) = log sigmoid(-z)
     in.erase = ops.mul_heads(ops.neg(in.k), ops.exp(in.log_decay), s.kv_heads);
@@ -69,7 +66,7 @@ struct GatedDeltaNet {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    return ops.mul(ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps), ops.silu(in.gate));
+    return qkv::gated_norm(ops, s, y, w[kNorm], in.gate);
   }
 };
 

@@ -7,9 +7,7 @@
 // stay grouped. Layer: mixers.
 #pragma once
 
-#include <cmath>
-
-#include "mixers/logit.h"
+#include "mixers/gate_start.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -35,27 +33,21 @@ struct Gla {
     }
   };
   enum Weight : int {
-    kOutput = qkv::kO, kDecayDown = qkv::kCount, kDecayUp, kDecayBias, kGate, kNorm, kQueryConv, kKeyConv, kValueConv, kWeightCount
+    kOutput = qkv::kO, kDecayDown = qkv::kCount, kDecayUp, kDecayBias, kGate, kNorm, kConv, kWeightCount = kConv + qkv::kConvCount
   };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
-    const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim;
+    const int64_t keys = s.kv_rows();
     const double open = logit_of_power(c.retention, c.gate_temperature);
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"gk_proj.0.weight", {c.gate_rank, s.width}, Precision::kF32, kGates, {B::normal(0.02)}});
     table.push_back({"gk_proj.1.weight", {keys, c.gate_rank}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
     table.push_back({"gk_proj.1.bias", {keys}, Precision::kF32, kGates, {B::constant(open)}, HeadAxis::kKvRows});
-    table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
-    table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
-    const auto conv = [&](const char* name, int64_t channels, HeadAxis axis) {
-      const auto shape = c.conv_size > 0 ? std::vector<int64_t>{channels, c.conv_size} : std::vector<int64_t>{};
-      table.push_back({name, shape, Precision::kF32, TrainGroup::kFeature, {B::identity_conv()}, axis});
-    };
-    conv("q_conv1d.weight", values, HeadAxis::kQueryRows);
-    conv("k_conv1d.weight", keys, HeadAxis::kKvRows);
-    conv("v_conv1d.weight", keys, HeadAxis::kKvRows);
+    table.push_back(qkv::silu_gate(s));
+    table.push_back(qkv::head_norm("g_norm.weight", s));
+    qkv::add_convs(table, c.conv_size, s);
     return table;
   }
 
@@ -67,15 +59,13 @@ struct Gla {
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     const auto p = qkv::project(ops, s, w, x);
-    const auto convolved = [&](const typename Ops::Tensor& t, int weight) {
-      return w[weight] ? ops.silu(ops.short_conv(t, w[weight], typename Ops::Weight{})) : t;
-    };
+    const auto convolved = [&](const typename Ops::Tensor& t, int which) { return qkv::convolved(ops, t, w[kConv + which]); };
     const auto z = ops.linear(ops.linear(x, w[kDecayDown]), w[kDecayUp], w[kDecayBias]);
     RecurrenceInputs<Ops> in;
     qkv::set_local(in, p);
-    in.q = ops.scale(qkv::rotated(ops, c.rope, convolved(p.q, kQueryConv), s.heads), 1.0 / std::sqrt(double(s.head_dim)));
-    in.k = ops.leaving(qkv::rotated(ops, c.rope, convolved(p.k, kKeyConv), s.kv_heads));
-    in.v = ops.leaving(convolved(p.v, kValueConv));
+    in.q = ops.scale(qkv::rotated(ops, c.rope, convolved(p.q, qkv::kQConv), s.heads), s.score_scale());
+    in.k = ops.leaving(qkv::rotated(ops, c.rope, convolved(p.k, qkv::kKConv), s.kv_heads));
+    in.v = ops.leaving(convolved(p.v, qkv::kVConv));
     in.log_decay = ops.leaving(ops.scale(ops.log_sigmoid(z), 1.0 / c.gate_temperature));
     in.gate = ops.linear(x, w[kGate]);
     return in;
@@ -84,7 +74,7 @@ struct Gla {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    return ops.mul(ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps), ops.silu(in.gate));
+    return qkv::gated_norm(ops, s, y, w[kNorm], in.gate);
   }
 };
 

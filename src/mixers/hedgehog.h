@@ -43,7 +43,7 @@ struct Hedgehog {
     table.push_back({"feature_q.bias", {queries, d}, Precision::kF32, kFeatures, {B::constant(0)}, query_rows});
     table.push_back({"feature_k.weight", {keys, d, d}, Precision::kQuantised, kFeatures, {B::identity_per_head()}, key_rows});
     table.push_back({"feature_k.bias", {keys, d}, Precision::kF32, kFeatures, {B::constant(0)}, key_rows});
-    table.push_back({"norm.weight", c.output_norm ? std::vector<int64_t>{d} : std::vector<int64_t>{}, Precision::kF32, kFeatures, {B::head_rms(1)}});
+    table.push_back({"norm.weight", shape_if(c.output_norm, {d}), Precision::kF32, kFeatures, {B::head_rms(1)}});
     return table;
   }
 

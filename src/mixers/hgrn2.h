@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mixers/gate_start.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -40,13 +41,12 @@ struct Hgrn2 {
     qkv::keep_keys_for_window_only(table, s);
     table[qkv::kV].name = "i_proj.weight";
     table[qkv::kVBias].name = "i_proj.bias";
-    const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim;
+    const int64_t keys = s.kv_rows(), values = s.query_rows();
     const double open = std::clamp((c.retention - c.lower_bound) / (1 - c.lower_bound), 1e-6, 1 - 1e-6);
-    const auto bias = c.forget_bias ? std::vector<int64_t>{keys} : std::vector<int64_t>{};
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"f_proj.weight", {keys, s.width}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
-    table.push_back({"f_proj.bias", bias, Precision::kF32, kGates, {B::constant(std::log(open / (1 - open)))}, HeadAxis::kKvRows});
+    table.push_back({"f_proj.bias", shape_if(c.forget_bias, {keys}), Precision::kF32, kGates, {B::constant(logit(open))}, HeadAxis::kKvRows});
     table.push_back({"g_norm.weight", {values}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}, HeadAxis::kQueryRows});
     return table;
   }
@@ -62,7 +62,7 @@ struct Hgrn2 {
     const auto z = ops.linear(x, w[kForget], w[kForgetBias]);
     RecurrenceInputs<Ops> in;
     qkv::set_local(in, p);
-    in.q = ops.scale(ops.silu(p.q), 1.0 / std::sqrt(double(s.head_dim)));
+    in.q = ops.scale(ops.silu(p.q), s.score_scale());
     in.v = ops.leaving(p.v);
     in.log_decay = ops.leaving(bounded(ops, c, s, z));
     in.k = ops.one_minus_exp(in.log_decay);
@@ -82,7 +82,7 @@ struct Hgrn2 {
   static typename Ops::Tensor bounded(Ops& ops, const Config& c, const PartShape& s, const typename Ops::Tensor& z) {
     if (c.lower_bound == 0) return ops.log_sigmoid(z);
     const auto plus = [&](const typename Ops::Tensor& x, double value) {
-      return ops.add(x, ops.same_row(z, std::vector<double>(size_t(s.kv_heads) * s.head_dim, value)));
+      return ops.add(x, ops.same_row(z, std::vector<double>(size_t(s.kv_rows()), value)));
     };
     const double log_c = std::log(c.lower_bound);
     const auto above = ops.neg(ops.log_sigmoid(plus(ops.neg(z), log_c)));

@@ -1,10 +1,12 @@
 #include "mixers/list.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "mixers/probe_ops.h"
+#include "mixers/reference_ops.h"
 
 namespace retort {
 namespace {
@@ -85,6 +87,69 @@ TEST(MixerList, RetentionOfMlstmIsWhatItsGateKeeps) {
       EXPECT_EQ(table[Mlstm::kInputGateBias].init[0].last, -bias.last);
     }
   }
+}
+
+// What a fresh part has where a tensor starts from constants, zeros elsewhere.
+std::vector<ReferenceOps::Weight> constant_starts(const std::vector<TensorSpec>& table) {
+  std::vector<ReferenceOps::Weight> weights;
+  for (const TensorSpec& spec : table) {
+    ReferenceOps::Weight weight{spec.shape, std::vector<double>(size_t(spec.count()))};
+    const size_t count = weight.values.size();
+    const InitBlock block = spec.init.size() == 1 ? spec.init[0] : InitBlock::constant(0);
+    for (size_t i = 0; i < count; ++i) {
+      if (block.kind == InitBlock::Kind::kConstant) weight.values[i] = block.value;
+      if (block.kind == InitBlock::Kind::kLinspace) weight.values[i] = block.value + (count > 1 ? (block.last - block.value) * double(i) / double(count - 1) : 0);
+    }
+    weights.push_back(std::move(weight));
+  }
+  return weights;
+}
+
+// Gates start by a formula from `retention` to a bias, which every mixer that has the field writes for its own equations.
+TEST(MixerList, RetentionIsWhatTheSlowestHeadKeeps) {
+  int held = 0;
+  for_each_mixer([&](auto tag) {
+    using Mixer = typename decltype(tag)::type;
+    EndsVisitor ends;
+    typename Mixer::Config usual;
+    usual.visit(ends);
+    const bool has = std::any_of(ends.fields.begin(), ends.fields.end(), [](const auto& field) { return field.first == "retention"; });
+    if constexpr (Mixer::kRecurrent) {
+      if (!has) return;
+      ++held;
+      for (const double retention : {0.6, 0.9, 0.99, 0.9999}) {
+        SCOPED_TRACE(cat(Mixer::kName, " ", retention));
+        const auto config = parse_config<Mixer>({{"retention", retention}});
+        ASSERT_TRUE(config.ok()) << config.error().message;
+        ModelConfig c = small();
+        const PartShape shape = part_shape(c, Part{Mixer::kName, {0, 1}, {}, {}});
+        const auto weights = constant_starts(Mixer::tensors(*config, shape));
+        ReferenceState state;
+        ReferenceOps ops(shape, ReferenceForm::kStep);
+        ops.begin({{&state, 1}});
+        const auto in = Mixer::template inputs<ReferenceOps>(ops, *config, shape, weights.data(), ReferenceOps::Tensor(1, c.width));
+        const double slowest = *std::max_element(in.log_decay.values.begin(), in.log_decay.values.end());
+        EXPECT_NEAR(slowest / std::log(retention), 1, 1e-6);
+      }
+    }
+  });
+  EXPECT_GE(held, 7);
+}
+
+// A layer of Llamba starts with a gate and a skip that let its values through.
+TEST(MixerList, DiscreteMamba2StartsWithItsGateOpen) {
+  const ModelConfig c = small();
+  const PartShape shape = part_shape(c, Part{DiscreteMamba2::kName, {0, 1}, {}, {}});
+  const auto weights = constant_starts(DiscreteMamba2::tensors({}, shape));
+  ReferenceState state;
+  ReferenceOps ops(shape, ReferenceForm::kStep);
+  ops.begin({{&state, 1}});
+  const auto in = DiscreteMamba2::inputs<ReferenceOps>(ops, {}, shape, weights.data(), ReferenceOps::Tensor(1, c.width));
+  ReferenceOps::Tensor y(1, int(shape.query_rows()));
+  for (size_t i = 0; i < y.values.size(); ++i) y.values[i] = double(i) - 7;
+  const auto out = DiscreteMamba2::readout<ReferenceOps>(ops, {}, shape, weights.data(), in, y);
+  for (size_t i = 0; i < y.values.size(); ++i) EXPECT_NEAR(out.values[i], y.values[i], 1e-9);
+  for (int h = 0; h < shape.heads; ++h) EXPECT_EQ(in.skip[h], 1);
 }
 
 TEST(MixerList, BadPlansSayWhatIsWrong) {

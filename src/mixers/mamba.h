@@ -11,6 +11,7 @@
 
 #include <cmath>
 
+#include "mixers/gate_start.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -48,21 +49,17 @@ struct Mamba {
   };
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
-    const int64_t d = s.head_dim, e = int64_t(s.heads) * d, grouped = int64_t(s.kv_heads) * d;
+    const int64_t d = s.head_dim, e = s.query_rows(), grouped = s.kv_rows();
     const int64_t rank = c.dt_rank > 0 ? c.dt_rank : (s.width + 15) / 16;
-    const bool joined = s.window.size > 0;  // the window already has the current token: no skip
     using enum TeacherSource;
     using B = InitBlock;
     using enum TrainGroup;
-    const auto present = [](bool has, int64_t n) { return has ? std::vector<int64_t>{n} : std::vector<int64_t>{}; };
-    const double unscaled = 1.0 / std::sqrt(double(d));
-    const auto inverse_softplus = [](double y) { return y + std::log(-std::expm1(-y)); };
     std::vector<B> step_bias;
     for (int h = 0; h < s.heads; ++h) step_bias.push_back(B::linspace(inverse_softplus(c.dt_min), inverse_softplus(c.dt_max), d));
     return {
         {"in_proj_x.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kValue)}, HeadAxis::kKvRows},
         {"B_proj.weight", {grouped, s.width}, Precision::kQuantised, kProjection, {B::teacher(kKey)}, HeadAxis::kKvRows},
-        {"C_proj.weight", {e, s.width}, Precision::kQuantised, kProjection, {B::teacher(kQuery, 0, unscaled)},
+        {"C_proj.weight", {e, s.width}, Precision::kQuantised, kProjection, {B::teacher(kQuery, 0, s.score_scale())},
          HeadAxis::kQueryRows},
         {"in_proj_z.weight", {e, s.width}, Precision::kQuantised, kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows},
         // The standard deviations of U(-n^-1/2, n^-1/2).
@@ -72,14 +69,15 @@ struct Mamba {
         {"conv1d.weight", {e, c.conv_size}, Precision::kF32, kFeature, {B::identity_conv()}, HeadAxis::kQueryRows},
         {"conv1d.bias", {e}, Precision::kF32, kFeature, {B::constant(0)}, HeadAxis::kQueryRows},
         {"A_log", {e, d}, Precision::kF32, kGate, {B::log_count(c.a_last > 0 ? c.a_last : double(d))}, HeadAxis::kQueryRows},
-        {"D", joined ? std::vector<int64_t>{} : std::vector<int64_t>{e}, Precision::kF32, kGate, {B::constant(1)}, HeadAxis::kQueryRows},
+        // A window already has the current token.
+        {"D", shape_if(!s.joined(), {e}), Precision::kF32, kGate, {B::constant(1)}, HeadAxis::kQueryRows},
         {"out_proj.weight", {s.width, e}, Precision::kQuantised, kProjection, {B::teacher(TeacherSource::kOutput)},
          HeadAxis::kQueryColumns},
-        {"in_proj_x.bias", present(s.qkv_bias, grouped), Precision::kF32, kProjection, {B::teacher_bias(kValue)}, HeadAxis::kKvRows},
-        {"B_proj.bias", present(s.qkv_bias, grouped), Precision::kF32, kProjection, {B::teacher_bias(kKey)}, HeadAxis::kKvRows},
-        {"C_proj.bias", present(s.qkv_bias, e), Precision::kF32, kProjection, {B::teacher_bias(kQuery, 0, unscaled)}, HeadAxis::kQueryRows},
-        {"q_norm.weight", present(s.qk_norm, d), Precision::kF32, kProjection, {B::teacher(kQueryNorm)}},
-        {"k_norm.weight", present(s.qk_norm, d), Precision::kF32, kProjection, {B::teacher(kKeyNorm)}},
+        {"in_proj_x.bias", shape_if(s.qkv_bias, {grouped}), Precision::kF32, kProjection, {B::teacher_bias(kValue)}, HeadAxis::kKvRows},
+        {"B_proj.bias", shape_if(s.qkv_bias, {grouped}), Precision::kF32, kProjection, {B::teacher_bias(kKey)}, HeadAxis::kKvRows},
+        {"C_proj.bias", shape_if(s.qkv_bias, {e}), Precision::kF32, kProjection, {B::teacher_bias(kQuery, 0, s.score_scale())}, HeadAxis::kQueryRows},
+        qkv::query_norm(s),
+        qkv::key_norm(s),
     };
   }
 
@@ -90,21 +88,14 @@ struct Mamba {
   template <class Ops>
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& u) {
-    const auto expand = [&](const auto& grouped) { return ops.repeat_heads(grouped, s.kv_heads, s.group()); };
     RecurrenceInputs<Ops> in;
     in.local_k = ops.linear(u, w[kB], w[kBBias]);
-    in.q = ops.linear(u, w[kC], w[kCBias]);
-    in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
-    if (s.qk_norm) {
-      in.local_k = ops.rms_norm_heads(in.local_k, w[kKeyNorm], s.kv_heads, s.norm_eps);
-      in.local_q = ops.rms_norm_heads(in.local_q, w[kQueryNorm], s.heads, s.norm_eps);
-      in.q = ops.scale(in.local_q, 1.0 / std::sqrt(double(s.head_dim)));
-    }
+    const auto c_heads = qkv::set_local_scaled(ops, s, in, ops.linear(u, w[kC], w[kCBias]), w[kQueryNorm], w[kKeyNorm]);
     in.local_v = ops.linear(u, w[kX], w[kXBias]);
-    in.bonus = ops.silu(ops.short_conv(expand(in.local_v), w[kConv], w[kConvBias]));
+    in.bonus = ops.silu(ops.short_conv(qkv::for_query_heads(ops, s, in.local_v), w[kConv], w[kConvBias]));
     const auto step = ops.neg(ops.log_sigmoid(ops.neg(ops.linear(ops.linear(u, w[kStepDown]), w[kStepUp], w[kStepBias]))));  // softplus
-    in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
-    in.k = expand(ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
+    in.q = qkv::rotated(ops, c.rope, c_heads, s.heads);
+    in.k = qkv::for_query_heads(ops, s, ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads)));
     in.v = ops.leaving(ops.mul(step, in.bonus));
     in.log_decay = ops.leaving(step);
     in.decay_rate = w[kRate];

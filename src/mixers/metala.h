@@ -8,9 +8,7 @@
 // projections of x itself and already has the current token: there is no augmentation then. Layer: mixers.
 #pragma once
 
-#include <cmath>
-
-#include "mixers/logit.h"
+#include "mixers/gate_start.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -36,18 +34,16 @@ struct Metala {
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
     qkv::keep_keys_for_window_only(table, s);
-    const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim;
+    const int64_t keys = s.kv_rows(), values = s.query_rows();
     const double open = logit_of_power(c.retention, c.gate_temperature);
-    const bool joined = s.window.size > 0;
-    const auto shape_if = [](bool present, std::vector<int64_t> shape) { return present ? shape : std::vector<int64_t>{}; };
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"conv1d.weight", shape_if(c.conv_size > 0, {s.width, c.conv_size}), Precision::kF32, TrainGroup::kFeature, {B::identity_conv()}});
     table.push_back({"a_proj.weight", {keys, s.width}, Precision::kF32, kGates, {B::normal(0.02)}, HeadAxis::kKvRows});
     table.push_back({"a_proj.bias", {keys}, Precision::kF32, kGates, {B::constant(open)}, HeadAxis::kKvRows});
-    table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
+    table.push_back(qkv::silu_gate(s));
     table.push_back({"g_proj.bias", {values}, Precision::kF32, kGates, {B::gate_of_head_rms(1)}, HeadAxis::kQueryRows});
-    table.push_back({"aug_balance", shape_if(!joined, {values}), Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kQueryRows});
+    table.push_back({"aug_balance", shape_if(!s.joined(), {values}), Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kQueryRows});
     return table;
   }
 
@@ -59,20 +55,19 @@ struct Metala {
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     RecurrenceInputs<Ops> in;
-    if (s.window.size > 0) qkv::set_local(in, qkv::project(ops, s, w, x));
-    const auto u = c.conv_size > 0 ? ops.silu(ops.short_conv(x, w[kConv], typename Ops::Weight{})) : x;
+    if (s.joined()) qkv::set_local(in, qkv::project(ops, s, w, x));
+    const auto u = qkv::convolved(ops, x, w[kConv]);
     auto q = ops.linear(u, w[qkv::kQ], w[qkv::kQBias]);
     if (s.qk_norm) q = ops.rms_norm_heads(q, w[qkv::kQNorm], s.heads, s.norm_eps);
-    in.q = ops.scale(q, 1.0 / std::sqrt(double(s.head_dim)));
+    in.q = ops.scale(q, s.score_scale());
     in.v = ops.leaving(ops.linear(u, w[qkv::kV], w[qkv::kVBias]));
     in.log_decay = ops.leaving(ops.scale(ops.log_sigmoid(ops.linear(u, w[kDecay], w[kDecayBias])), 1.0 / c.gate_temperature));
     in.k = ops.one_minus_exp(in.log_decay);
     in.gate = ops.linear(u, w[kGate], w[kGateBias]);
     if (w[kAugment]) {
-      const auto for_every_head = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
-      const auto share = ops.dot_heads(ops.mul_row(q, w[kAugment]), for_every_head(in.k), s.heads);
+      const auto share = ops.dot_heads(ops.mul_row(q, w[kAugment]), qkv::for_query_heads(ops, s, in.k), s.heads);
       // sigmoid(u) - 1/2: LayerNorm takes the half out again, and a small y added to it would lose its digits.
-      in.bonus = ops.scale(ops.tanh(ops.scale(ops.mul_heads(for_every_head(in.v), share, s.heads), 0.5)), 0.5);
+      in.bonus = ops.scale(ops.tanh(ops.scale(ops.mul_heads(qkv::for_query_heads(ops, s, in.v), share, s.heads), 0.5)), 0.5);
     }
     return in;
   }
@@ -81,7 +76,7 @@ struct Metala {
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops>,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
     const auto whole = in.bonus ? ops.add(y, in.bonus) : y;
-    const auto normed = ops.rms_norm_heads(ops.center_heads(whole, s.heads), typename Ops::Weight{}, s.heads, s.norm_eps);
+    const auto normed = qkv::layer_norm_heads(ops, whole, {}, s.heads, s.norm_eps);
     return ops.mul(normed, ops.silu(in.gate));
   }
 };

@@ -9,6 +9,7 @@
 //                                  optional: Status check() const, an error for fields that do not go together
 //   enum Weight : int { kQProj, ..., kWeightCount };                       indices into the tensor table
 //   static std::vector<TensorSpec> tensors(const Config&, const PartShape&);   one entry per Weight, in order
+//                                  optional: start_from_data(), for what it learns from text before training (mixers/data_start.h)
 //   static RecurrenceSpec recurrence(const Config&, const PartShape&);
 //   template <class Ops> static RecurrenceInputs<Ops> inputs(Ops&, const Config&, const PartShape&, Weights<Ops>, Tensor x);
 //   template <class Ops> static typename Ops::Tensor readout(Ops&, const Config&, const PartShape&, Weights<Ops>,
@@ -58,6 +59,7 @@
 //   join(a, b, H)              two Normalised under one normaliser: (e^la a + e^lb b) / (e^la + e^lb); a's log_norm is finite
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -80,6 +82,10 @@ struct PartShape {
   std::vector<int> kv_numbers;  // which of the layer's kv heads these are; empty: the first ones
   int layer_heads = 0;          // query heads of the whole layer; 0: the part's own
   int group() const { return heads / kv_heads; }
+  int64_t query_rows() const { return int64_t(heads) * head_dim; }  // of a tensor with head_dim of them for every query head
+  int64_t kv_rows() const { return int64_t(kv_heads) * head_dim; }
+  double score_scale() const { return 1.0 / std::sqrt(double(head_dim)); }  // what attention multiplies q . k by
+  bool joined() const { return window.size > 0; }  // with an exact window, which has the current token
   // The number in the layer of the part's query head h.
   int layer_head(int h) const { return (kv_numbers.empty() ? h / group() : kv_numbers[size_t(h / group())]) * group() + h % group(); }
 };

@@ -10,7 +10,7 @@
 
 #include <cmath>
 
-#include "mixers/logit.h"
+#include "mixers/gate_start.h"
 #include "mixers/qkv.h"
 
 namespace retort {
@@ -33,7 +33,7 @@ struct Mlstm {
       v("rope", rope, 0, 1);
     }
     Status check() const {
-      if (logit_of_power(retention, 1) < soft_cap) return {};
+      if (logit(retention) < soft_cap) return {};
       const double most = 1 / (1 + std::exp(-soft_cap));
       return invalid("'retention' is ", retention, ", but with 'soft_cap' ", soft_cap, " no gate keeps more than ", most);
     }
@@ -44,11 +44,10 @@ struct Mlstm {
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
-    const int64_t values = int64_t(s.heads) * s.head_dim, g = s.kv_heads;
-    const double logit = logit_of_power(c.retention, 1);
+    const int64_t values = s.query_rows(), g = s.kv_heads;
     const auto behind_cap = [&](double gate) { return c.soft_cap * std::atanh(gate / c.soft_cap); };
-    const double slowest = behind_cap(logit), fastest = g > 1 ? behind_cap(logit / 2) : slowest;  // an only head is the slowest
-    const auto separate = [&](std::vector<int64_t> shape) { return c.coupled ? std::vector<int64_t>{} : shape; };
+    const double slowest = behind_cap(logit(c.retention)), fastest = g > 1 ? behind_cap(logit(c.retention) / 2) : slowest;  // an only head is the slowest
+    const auto separate = [&](Shape shape) { return shape_if(!c.coupled, shape); };
     using B = InitBlock;
     constexpr auto kGates = TrainGroup::kGate;
     table.push_back({"ogate_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature,
@@ -75,7 +74,7 @@ struct Mlstm {
     qkv::set_local(in, p);
     const auto forget = capped(ops.linear(x, w[kForgetGate], w[kForgetGateBias]));
     const auto write = c.coupled ? ops.sigmoid(ops.neg(forget)) : ops.exp(capped(ops.linear(x, w[kInputGate], w[kInputGateBias])));
-    in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), 1.0 / std::sqrt(double(s.head_dim)));
+    in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), s.score_scale());
     in.k = ops.leaving(ops.mul_heads(qkv::rotated(ops, c.rope, p.k, s.kv_heads), write, s.kv_heads));
     in.v = ops.leaving(p.v);
     in.log_decay = ops.leaving(ops.log_sigmoid(forget));
@@ -86,7 +85,7 @@ struct Mlstm {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    const auto normed = ops.rms_norm_heads(ops.center_heads(y, s.heads), w[kNorm], s.heads, s.norm_eps);
+    const auto normed = qkv::layer_norm_heads(ops, y, w[kNorm], s.heads, s.norm_eps);
     return ops.mul(normed, ops.sigmoid(in.gate));
   }
 };

@@ -18,14 +18,14 @@ enum Weight : int { kGateWeight, kGateBias, kGamma, kRho, kCount };
 inline constexpr double kGateStart = -2.0;  // sigmoid(-2) = 0.12: an untrained recurrence whispers
 
 inline std::vector<TensorSpec> tensors(const PartShape& s, bool one_normaliser) {
-  const auto per_head = [&] { return one_normaliser ? std::vector<int64_t>{s.heads} : std::vector<int64_t>{}; };
+  const Shape per_head = shape_if(one_normaliser, {s.heads});
   using B = InitBlock;
   constexpr auto kGates = TrainGroup::kGate;
   return {
       {"join.gate.weight", {s.heads, s.width}, Precision::kF32, kGates, {B::constant(0)}, HeadAxis::kQueryRows},
       {"join.gate.bias", {s.heads}, Precision::kF32, kGates, {B::constant(one_normaliser ? 0.0 : kGateStart)}, HeadAxis::kQueryRows},
-      {"join.gamma", per_head(), Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
-      {"join.rho", per_head(), Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
+      {"join.gamma", per_head, Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
+      {"join.rho", per_head, Precision::kF32, kGates, {B::constant(1)}, HeadAxis::kQueryRows},
   };
 }
 }  // namespace join
@@ -34,7 +34,7 @@ inline std::vector<TensorSpec> tensors(const PartShape& s, bool one_normaliser) 
 template <class Mixer>
 RecurrenceSpec part_recurrence(const typename Mixer::Config& c, const PartShape& s) {
   RecurrenceSpec spec = Mixer::recurrence(c, s);
-  if (s.window.size > 0) spec.first_position = s.window.size + s.window.sinks;
+  if (s.joined()) spec.first_position = s.window.size + s.window.sinks;
   return spec;
 }
 
@@ -43,7 +43,7 @@ template <class Mixer>
 std::vector<TensorSpec> part_tensor_table(const typename Mixer::Config& c, const PartShape& s) {
   auto table = Mixer::tensors(c, s);
   if constexpr (Mixer::kRecurrent) {
-    if (s.window.size > 0) {
+    if (s.joined()) {
       for (auto& t : join::tensors(s, Mixer::recurrence(c, s).joins())) table.push_back(std::move(t));
     }
   }
@@ -64,7 +64,7 @@ typename Ops::Tensor part_mix(Ops& ops, const typename Mixer::Config& c, const P
     return local_attention(ops, s, in).out;
   } else {
     const RecurrenceSpec spec = part_recurrence<Mixer>(c, s);
-    if (s.window.size == 0) {
+    if (!s.joined()) {
       return Mixer::template readout<Ops>(ops, c, s, w, in, ops.recurrence(spec, in).out);
     }
     auto local = local_attention(ops, s, in);

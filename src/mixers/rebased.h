@@ -31,7 +31,7 @@ struct Rebased {
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
     const int64_t f = c.feature_dim, d = s.head_dim;
-    const auto maps = [&](int64_t heads) { return f == d ? std::vector<int64_t>{} : std::vector<int64_t>{heads, f, d}; };
+    const auto maps = [&](int64_t heads) { return shape_if(f != d, {heads, f, d}); };
     using enum TeacherSource;
     using B = InitBlock;
     constexpr auto kFeatures = TrainGroup::kFeature;
@@ -70,7 +70,7 @@ struct Rebased {
   static typename Ops::Tensor features(Ops& ops, const Config& c, Weights<Ops> w, const typename Ops::Tensor& x,
                                        const typename Ops::Weight& map, int heads) {
     const auto narrow = map ? ops.head_linear(x, map, typename Ops::Weight{}, heads) : x;
-    const auto normed = ops.rms_norm_heads(ops.center_heads(narrow, heads), w[kGamma], heads, kNormEps);
+    const auto normed = qkv::layer_norm_heads(ops, narrow, w[kGamma], heads, kNormEps);
     const auto beta = ops.add_row(ops.same_row(x, std::vector<double>(size_t(c.feature_dim))), w[kBeta]);  // one for all heads
     return ops.square_heads(ops.add(normed, ops.repeat_heads(beta, 1, heads)), heads);
   }

@@ -18,7 +18,9 @@
 #include <vector>
 
 #include "mixers/list.h"
+#include "mixers/reference_diagonal.h"
 #include "mixers/reference_rank_one.h"
+#include "mixers/reference_rows.h"
 #include "mixers/reference_scan.h"
 
 namespace retort {
@@ -37,26 +39,8 @@ struct ReferenceState {
   std::vector<ReferenceSlot> slots;
 };
 
-class ReferenceOps {
+class ReferenceOps : public ReferenceRows {
  public:
-  struct Tensor {
-    int64_t rows = 0, columns = 0;
-    std::vector<double> values;  // [rows, columns]
-    Tensor() = default;
-    Tensor(int64_t r, int64_t c) : rows(r), columns(c), values(size_t(r * c), 0.0) {}
-    explicit operator bool() const { return columns > 0; }
-    double* row(int64_t r) { return values.data() + r * columns; }
-    const double* row(int64_t r) const { return values.data() + r * columns; }
-  };
-  struct Weight {
-    std::vector<int64_t> shape;
-    std::vector<double> values;
-    explicit operator bool() const { return !shape.empty(); }
-    double operator[](int64_t i) const { return values[size_t(i)]; }
-  };
-  struct Pair {
-    Tensor values, maximum;
-  };
   struct Segment {
     ReferenceState* state;
     int64_t rows;
@@ -81,150 +65,6 @@ class ReferenceOps {
   }
 
   std::vector<Matrix> matrices;  // kMatrix, and attention in every form: in call order, by segment, by head
-
-  // ---- row by row ---------------------------------------------------------------------------------------------------------
-
-  Tensor linear(const Tensor& x, const Weight& w, const Weight& b = {}) const {
-    Tensor y(x.rows, w.shape[0]);
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int64_t o = 0; o < y.columns; ++o) {
-        double sum = b ? b[o] : 0;
-        for (int64_t i = 0; i < x.columns; ++i) sum += x.row(t)[i] * w[o * x.columns + i];
-        y.row(t)[o] = sum;
-      }
-    }
-    return y;
-  }
-  Tensor head_linear(const Tensor& x, const Weight& w, const Weight& b, int heads) const {
-    const int64_t out = w.shape[1], in = w.shape[2];
-    Tensor y(x.rows, heads * out);
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int64_t o = 0; o < y.columns; ++o) {
-        const int64_t own = w.shape[0] == 1 ? o % out : o;
-        double sum = b ? b[own] : 0;
-        for (int64_t i = 0; i < in; ++i) sum += x.row(t)[o / out * in + i] * w[own * in + i];
-        y.row(t)[o] = sum;
-      }
-    }
-    return y;
-  }
-  Tensor rms_norm_heads(const Tensor& x, const Weight& w, int heads, double eps) const {
-    Tensor y = x;
-    const int64_t d = x.columns / heads;
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int h = 0; h < heads; ++h) {
-        double* v = y.row(t) + h * d;
-        double squares = 0;
-        for (int64_t i = 0; i < d; ++i) squares += v[i] * v[i];
-        const double factor = 1 / std::sqrt(squares / double(d) + eps);
-        for (int64_t i = 0; i < d; ++i) v[i] *= factor * (!w ? 1 : w.values.size() == size_t(d) ? w[i] : w[h * d + i]);
-      }
-    }
-    return y;
-  }
-  Tensor softmax_heads(const Tensor& x, int heads) const {
-    Tensor y = exp_heads(x, heads).values;
-    const int64_t d = x.columns / heads;
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int h = 0; h < heads; ++h) {
-        double* v = y.row(t) + h * d;
-        double sum = 0;
-        for (int64_t i = 0; i < d; ++i) sum += v[i];
-        for (int64_t i = 0; i < d; ++i) v[i] /= sum;
-      }
-    }
-    return y;
-  }
-  Pair exp_heads(const Tensor& x, int heads) const {
-    Pair p{x, Tensor(x.rows, heads)};
-    const int64_t d = x.columns / heads;
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int h = 0; h < heads; ++h) {
-        double* v = p.values.row(t) + h * d;
-        const double most = *std::max_element(v, v + d);
-        for (int64_t i = 0; i < d; ++i) v[i] = std::exp(v[i] - most);
-        p.maximum.row(t)[h] = most;
-      }
-    }
-    return p;
-  }
-  Tensor center_heads(const Tensor& x, int heads) const {
-    const int64_t d = x.columns / heads;
-    return map_heads(x, heads, d, [d](const double* in, double* out) {
-      double sum = 0;
-      for (int64_t i = 0; i < d; ++i) sum += in[i];
-      for (int64_t i = 0; i < d; ++i) out[i] = in[i] - sum / double(d);
-    });
-  }
-  Tensor mirror_heads(const Tensor& x, int heads) const {
-    const int64_t d = x.columns / heads;
-    return map_heads(x, heads, 2 * d, [d](const double* in, double* out) {
-      for (int64_t i = 0; i < d; ++i) out[i] = in[i], out[d + i] = -in[i];
-    });
-  }
-  Tensor square_heads(const Tensor& x, int heads) const {
-    const int64_t f = x.columns / heads;
-    return map_heads(x, heads, f * (f + 1) / 2, [f](const double* in, double* out) {
-      for (int64_t i = 0; i < f; ++i) *out++ = in[i] * in[i];
-      for (int64_t i = 0; i < f; ++i) {
-        for (int64_t j = i + 1; j < f; ++j) *out++ = std::sqrt(2.0) * in[i] * in[j];
-      }
-    });
-  }
-  Tensor repeat_heads(const Tensor& x, int heads, int times) const {
-    const int64_t d = x.columns / heads;
-    return map_heads(x, heads, d * times, [d, times](const double* in, double* out) {
-      for (int64_t i = 0; i < d * times; ++i) out[i] = in[i % d];
-    });
-  }
-  Tensor dot_heads(const Tensor& a, const Tensor& b, int heads) const {
-    Tensor y(a.rows, heads);
-    const int64_t d = a.columns / heads;
-    for (int64_t t = 0; t < a.rows; ++t) {
-      for (int64_t i = 0; i < a.columns; ++i) y.row(t)[i / d] += a.row(t)[i] * b.row(t)[i];
-    }
-    return y;
-  }
-  static double log_sigmoid(double z) { return z < 0 ? z - std::log1p(std::exp(z)) : -std::log1p(std::exp(-z)); }
-  Tensor sigmoid(const Tensor& x) const { return map(x, [](double z) { return 1 / (1 + std::exp(-z)); }); }
-  Tensor log_sigmoid(const Tensor& x) const { return map(x, [](double z) { return log_sigmoid(z); }); }
-  Tensor silu(const Tensor& x) const { return map(x, [](double z) { return z / (1 + std::exp(-z)); }); }
-  Tensor neg(const Tensor& x) const { return map(x, [](double z) { return -z; }); }
-  Tensor tanh(const Tensor& x) const { return map(x, [](double z) { return std::tanh(z); }); }
-  Tensor exp(const Tensor& x) const { return map(x, [](double z) { return std::exp(z); }); }
-  Tensor one_minus_exp(const Tensor& x) const { return map(x, [](double z) { return -std::expm1(z); }); }
-  Tensor scale(const Tensor& x, double c) const { return map(x, [c](double z) { return c * z; }); }
-  Tensor add(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kPlus); }
-  Tensor mul(const Tensor& a, const Tensor& b) const { return zip(a, [&](int64_t t, int64_t i) { return b.row(t)[i]; }, kTimes); }
-  Tensor add_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kPlus); }
-  Tensor mul_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return v[i]; }, kTimes); }
-  Tensor mul_exp_row(const Tensor& x, const Weight& v) const { return zip(x, [&](int64_t, int64_t i) { return std::exp(v[i]); }, kTimes); }
-  Tensor same_row(const Tensor& x, const std::vector<double>& values) const {
-    Tensor y(x.rows, int64_t(values.size()));
-    for (int64_t t = 0; t < x.rows; ++t) std::copy(values.begin(), values.end(), y.row(t));
-    return y;
-  }
-  Tensor mul_heads(const Tensor& x, const Tensor& g, int heads) const {
-    const int64_t d = x.columns / heads;
-    return zip(x, [&](int64_t t, int64_t i) { return g.row(t)[i / d]; }, kTimes);
-  }
-  Tensor columns(const Tensor& x, int64_t first, int64_t count) const {
-    Tensor y(x.rows, count);
-    for (int64_t t = 0; t < x.rows; ++t) std::copy(x.row(t) + first, x.row(t) + first + count, y.row(t));
-    return y;
-  }
-  Tensor join(const Normalised<Tensor>& a, const Normalised<Tensor>& b, int heads) const {
-    Tensor y = a.out;
-    const int64_t d = y.columns / heads;
-    for (int64_t t = 0; t < y.rows; ++t) {
-      for (int64_t i = 0; i < y.columns; ++i) {
-        const double la = a.log_norm.row(t)[i / d], lb = b.log_norm.row(t)[i / d], most = std::max(la, lb);
-        const double wa = std::exp(la - most), wb = std::exp(lb - most);
-        y.row(t)[i] = (wa * a.out.row(t)[i] + wb * b.out.row(t)[i]) / (wa + wb);
-      }
-    }
-    return y;
-  }
 
   // ---- along the sequence -------------------------------------------------------------------------------------------------
 
@@ -303,20 +143,12 @@ class ReferenceOps {
       ReferenceSlot& held = slot(s);
       if (spec.transition != Transition::kDiagonal) {
         rank_one(spec, in, s, held, first, y.out);
-        first += s.rows;
-        continue;
-      }
-      held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + (spec.decay == Decay::kPerCell ? 0 : 1)), 0.0);
-      if (spec.decay == Decay::kPerCell) {
+      } else if (spec.decay == Decay::kPerCell) {
+        held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * spec.value_dim, 0.0);
         scan(spec, in, s, held, first, y.out);
-        first += s.rows;
-        continue;
-      }
-      for (int64_t t = 0; t < s.rows; ++t) remember(spec, in, first + t, held);
-      switch (form_) {
-        case ReferenceForm::kStep: by_steps(spec, in, s, held, first, y); break;
-        case ReferenceForm::kChunked: by_chunks(spec, in, s, held, first, y); break;
-        case ReferenceForm::kMatrix: by_matrix(spec, in, s, held, first, y); break;
+      } else {
+        held.sum.resize(size_t(spec.kv_heads) * spec.key_dim * (spec.value_dim + 1), 0.0);
+        diagonal(spec, in, s, held, first, y);
       }
       first += s.rows;
     }
@@ -334,30 +166,6 @@ class ReferenceOps {
 
  private:
   using Inputs = RecurrenceInputs<ReferenceOps>;
-  static constexpr auto kPlus = [](double a, double b) { return a + b; };
-  static constexpr auto kTimes = [](double a, double b) { return a * b; };
-
-  template <class Fn>
-  static Tensor map(Tensor x, Fn&& fn) {
-    for (double& e : x.values) e = fn(e);
-    return x;
-  }
-  template <class Other, class Fn>
-  static Tensor zip(Tensor x, Other&& other, Fn&& fn) {
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int64_t i = 0; i < x.columns; ++i) x.row(t)[i] = fn(x.row(t)[i], other(t, i));
-    }
-    return x;
-  }
-  // fn(head's columns, its `out` new columns)
-  template <class Fn>
-  static Tensor map_heads(const Tensor& x, int heads, int64_t out, Fn&& fn) {
-    Tensor y(x.rows, heads * out);
-    for (int64_t t = 0; t < x.rows; ++t) {
-      for (int h = 0; h < heads; ++h) fn(x.row(t) + h * (x.columns / heads), y.row(t) + h * out);
-    }
-    return y;
-  }
   // fn(segment, row, index in the segment)
   template <class Self, class Fn>
   static void each(Self& self, Fn&& fn) {
@@ -458,24 +266,21 @@ class ReferenceOps {
     y.log_norm.row(r)[h] = norm > 0 ? std::log(norm) + (in.q_log_offset ? in.q_log_offset.row(r)[h] : 0) : kNothingWritten;
   }
 
-  static void by_steps(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
-                       Normalised<Tensor>& y) {
-    const int64_t K = spec.key_dim, W = spec.value_dim + 1, group = spec.heads / spec.kv_heads;
-    for (int64_t t = 0; t < s.rows; ++t) {
-      const size_t now = size_t(s.state->position + t);
-      for (int64_t i = 0; i < spec.kv_heads * K; ++i) {
-        for (int64_t j = 0; j < W; ++j) {
-          double& x = held.sum[size_t(i * W + j)];
-          x = std::exp(held.c[now][size_t(i)]) * x + held.a[now][size_t(i)] * held.b[now][size_t(i / K * W + j)];
-        }
-      }
-      for (int64_t h = 0; h < spec.heads; ++h) {
-        std::vector<double> sums(size_t(W), 0.0);
-        for (int64_t i = 0; i < K; ++i) {
-          for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += in.q.row(first + t)[h * K + i] * held.sum[size_t((h / group * K + i) * W + j)];
-        }
-        finish(spec, in, first + t, h, sums, y);
-      }
+  void diagonal(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first, Normalised<Tensor>& y) {
+    for (int64_t t = 0; t < s.rows; ++t) remember(spec, in, first + t, held);
+    const ReferenceDiagonal diagonal{spec, held.a, held.b, held.c, held.sum};
+    const int64_t begin = s.state->position, end = begin + s.rows;
+    const auto q = [&](int64_t t) { return in.q.row(first + t - begin); };
+    const auto take = [&](int64_t t, int64_t h, const std::vector<double>& sums) { finish(spec, in, first + t - begin, h, sums, y); };
+    switch (form_) {
+      case ReferenceForm::kStep: diagonal.by_steps(begin, end, q, take); break;
+      case ReferenceForm::kChunked: diagonal.by_chunks(begin, end, chunk_, q, take); break;
+      case ReferenceForm::kMatrix:
+        diagonal.by_matrix(begin, end, q, take, [&](int64_t h, std::vector<double> weights, double sum) {
+          const double norm = divisor(spec, sum);
+          for (double& w : weights) w = norm > 0 ? w / norm : 0;
+          matrix(s, int(h), true).weights.push_back(std::move(weights));
+        });
     }
   }
 
@@ -507,78 +312,6 @@ class ReferenceOps {
           head.matrix(begin, end, group, query, take, [&](int64_t, int h, const std::vector<double>& weights) {
             matrix(s, g * group + h, true).weights.push_back(weights);
           });
-      }
-    }
-  }
-
-  // sum_d q_t k_s exp(l_{s+1} + .. + l_t) of query head h
-  static double weight(const RecurrenceSpec& spec, const double* q, const ReferenceSlot& held, int64_t h, int64_t s, int64_t t) {
-    const int64_t K = spec.key_dim, g = h / (spec.heads / spec.kv_heads);
-    double sum = 0;
-    for (int64_t i = g * K; i < (g + 1) * K; ++i) {
-      double l = 0;
-      for (int64_t j = s + 1; j <= t; ++j) l += held.c[size_t(j)][size_t(i)];
-      sum += q[h * K + i - g * K] * held.a[size_t(s)][size_t(i)] * std::exp(l);
-    }
-    return sum;
-  }
-
-  void by_chunks(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, ReferenceSlot& held, int64_t first,
-                 Normalised<Tensor>& y) const {
-    const int64_t K = spec.key_dim, W = spec.value_dim + 1, group = spec.heads / spec.kv_heads, keys = spec.kv_heads * K;
-    for (int64_t begin = 0; begin < s.rows; begin += chunk_) {
-      const int64_t start = s.state->position + begin, count = std::min(chunk_, s.rows - begin);
-      std::vector<std::vector<double>> lam(size_t(count), std::vector<double>(size_t(keys), 0.0));
-      for (int64_t t = 0; t < count; ++t) {
-        for (int64_t i = 0; i < keys; ++i) {
-          lam[size_t(t)][size_t(i)] = held.c[size_t(start + t)][size_t(i)] + (t > 0 ? lam[size_t(t - 1)][size_t(i)] : 0);
-        }
-      }
-      for (int64_t t = 0; t < count; ++t) {
-        const double* q = in.q.row(first + begin + t);
-        for (int64_t h = 0; h < spec.heads; ++h) {
-          const int64_t g = h / group;
-          std::vector<double> sums(size_t(W), 0.0);
-          for (int64_t i = 0; i < K; ++i) {
-            const double read = q[h * K + i] * std::exp(lam[size_t(t)][size_t(g * K + i)]);
-            for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += read * held.sum[size_t((g * K + i) * W + j)];
-          }
-          for (int64_t from = 0; from <= t; ++from) {
-            const double p = weight(spec, q, held, h, start + from, start + t);
-            for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += p * held.b[size_t(start + from)][size_t(g * W + j)];
-          }
-          finish(spec, in, first + begin + t, h, sums, y);
-        }
-      }
-      const auto& end = lam[size_t(count - 1)];
-      for (int64_t i = 0; i < keys; ++i) {
-        for (int64_t j = 0; j < W; ++j) {
-          double& x = held.sum[size_t(i * W + j)];
-          x *= std::exp(end[size_t(i)]);
-          for (int64_t t = 0; t < count; ++t) {
-            const size_t now = size_t(start + t);
-            x += held.a[now][size_t(i)] * std::exp(end[size_t(i)] - lam[size_t(t)][size_t(i)]) * held.b[now][size_t(i / K * W + j)];
-          }
-        }
-      }
-    }
-  }
-
-  void by_matrix(const RecurrenceSpec& spec, const Inputs& in, const Segment& s, const ReferenceSlot& held, int64_t first,
-                 Normalised<Tensor>& y) {
-    const int64_t W = spec.value_dim + 1, group = spec.heads / spec.kv_heads;
-    for (int64_t t = 0; t < s.rows; ++t) {
-      const int64_t now = s.state->position + t;
-      for (int64_t h = 0; h < spec.heads; ++h) {
-        std::vector<double> weights(size_t(now + 1)), sums(size_t(W), 0.0);
-        for (int64_t from = 0; from <= now; ++from) {
-          weights[size_t(from)] = weight(spec, in.q.row(first + t), held, h, from, now);
-          for (int64_t j = 0; j < W; ++j) sums[size_t(j)] += weights[size_t(from)] * held.b[size_t(from)][size_t(h / group * W + j)];
-        }
-        finish(spec, in, first + t, h, sums, y);
-        const double norm = divisor(spec, sums.back());
-        for (double& w : weights) w = norm > 0 ? w / norm : 0;
-        matrix(s, int(h), true).weights.push_back(std::move(weights));
       }
     }
   }

@@ -31,10 +31,8 @@ struct Retnet {
 
   static std::vector<TensorSpec> tensors(const Config&, const PartShape& s) {
     auto table = qkv::tensors(s);
-    const int64_t values = int64_t(s.heads) * s.head_dim;
-    using B = InitBlock;
-    table.push_back({"g_proj.weight", {values, s.width}, Precision::kQuantised, TrainGroup::kFeature, {B::normal(0.02)}, HeadAxis::kQueryRows});
-    table.push_back({"g_norm.weight", {s.head_dim}, Precision::kF32, TrainGroup::kFeature, {B::head_rms(1)}});
+    table.push_back(qkv::silu_gate(s));
+    table.push_back(qkv::head_norm("g_norm.weight", s));
     return table;
   }
 
@@ -46,12 +44,11 @@ struct Retnet {
   static RecurrenceInputs<Ops> inputs(Ops& ops, const Config& c, const PartShape& s, Weights<Ops> w,
                                       const typename Ops::Tensor& x) {
     const auto p = qkv::project(ops, s, w, x);
-    const auto for_every_head = [&](const typename Ops::Tensor& t) { return ops.repeat_heads(t, s.kv_heads, s.group()); };
     RecurrenceInputs<Ops> in;
     qkv::set_local(in, p);
-    in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), 1.0 / std::sqrt(double(s.head_dim)));
-    in.k = for_every_head(ops.leaving(qkv::rotated(ops, c.rope, p.k, s.kv_heads)));
-    in.v = for_every_head(ops.leaving(p.v));
+    in.q = ops.scale(qkv::rotated(ops, c.rope, p.q, s.heads), s.score_scale());
+    in.k = qkv::for_query_heads(ops, s, ops.leaving(qkv::rotated(ops, c.rope, p.k, s.kv_heads)));
+    in.v = qkv::for_query_heads(ops, s, ops.leaving(p.v));
     std::vector<double> log_gamma;
     const int heads = s.layer_heads > 0 ? s.layer_heads : s.heads;
     const double step = c.bounded == 0 ? 1 : heads > 1 ? 4.0 / (heads - 1) : 0;
@@ -64,7 +61,7 @@ struct Retnet {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    return ops.mul(ops.rms_norm_heads(y, w[kNorm], s.heads, s.norm_eps), ops.silu(in.gate));
+    return qkv::gated_norm(ops, s, y, w[kNorm], in.gate);
   }
 };
 

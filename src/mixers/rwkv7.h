@@ -13,6 +13,7 @@
 #pragma once
 
 #include "mixers/delta.h"
+#include "mixers/gate_start.h"
 
 namespace retort {
 
@@ -44,17 +45,16 @@ struct Rwkv7 {
 
   static std::vector<TensorSpec> tensors(const Config& c, const PartShape& s) {
     auto table = qkv::tensors(s);
-    const int64_t keys = int64_t(s.kv_heads) * s.head_dim, values = int64_t(s.heads) * s.head_dim, width = s.width;
+    const int64_t keys = s.kv_rows(), values = s.query_rows(), width = s.width;
     using B = InitBlock;
     using enum TeacherSource;
     table[qkv::kQ].name = "r_proj.weight", table[qkv::kQBias].name = "r_proj.bias", table[qkv::kQNorm].name = "r_norm.weight";
     // Where the queries get their last factor.
-    const double scale = 1 / std::sqrt(double(s.head_dim));
     if (s.qk_norm) {
-      table[qkv::kQNorm].init = {B::teacher(kQueryNorm, 0, scale)};
+      table[qkv::kQNorm].init = {B::teacher(kQueryNorm, 0, s.score_scale())};
     } else {
-      table[qkv::kQ].init = {B::teacher(kQuery, 0, scale)};
-      table[qkv::kQBias].init = {B::teacher_bias(kQuery, 0, scale)};
+      table[qkv::kQ].init = {B::teacher(kQuery, 0, s.score_scale())};
+      table[qkv::kQBias].init = {B::teacher_bias(kQuery, 0, s.score_scale())};
     }
     constexpr auto kF32 = Precision::kF32;
     constexpr auto kGates = TrainGroup::kGate, kFeatures = TrainGroup::kFeature;
@@ -62,15 +62,14 @@ struct Rwkv7 {
     for (const char* name : {"x_r", "x_w", "x_k", "x_v", "x_a", "x_g"}) table.push_back({name, {width}, kF32, kGates, {B::constant(0)}});
     table.push_back({"k_k", {keys}, kF32, kGates, {B::constant(1)}, kKv});
     table.push_back({"k_a", {keys}, kF32, kGates, {B::constant(0)}, kKv});
-    const bool alone = s.window.size == 0;
-    table.push_back({"r_k", alone ? std::vector<int64_t>{values} : std::vector<int64_t>{}, kF32, kGates, {B::constant(0)}, kQueries});
+    table.push_back({"r_k", shape_if(!s.joined(), {values}), kF32, kGates, {B::constant(0)}, kQueries});
     const double share = -std::log(c.retention) / kLeastLog;
     const auto low_rank = [&](const std::string& name, int64_t rank, int64_t rows, double bias) {
       table.push_back({name + ".lora.0.weight", {rank, width}, kF32, kGates, {B::normal(0.02)}});
       table.push_back({name + ".lora.2.weight", {rows, rank}, kF32, kGates, {B::constant(0)}, kKv});
       table.push_back({name + ".lora.2.bias", {rows}, kF32, kGates, {B::constant(bias)}, kKv});
     };
-    low_rank("w_lora", c.decay_low_rank_dim, keys, std::log(share / (1 - share)));
+    low_rank("w_lora", c.decay_low_rank_dim, keys, logit(share));
     low_rank("a_lora", c.a_low_rank_dim, keys, -0.19);
     // sigmoid(g1 x) is 1/2 on average: g = 1
     table.push_back({"g_lora.lora.0.weight", {c.gate_low_rank_dim, width}, Precision::kQuantised, kFeatures, {B::normal(0.02)}});
@@ -100,7 +99,7 @@ struct Rwkv7 {
       in.q = ops.rms_norm_heads(in.q, w[qkv::kQNorm], s.heads, s.norm_eps);
       in.local_k = ops.rms_norm_heads(in.local_k, w[qkv::kKNorm], s.kv_heads, s.norm_eps);
     }
-    in.local_q = ops.scale(in.q, std::sqrt(double(s.head_dim)));  // attention divides by sqrt(d) itself
+    in.local_q = ops.scale(in.q, 1 / s.score_scale());  // attention has that factor itself
     in.q = qkv::rotated(ops, c.rope, in.q, s.heads);
     // What enters the state leaves the window first; the narrow halves of the low-rank maps take the least room there.
     const auto k = ops.leaving(qkv::rotated(ops, c.rope, in.local_k, s.kv_heads));
@@ -116,9 +115,8 @@ struct Rwkv7 {
     in.k = ops.add(k, ops.neg(ops.mul_row(ops.mul(k, ops.sigmoid(ops.neg(a_logit))), w[kKeyRate])));
     in.gate = ops.linear(ops.sigmoid(ops.linear(mixed(kMixG), w[kGateDown])), w[kGateUp]);
     if (w[kBonus]) {
-      const int group = s.group();
-      const auto weight = ops.dot_heads(ops.mul_row(in.q, w[kBonus]), ops.repeat_heads(in.k, s.kv_heads, group), s.heads);
-      in.bonus = ops.mul_heads(ops.repeat_heads(in.v, s.kv_heads, group), weight, s.heads);
+      const auto weight = ops.dot_heads(ops.mul_row(in.q, w[kBonus]), qkv::for_query_heads(ops, s, in.k), s.heads);
+      in.bonus = ops.mul_heads(qkv::for_query_heads(ops, s, in.v), weight, s.heads);
     }
     return in;
   }
@@ -126,8 +124,7 @@ struct Rwkv7 {
   template <class Ops>
   static typename Ops::Tensor readout(Ops& ops, const Config&, const PartShape& s, Weights<Ops> w,
                                       const RecurrenceInputs<Ops>& in, const typename Ops::Tensor& y) {
-    const auto centred = ops.center_heads(y, s.heads);
-    auto out = ops.add_row(ops.rms_norm_heads(centred, w[kNorm], s.heads, s.head_dim * 1e-5), w[kNormBias]);
+    auto out = ops.add_row(qkv::layer_norm_heads(ops, y, w[kNorm], s.heads, s.head_dim * 1e-5), w[kNormBias]);
     if (w[kBonus]) out = ops.add(out, in.bonus);
     return ops.mul(out, in.gate);
   }

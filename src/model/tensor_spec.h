@@ -76,9 +76,13 @@ struct InitBlock {
   static InitBlock log_count(double last) { return {Kind::kLogCount, 0, TeacherSource::kNone, false, 0, last}; }
 };
 
+using Shape = std::vector<int64_t>;
+// Of a tensor that only some models have; empty: this one has not.
+inline Shape shape_if(bool present, Shape shape) { return present ? shape : Shape{}; }
+
 struct TensorSpec {
   std::string name;                          // below the part's prefix: "q_proj.weight"
-  std::vector<int64_t> shape;                // empty: this model does not have the tensor
+  Shape shape;                               // empty: this model does not have the tensor
   Precision floor = Precision::kQuantised;
   TrainGroup group = TrainGroup::kBody;
   std::vector<InitBlock> init;               // rows concatenated

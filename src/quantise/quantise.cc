@@ -56,9 +56,7 @@ class Rounder {
 Result<QuantiseReport> quantise_model(const std::string& path, const ModelFiles& files, const QuantiseOptions& options, ThreadPool& pool) {
   if (!has_grid(options.type)) return internal_error("quantise: ", tensor_type_name(options.type), " has no blocks of levels");
   const ExportTarget* target = find_export_target(is_plain_transformer(files.config) ? "gguf" : "retort");
-  RETORT_TRY(const ExportPlan plan, target->plan(files.config));
   Rounder rounder(options, pool);
-  rounder.report.format = plan.format;
   const auto total = int64_t(model_tensors(files.config).size());
   int64_t done = 0;
   const auto values = [&](const std::string& name) -> Result<std::vector<float>> {
@@ -71,7 +69,8 @@ Result<QuantiseReport> quantise_model(const std::string& path, const ModelFiles&
   out.matrices = options.type;
   out.tokenizer = options.tokenizer;
   out.encode = [&](const ExportTensor& tensor, TensorType type, const std::vector<float>& v) { return rounder.encode(tensor, type, v); };
-  RETORT_TRY(const auto notes, write_export(path, *target, files.config, values, out));
+  RETORT_TRY(const WrittenExport written, write_export(path, *target, files.config, values, out));
+  rounder.report.format = written.format;
   return rounder.report;
 }
 

@@ -1,7 +1,5 @@
 // The torch side of a run: loads the teacher, plans and starts the student, makes its stages, writes it.
 #include <algorithm>
-#include <optional>
-#include <set>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -19,6 +17,7 @@
 #include "train/second_teacher.h"
 #include "train/stages.h"
 #include "train/student_carry.h"
+#include "train/student_leaves.h"
 #include "train/student_plan.h"
 #include "train/student_start.h"
 #include "train/tasks.h"
@@ -28,10 +27,6 @@ namespace {
 
 constexpr int kCalibrationRow = 512;
 constexpr int kRankingRows = 2;
-
-bool listed(const StageSpec& stage, const char* pattern) {
-  return std::find(stage.train.begin(), stage.train.end(), pattern) != stage.train.end();
-}
 
 // To the system, what is free: it would be kept for this process otherwise.
 void give_back_memory() {
@@ -44,8 +39,7 @@ class TorchBackend : public Backend {
  public:
   TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options)
       : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
-        tokens_(token_count(files_)), shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once) {
-  }
+        tokens_(token_count(files_)), shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once), leaves_(recipe_) {}
 
   const ModelConfig& teacher() const override { return teacher_.config; }
   std::string teacher_hash() const override { return hash_; }
@@ -62,7 +56,7 @@ class TorchBackend : public Backend {
     RETORT_TRY(const ModelConfig pure, pure_student(teacher_.config, spec));
     student_ = teacher_;
     student_.config = pure;
-    own_body_ = own_attention_ = false;
+    owns_ = {};
     if (spec.start == "teacher") {
       auto parts = empty_parts(pure);
       RETORT_RETURN_IF_ERROR(first_values(spec, text, seed, pure, parts));
@@ -96,7 +90,7 @@ class TorchBackend : public Backend {
     student_.config.plan = plan;
     RETORT_RETURN_IF_ERROR(validate_plan(student_.config));
     student_.layers = empty_parts(student_.config);
-    own_body_ = own_attention_ = false;
+    owns_ = {};
     if (spec.start != "teacher") {
       RETORT_TRY(const TorchModel source, open_student(spec.start));
       if (is_draft()) {
@@ -122,7 +116,7 @@ class TorchBackend : public Backend {
 
   std::vector<Parameter> tensors() override {
     std::vector<Parameter> out;
-    for (Leaf& leaf : leaves_) {
+    for (Leaf& leaf : leaves_.all()) {
       for (const Leaf::Slice& s : leaf.slices) {
         out.push_back({s.name, s.group, s.decays, 0, memory_of(leaf, s.offset, s.count).value, {}});
       }
@@ -141,8 +135,8 @@ class TorchBackend : public Backend {
     };
     RETORT_TRY(const auto targets, lora_targets(stage, student_.config));
     std::vector<Leaf*> adapted;
-    for (Leaf& leaf : leaves_) {
-      const bool trained = trains_leaf(stage, context.reached, leaf);
+    for (Leaf& leaf : leaves_.all()) {
+      const bool trained = leaves_.trains(stage, context.reached, leaf);
       leaf.value.set_requires_grad(trained);
       if (leaf.gradient.defined()) leaf.gradient.zero_();
       if (!is_adapted(targets, leaf)) {
@@ -153,7 +147,7 @@ class TorchBackend : public Backend {
       adapted.push_back(&leaf);
     }
     if (context.leaves.empty() && adapted.empty()) {
-      return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
+      return trains_nothing(stage, student_.config);
     }
     if (!adapted.empty()) return make_lora_stage(stage, targets, adapted, std::move(context), recipe_.seed);
     return make_stage_runner(stage, std::move(context));
@@ -178,7 +172,7 @@ class TorchBackend : public Backend {
   std::string library() const override { return "LibTorch " TORCH_VERSION; }
 
   Status write_student(const std::string& path, const nlohmann::json& provenance) override {
-    const auto tensors = student_tensors();
+    const auto tensors = leaves_.tensors(student_);
     std::vector<float> whole;   // of the tensor that was asked for last; on rank 0
     const auto take = [&](int64_t i) -> Status {
       const at::Tensor& tensor = tensors[size_t(i)];
@@ -194,7 +188,7 @@ class TorchBackend : public Backend {
       folder.config.provenance = provenance;
       folder.matrices = TensorType::kBF16;
       folder.values = [&](const TensorSpec& spec) -> Result<std::vector<float>> {
-        const auto place = place_of(spec);
+        const auto place = leaves_.place_of(student_, spec);
         if (!place) {
           RETORT_TRY(auto view, files_.weights->tensor(spec.name));
           return read_f32(view);
@@ -225,10 +219,10 @@ class TorchBackend : public Backend {
                      student_.config.width);
     }
     RETORT_TRY(TorchModel source, load_model(files, Numeric::kExact));
-    own_body_ = is_draft() || !same_body(source.body, teacher_.body);
-    if (own_body_) student_.body = source.body;
+    owns_.body = is_draft() || !same_body(source.body, teacher_.body);
+    if (owns_.body) student_.body = source.body;
     else source.body = student_.body;
-    RETORT_TRY(own_attention_, has_own_attention(source));
+    RETORT_TRY(owns_.attention, has_own_attention(source));
     source.numeric = teacher_.numeric;
     return source;
   }
@@ -301,7 +295,7 @@ class TorchBackend : public Backend {
                std::vector<std::vector<PartWeights>>& parts) {
     const auto own = attention_weights(before);
     const bool as_teacher = spec.start == "teacher" && std::none_of(before.layers.begin(), before.layers.end(), [&](const auto& layer) {
-      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return attention_trains(part); });
+      return std::any_of(layer.begin(), layer.end(), [&](const PartWeights& part) { return attention_trains(recipe_, part); });
     });
     const bool random = spec.init == StudentInit::kRandom;
     RETORT_TRY(const auto copied, copied_attention(spec, seed));
@@ -330,28 +324,10 @@ class TorchBackend : public Backend {
 
   // Attention that never trains is computed with in bf16.
   void narrow_frozen(PartWeights& part) const {
-    if (part.part.mixer != Attention::kName || attention_trains(part)) return;
+    if (part.part.mixer != Attention::kName || attention_trains(recipe_, part)) return;
     for (size_t i = 0; i < part.table.size(); ++i) {
       if (part.values[i].defined() && part.table[i].floor == Precision::kQuantised) part.values[i] = part.values[i].to(at::kBFloat16);
     }
-  }
-
-  // Kept heads beside a mixer's are called as its parts; they train as attention all the same.
-  static StageSpec as_of_attention(StageSpec stage) {
-    std::erase_if(stage.train, [](const std::string& p) { return p == "mixers" || p == "projections" || p == "features" || p == "gates"; });
-    if (listed(stage, "attention")) stage.train = {"all"};
-    return stage;
-  }
-
-  // Attention of which some stage trains something, or has LoRA on it.
-  bool attention_trains(const PartWeights& part) const {
-    if (part.part.mixer != Attention::kName) return false;
-    return std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) {
-      const StageSpec stage = as_of_attention(s);
-      return adapts_attention(s) || std::any_of(part.table.begin(), part.table.end(), [&](const TensorSpec& spec) {
-        return spec.present() && trains(stage, part.prefix + spec.name, spec.group);
-      });
-    });
   }
 
   // `pure` are the mixers of all heads; what they leave to attention has the values of `before`, where it had attention there, or the teacher's.
@@ -393,113 +369,25 @@ class TorchBackend : public Backend {
     });
   }
 
-  bool trains_leaf(const StageSpec& stage, const Reached& reached, const Leaf& leaf) const {
-    const StageSpec named = attention_[size_t(&leaf - leaves_.data())] ? as_of_attention(stage) : stage;
-    return std::any_of(leaf.slices.begin(), leaf.slices.end(), [&](const Leaf::Slice& s) { return trains(named, s.name, s.group) && reached.contains(s.name); });
-  }
-
-  // Gives the student tensors of its own wherever a stage may change them or they are not the teacher's, and lists them.
-  void own_trained() {
-    leaves_.clear();
-    attention_.clear();
-    std::set<std::string> adapted;
-    for (const StageSpec& stage : recipe_.stages) {
-      const auto targets = lora_targets(stage, student_.config);  // an error was one of the recipe: said before, or by make_stage()
-      for (const LoraTarget& target : targets.ok() ? *targets : std::vector<LoraTarget>{}) adapted.insert(target.tensor);
-    }
-    const auto any_trains = [&](const std::string& name) {
-      return adapted.contains(name) || std::any_of(recipe_.stages.begin(), recipe_.stages.end(), [&](const StageSpec& s) { return trains(s, name, TrainGroup::kBody); });
-    };
-    const auto own = [&](at::Tensor& tensor, int layer, std::vector<std::string> names, bool decays) {
-      if (!own_body_ && std::none_of(names.begin(), names.end(), any_trains)) return;
-      tensor = tensor.detach().to(at::kFloat, false, true).contiguous();
-      Leaf leaf{tensor, {}, layer, false, {}};
-      const int64_t count = tensor.numel() / int64_t(names.size());
-      for (size_t i = 0; i < names.size(); ++i) leaf.slices.push_back({names[i], TrainGroup::kBody, decays, int64_t(i) * count, count});
-      leaves_.push_back(std::move(leaf));
-      attention_.push_back(false);
-    };
-    for (int l = 0; l < student_.config.layers; ++l) {
-      for (PartWeights& part : student_.layers[l]) own_part(l, part);
-      const std::string base = cat("model.layers.", l, ".");
-      Body::Layer& body = student_.body.layers[l];
-      own(body.input_norm, l, {base + "input_layernorm.weight"}, false);
-      own(body.post_norm, l, {base + "post_attention_layernorm.weight"}, false);
-      own(body.gate_up, l, {base + "mlp.gate_proj.weight", base + "mlp.up_proj.weight"}, true);
-      own(body.down, l, {base + "mlp.down_proj.weight"}, true);
-    }
-    const bool tied = student_.config.tie_embeddings;
-    own(student_.body.embedding, -1, {"model.embed_tokens.weight"}, true);
-    if (tied) student_.body.head = student_.body.embedding;
-    if (!tied) own(student_.body.head, -1, {"lm_head.weight"}, true);
-    own(student_.body.final_norm, -1, {"model.norm.weight"}, false);
-    share_weights();
-  }
-
   // From now on each rank has its share of both models.
-  void share_weights() {
+  void own_trained() {
+    leaves_.take(student_, {owns_.body, owns_.attention || is_draft()});
     shards_.add(teacher_);
     shards_.add(student_);
-    for (Leaf& leaf : leaves_) leaf.share = shards_.add(leaf.value);
+    for (Leaf& leaf : leaves_.all()) leaf.share = shards_.add(leaf.value);
     give_back_memory();
-  }
-
-  void own_part(int layer, PartWeights& part) {
-    const bool attention = part.part.mixer == Attention::kName;
-    if (attention && !attention_trains(part) && !own_attention_ && !is_draft()) return;
-    for (size_t i = 0; i < part.table.size(); ++i) {
-      if (!part.values[i].defined()) continue;
-      const TensorSpec& spec = part.table[i];
-      const bool decays = spec.group == TrainGroup::kProjection && spec.shape.size() > 1;
-      part.values[i] = part.values[i].to(at::kFloat).contiguous();
-      leaves_.push_back({part.values[i], {}, layer, true, {{part.prefix + spec.name, spec.group, decays, 0, spec.count()}}});
-      attention_.push_back(attention);
-    }
-  }
-
-  // All tensors that are the student's own or the teacher's attention, in the same order on all ranks.
-  std::vector<at::Tensor> student_tensors() const {
-    std::vector<at::Tensor> out;
-    for (const Leaf& leaf : leaves_) out.push_back(leaf.value);
-    for (const auto& layer : student_.layers) {
-      for (const PartWeights& part : layer) out.insert(out.end(), part.values.begin(), part.values.end());
-    }
-    return out;
-  }
-
-  // Where in student_tensors() a tensor of the student is, and from which element on. Unset: it is as in the teacher's files.
-  struct Place {
-    int64_t tensor, offset;
-  };
-  std::optional<Place> place_of(const TensorSpec& spec) const {
-    for (size_t i = 0; i < leaves_.size(); ++i) {
-      for (const Leaf::Slice& s : leaves_[i].slices) {
-        if (s.name == spec.name) return Place{int64_t(i), s.offset};
-      }
-    }
-    int64_t tensor = int64_t(leaves_.size());
-    for (const auto& layer : student_.layers) {
-      for (const PartWeights& part : layer) {
-        for (size_t i = 0; i < part.table.size(); ++i, ++tensor) {
-          if (part.values[i].defined() && part.prefix + part.table[i].name == spec.name) return Place{tensor, 0};
-        }
-      }
-    }
-    return {};
   }
 
   Recipe recipe_;
   ModelFiles files_;
   TorchModel teacher_, student_;
-  bool own_body_ = false;            // what is not a mixer is not the teacher's
-  bool own_attention_ = false;       // nor is attention that the folder has, of which the student starts
+  StudentLeaves::Owns owns_;         // such as of a folder that the student starts from
   std::string hash_;
   ThreadPool pool_;
   int tokens_;                       // of the teacher's tokenizer
   Shards shards_;
   int rows_at_once_;
-  std::vector<Leaf> leaves_;
-  std::vector<bool> attention_;      // which of them are attention's
+  StudentLeaves leaves_;             // of recipe_
 };
 
 }  // namespace

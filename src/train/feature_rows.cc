@@ -2,12 +2,8 @@
 
 #include <cmath>
 
-// Compiled for several instruction sets, chosen when the program is loaded. The loops are written so that compilers vectorise them.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(RETORT_SANITIZED)
-#define RETORT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-trapping-math")))
-#else
-#define RETORT_CLONES
-#endif
+#include "base/clones.h"
+
 #define RETORT_INLINE inline __attribute__((always_inline))
 
 namespace retort::train::rows {

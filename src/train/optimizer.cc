@@ -3,11 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define RETORT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define RETORT_CLONES
-#endif
+#include "base/clones.h"
 
 namespace retort::train {
 namespace {

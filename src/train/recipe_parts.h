@@ -1,4 +1,4 @@
-// What recipe.cc reads a recipe with: where text comes from, when a loss falls no more, which teacher follows, where its logits are kept.
+// What recipe.cc reads a recipe with, one function for each part that has a meaning of its own.
 //
 // Layer: train, torch-free. The first error sticks in the source, as with YamlFields.
 #pragma once
@@ -10,6 +10,16 @@ namespace retort::train {
 
 inline constexpr const char* kBudgets[] = {"tokens", "steps", "epochs", "minutes"};
 bool is_budget(const std::string& key);
+
+// A flag's change to the file as it was read.
+Status apply_override(YAML::Node& root, const Override& change);
+
+// recipe_student.cc
+StudentSpec read_student(YamlSource& source, const YAML::Node& node);
+
+// recipe_stage.cc, recipe_losses.cc
+StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name);
+void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& losses);
 
 // A file, {file: a.jsonl, weight: 3}, or a list of these.
 void read_sources(YamlSource& source, const YAML::Node& node, const std::string& key, std::vector<DataSource>& sources);

@@ -153,6 +153,11 @@ Result<ModelConfig> hybrid_student(ModelConfig config, const std::vector<std::pa
   return config;
 }
 
+Error trains_nothing(const StageSpec& stage, const ModelConfig& student) {
+  return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach",
+                 is_plain_transformer(student) ? "; all of its layers are the teacher's attention" : "");
+}
+
 Status check_trained(const Recipe& recipe, const ModelConfig& student) {
   const auto tensors = model_tensors(student);
   for (const auto& stage : recipe.stages) {
@@ -170,7 +175,7 @@ Status check_trained(const Recipe& recipe, const ModelConfig& student) {
     const bool any = std::any_of(tensors.begin(), tensors.end(), [&](const TensorSpec& spec) {
       return trains(stage, spec.name, spec.group) && within.contains(spec.name);
     });
-    if (!any) return invalid("recipe: stage '", stage.name, "' trains no tensor of this student that its losses reach");
+    if (!any) return trains_nothing(stage, student);
   }
   return {};
 }

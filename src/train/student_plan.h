@@ -30,6 +30,7 @@ std::vector<std::pair<int, int>> listed_attention(const KeepSpec& keep, int laye
 // The pure student with attention for these heads, beside what is attention in it already; its mixers have the others.
 Result<ModelConfig> hybrid_student(ModelConfig pure, const std::vector<std::pair<int, int>>& kept);
 
+Error trains_nothing(const StageSpec& stage, const ModelConfig& student);
 // Every stage trains something of this student, and every glob of every stage is the name of something.
 Status check_trained(const Recipe& recipe, const ModelConfig& student);
 

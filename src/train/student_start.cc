@@ -7,7 +7,6 @@
 
 #include "base/hash.h"
 #include "mixers/list.h"
-#include "mixers/slots_start.h"
 #include "model/head_cut.h"
 #include "train/start_tasks.h"
 #include "train/start_volume.h"
@@ -284,7 +283,7 @@ bool start_part(const ModelConfig& c, const LayerStatistics* layer, uint64_t see
   bool learns = false;
   visit_mixer(part.part.mixer, [&](auto tag) {
     using Mixer = typename decltype(tag)::type;
-    if constexpr (requires { &DataStart<Mixer>::fill; }) {
+    if constexpr (requires { &Mixer::start_from_data; }) {
       learns = true;
       if (!layer) return;
       const auto config = parse_config<Mixer>(part.part.config);
@@ -293,7 +292,7 @@ bool start_part(const ModelConfig& c, const LayerStatistics* layer, uint64_t see
         const int g = part.part.kv_heads[h];
         const HeadStatistics head{layer->keys[g].size(0), c.head_dim, c.group(), layer->keys[g].template data_ptr<float>(),
                                   layer->moments[g].template data_ptr<double>(), c.rope, name_seed(seed, cat(part.prefix, g))};
-        DataStart<Mixer>::fill(*config, part.shape, head, int(h), values);
+        Mixer::start_from_data(*config, part.shape, head, int(h), values);
       }
     }
   });

@@ -18,8 +18,8 @@ Status fill_start(const WeightStore& teacher, const ModelConfig& config, int lay
 // Takes the part's values from a student's part of the same mixer that owns all of its kv heads and maybe more.
 Status fill_from(const PartWeights& source, PartWeights& part);
 
-// What starts follow from text: constants that the RMS of the teacher's heads sets (InitBlock::Measure), the mixers' own DataStart on the
-// keys and queries of the attention that was copied (the teacher's, or a random one), and the volume of recurrences that are too loud
+// What starts follow from text: constants that the RMS of the teacher's heads sets (InitBlock::Measure), the mixers' own start_from_data() on
+// the keys and queries of the attention that was copied (the teacher's, or a random one), and the volume of recurrences that are too loud
 // (train/start_volume.h). `parts` and `copied` are [layer][part].
 Status start_from_data(const TorchModel& teacher, const std::vector<std::vector<PartWeights>>& copied, const Batch& batch, uint64_t seed,
                        ThreadPool& pool, std::vector<std::vector<PartWeights>>& parts);

@@ -14,9 +14,7 @@ Status check_bamba(const ModelConfig& c, const OneMixer& one, const std::string&
   if (int64_t{c.heads} * c.head_dim % c.width) {
     return wont_fit(target, "heads x head_dim", c.heads * c.head_dim, cat("it must be a multiple of hidden_size there, ", c.width));
   }
-  if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "Mamba-2 there rotates nothing");
-  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k, nor on C and B");
-  if (one.kept_window.size > 0) return wont_fit(target, "the window of the attention layers", one.kept_window.size, "attention there sees everything");
+  RETORT_RETURN_IF_ERROR(mamba2_fits(c, one, target));
   return plain_attention(c, one, target, /*bias_fits=*/false);
 }
 

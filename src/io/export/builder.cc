@@ -95,6 +95,12 @@ Result<OneMixer> one_mixer(const ModelConfig& config, const std::string& target)
   return one;
 }
 
+Status no_qkv_extras(const ModelConfig& c, const std::string& target) {
+  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
+  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k");
+  return {};
+}
+
 Status plain_attention(const ModelConfig& c, const OneMixer& one, const std::string& target, bool bias_fits) {
   if (one.kept.empty()) return {};
   if (c.qk_norm) return wont_fit(target, "qk_norm of the attention layers", "on", "attention there has no norms on q and k");

@@ -68,6 +68,9 @@ Error wont_fit(const std::string& target, const std::string& what, const T& is, 
   return invalid("cannot be written as ", target, ": ", what, " is ", is, "; ", rule);
 }
 
+// The rule of classes whose mixers have nothing of a teacher's attention but its matrices.
+Status no_qkv_extras(const ModelConfig& config, const std::string& target);
+
 // The rules of attention layers that rotate as Llama does and have no more than q, k, v, o.
 Status plain_attention(const ModelConfig& config, const OneMixer& one, const std::string& target, bool bias_fits);
 

@@ -250,6 +250,21 @@ TEST(Export, RefusalsNameTheFieldAndTheRule) {
   expect(c, "gguf", "llama3 with other bounds");
 }
 
+// A teacher's biases and norms of q and k have a place in few classes; the others say so in the same words, and none drops them.
+TEST(Export, BiasesAndNormsFitOrAreRefused) {
+  for (const Case& c : cases()) {
+    if (is_plain_transformer(c.config) || c.target == "retort") continue;
+    SCOPED_TRACE(cat(c.target, " ", c.name));
+    ModelConfig with_norms = c.config, with_biases = c.config;
+    with_norms.qk_norm = true;
+    with_biases.qkv_bias = true;
+    EXPECT_NE(refusal(with_norms, c.target).find("qk_norm is on; there are no norms on q and k"), std::string::npos) << refusal(with_norms, c.target);
+    const auto& parts = c.config.plan.front().parts;
+    if (parts.front().mixer == "mamba2") continue;  // its convolution has biases, which are the teacher's
+    EXPECT_NE(refusal(with_biases, c.target).find("qkv_bias is on; projections there have no biases"), std::string::npos) << refusal(with_biases, c.target);
+  }
+}
+
 TEST(Export, WhatWasTrainedOnElsewhereIsNotReadBackAsTheSame) {
   // One of our tensors of two kv heads, each of their rows twice.
   const ModelConfig config = sizes();

@@ -21,11 +21,6 @@ struct FlaTarget {
   std::string theirs(int layer) const { return cat("model.layers.", layer, ".attn."); }
   std::string ours(int layer) const { return ours_in(config, layer); }
 
-  Status no_qkv_extras() const {
-    if (config.qkv_bias) return wont_fit(name, "qkv_bias", "on", "projections there have no biases");
-    if (config.qk_norm) return wont_fit(name, "qk_norm", "on", "there are no norms on q and k");
-    return {};
-  }
   template <class T>
   Status field(const char* key, const T& wanted) const {
     const auto& value = one.fields.at(key);
@@ -42,7 +37,7 @@ struct FlaTarget {
 };
 
 Status add_gla(FlaTarget& t) {
-  RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(t.config, t.name));
   RETORT_RETURN_IF_ERROR(t.field("gate_rank", 16));
   RETORT_RETURN_IF_ERROR(t.field("gate_temperature", 16.0));
   RETORT_RETURN_IF_ERROR(t.field("rope", 0));
@@ -68,7 +63,7 @@ Status add_gla(FlaTarget& t) {
 P for_every_head(const FlaTarget& t, const std::string& ours) { return P::repeat(ours, t.config.kv_heads, t.config.group()); }
 
 Status add_hgrn2(FlaTarget& t) {
-  RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(t.config, t.name));
   RETORT_RETURN_IF_ERROR(t.field("lower_bound", 0.0));
   RETORT_RETURN_IF_ERROR(t.field("forget_bias", 0));
   if (t.config.heads * t.config.head_dim != t.config.width) {
@@ -85,7 +80,7 @@ Status add_hgrn2(FlaTarget& t) {
 }
 
 Status add_retnet(FlaTarget& t) {
-  RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(t.config, t.name));
   RETORT_RETURN_IF_ERROR(t.field("rope", 1));
   RETORT_RETURN_IF_ERROR(t.field("bounded", 0));
   const RopeConfig& rope = t.config.rope;
@@ -106,7 +101,7 @@ Status add_retnet(FlaTarget& t) {
 
 // q, k, v with their convolutions, and what else has rows per kv head.
 Status add_delta(FlaTarget& t, std::initializer_list<const char*> as_they_are, std::initializer_list<const char*> per_kv_head) {
-  RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(t.config, t.name));
   const int taps = t.one.fields.at("conv_size").get<int>();
   RETORT_RETURN_IF_ERROR(t.field("rope", 0));
   if (taps == 0) return wont_fit(t.name, "field 'conv_size'", 0, "values there always pass SiLU, which ours do behind a convolution");
@@ -141,7 +136,7 @@ Status add_gated_deltanet(FlaTarget& t) {
 }
 
 Status add_hedgehog(FlaTarget& t) {
-  RETORT_RETURN_IF_ERROR(t.no_qkv_extras());
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(t.config, t.name));
   for (const char* key : {"joint", "shared", "output_norm"}) RETORT_RETURN_IF_ERROR(t.field(key, 1));
   RETORT_RETURN_IF_ERROR(t.field("rope", 0));
   RETORT_RETURN_IF_ERROR(t.head_widths());

@@ -171,9 +171,7 @@ Status add_granite_hybrid(GgufTarget& t, const OneMixer& one) {
   if (2 * c.width % c.head_dim || int64_t{c.heads} * c.head_dim > 2 * int64_t{c.width}) {
     return wont_fit("granitehybrid", "heads x head_dim", cat(c.heads, " x ", c.head_dim), cat("llama.cpp's inner width is 2 x ", c.width, ", filled up with whole heads"));
   }
-  if (one.fields.at("rope") == 1) return wont_fit("granitehybrid", "field 'rope'", 1, "Mamba-2 there rotates nothing");
-  if (c.qk_norm) return wont_fit("granitehybrid", "qk_norm", "on", "there are no norms on q and k, nor on C and B");
-  if (one.kept_window.size > 0) return wont_fit("granitehybrid", "the window of the attention layers", one.kept_window.size, "attention there sees everything");
+  RETORT_RETURN_IF_ERROR(mamba2_fits(c, one, "granitehybrid"));
   const int64_t padding = 2 * int64_t{c.width} / c.head_dim - c.heads;
   add_sizes(t, layers.count());
   add_attention_sizes(t);
@@ -239,9 +237,7 @@ Status check_arwkv7(const ModelConfig& c, const OneMixer& one) {
   if (int64_t{c.heads} * c.head_dim != c.width) return wont_fit(target, "heads x head_dim", int64_t{c.heads} * c.head_dim, cat("it must be the width there, ", c.width));
   if (c.head_dim != 64) return wont_fit(target, "head_dim", c.head_dim, "llama.cpp's kernel and its norm's epsilon are for 64");
   if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "RWKV-7 there rotates nothing");
-  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
-  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on r and k");
-  return {};
+  return no_qkv_extras(c, target);
 }
 
 void add_rwkv7(GgufTarget& t, int layer, int64_t unused_rank) {

@@ -8,6 +8,14 @@
 
 namespace retort {
 
+// The rules of every class that has it, and attention beside it.
+inline Status mamba2_fits(const ModelConfig& c, const OneMixer& one, const std::string& target) {
+  if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "Mamba-2 there rotates nothing");
+  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k, nor on C and B");
+  if (one.kept_window.size > 0) return wont_fit(target, "the window of the attention layers", one.kept_window.size, "attention there sees everything");
+  return {};
+}
+
 // [x; B; C] of one of our tensors with such rows, each filled up with zeros for `padding` heads that we do not have.
 inline std::vector<ExportPiece> mamba2_channels(const ModelConfig& c, const std::string& ours, int64_t padding) {
   using P = ExportPiece;

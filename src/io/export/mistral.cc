@@ -9,9 +9,7 @@ namespace {
 Status check_mistral(const ModelConfig& c, const OneMixer& one, const std::string& target) {
   if (one.mixer != "window") return invalid("cannot be written as ", target, ": its mixer is '", one.mixer, "'; layers there have a window");
   if (one.kept_window.sinks > 0) return wont_fit(target, "window_sinks", one.kept_window.sinks, "windows there have no sinks");
-  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
-  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k");
-  return {};
+  return no_qkv_extras(c, target);
 }
 
 }  // namespace

@@ -11,9 +11,7 @@ Status check_qwen3_5(const ModelConfig& c, const OneMixer& one, const std::strin
   if (one.fields.at("conv_size") == 0) return wont_fit(target, "field 'conv_size'", 0, "q, k and v there pass a convolution and SiLU");
   if (one.fields.at("allow_neg_eigval") == 1) return wont_fit(target, "field 'allow_neg_eigval'", 1, "beta there is at most 1");
   if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "the delta rule there rotates nothing");
-  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "projections there have no biases");
-  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k");
-  return {};
+  return no_qkv_extras(c, target);
 }
 
 Result<ExportPlan> plan_qwen3_5(const ModelConfig& c) {

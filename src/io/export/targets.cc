@@ -89,7 +89,7 @@ const ExportTarget* find_export_target(const std::string& name) {
   return nullptr;
 }
 
-Result<std::vector<std::string>> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
+Result<WrittenExport> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
                                               const TensorValues& values, const ExportOptions& options) {
   RETORT_TRY(ExportPlan plan, target.plan(config));
   RETORT_TRY(plan.roundings, find_roundings(plan, values));
@@ -97,7 +97,7 @@ Result<std::vector<std::string>> write_export(const std::string& path, const Exp
   const auto gathered = [&](const ExportTensor& tensor) -> Gathered { return [&] { return gather(tensor, specs, values); }; };
   if (target.gguf) {
     RETORT_RETURN_IF_ERROR(write_gguf_export(path, target, config, plan, gathered, options));
-    return plan.notes;
+    return WrittenExport{plan.format, plan.notes};
   }
   ModelFolder folder{std::move(plan.config), generation_config_to_json(config), {}, options.extra_files};
   folder.config["torch_dtype"] = dtype_name(options.matrices);
@@ -106,7 +106,7 @@ Result<std::vector<std::string>> write_export(const std::string& path, const Exp
     folder.tensors.push_back(SafeTensorSource::from_f32(tensor.name, tensor.shape, stored_as(tensor, options.matrices), gathered(tensor)));
   }
   RETORT_RETURN_IF_ERROR(write_model_folder(path, folder));
-  return plan.notes;
+  return WrittenExport{plan.format, plan.notes};
 }
 
 Result<ExportedModel> read_exported(const nlohmann::json& said, const std::string& where) {

@@ -36,8 +36,12 @@ struct ExportOptions {
   using Encode = std::function<Result<std::vector<std::byte>>(const ExportTensor& tensor, TensorType type, const std::vector<float>& values)>;
   Encode encode;
 };
-// Whole or not at all. Gives what differs within rounding, in words; mostly nothing.
-Result<std::vector<std::string>> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
+struct WrittenExport {
+  std::string format;              // what it is called there: "gla", "granitehybrid"
+  std::vector<std::string> notes;  // what differs within rounding, in words; mostly nothing
+};
+// Whole or not at all.
+Result<WrittenExport> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
                                               const TensorValues& values, const ExportOptions& options);
 
 // What a file that write_export wrote says about itself; `said` is the value of its key. `where` names the file.

@@ -13,8 +13,7 @@ Status check_xlstm(const ModelConfig& c, const OneMixer& one, const std::string&
   if (!one.kept.empty()) return wont_fit(target, cat("layer ", one.kept.front()), "attention", "every layer there is mlstm");
   if (one.fields.at("coupled") == 1) return wont_fit(target, "field 'coupled'", 1, "the input gate there is its own");
   if (one.fields.at("rope") == 1) return wont_fit(target, "field 'rope'", 1, "nothing is rotated there");
-  if (c.qkv_bias) return wont_fit(target, "qkv_bias", "on", "biases there are everywhere or nowhere");
-  if (c.qk_norm) return wont_fit(target, "qk_norm", "on", "there are no norms on q and k");
+  RETORT_RETURN_IF_ERROR(no_qkv_extras(c, target));
   const int64_t width = int64_t{c.heads} * c.head_dim;
   if (width % 64) return wont_fit(target, "heads x head_dim", width, "it is rounded to a multiple of 64 there");
   return {};

@@ -5,8 +5,8 @@ wrote: the layer's output, its last state and the gradients of a random sum of i
     mixers MIXER_TOOL [MIXER_GRADIENTS]      exit 0: all agree, 1: something differs, 77: torch is missing
 
 One file a mixer, named as it: `layer(case, core=...)` is its layer (case.py has the stages), CORES the outside recurrences that can
-stand in for its own, LAYERS outside layers that take its tensors as they are. A mixer without a file fails. Without MIXER_GRADIENTS,
-which only a build with the trainer has, gradients are not compared.
+stand in for its own, LAYERS outside layers that take its tensors as they are. A mixer without a file fails, and so does one whose output or last
+state nobody else's code has given. Without MIXER_GRADIENTS, which only a build with the trainer has, gradients are not compared.
 """
 import importlib
 import json
@@ -71,6 +71,7 @@ def main(mixer_tool, mixer_gradients=None):
     torch.set_num_threads(1)
     gradients = lines_of(mixer_gradients) if mixer_gradients else None
     failed, compared, absent = 0, 0, set()
+    own, outside_gave = {"output": set(), "state": set()}, {"output": set(), "state": set()}  # mixers
     for line in lines_of(mixer_tool):
         case = Case(line, next(gradients) if gradients else None)
         try:
@@ -80,6 +81,9 @@ def main(mixer_tool, mixer_gradients=None):
             failed += 1
             continue
         found = [("its equations", TOLERANCE, *mixer.layer(case))]
+        own["output"].add(case.mixer)
+        if case.state is not None:
+            own["state"].add(case.mixer)
         for outside, run in stand_ins(mixer, case):
             try:
                 loaded = outside.load()
@@ -88,6 +92,9 @@ def main(mixer_tool, mixer_gradients=None):
                 continue
             with in_double():
                 found.append((outside.source, outside.tolerance, *run(loaded)))
+            outside_gave["output"].add(case.mixer)
+            if found[-1][-1] is not None:
+                outside_gave["state"].add(case.mixer)
         for label, tolerance, y, state in found:
             error, of, values = compare(case, y, state)
             verdict = "ok" if error < tolerance else "DIFFERS"
@@ -96,6 +103,11 @@ def main(mixer_tool, mixer_gradients=None):
             print(f"{verdict:8} {error:.1e} of {tolerance:.0e}  {case.name}: {label} ({of}, worst of {values})")
     for reason in sorted(absent):
         print(f"SKIP (this part only): {reason}")
+    for what, mixers in own.items():
+        missing = sorted(mixers - outside_gave[what])
+        if missing and not absent:
+            print(f"no code of others gives the {what} of: {', '.join(missing)}")
+            failed += 1
     print(f"{compared} comparisons, {failed} differ{'' if gradients else '; gradients were not compared: no trainer in this build'}")
     return 1 if failed or not compared else 0
 

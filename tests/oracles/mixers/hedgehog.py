@@ -2,6 +2,7 @@
 import torch
 
 from case import rms
+from outside import Outside
 from outside_cores import SUMMING as CORES
 from recurrences import summing
 
@@ -15,7 +16,7 @@ def feature(case, z, name):
     return torch.cat([u.softmax(-1), (-u).softmax(-1)], -1)
 
 
-def layer(case, core=summing):
+def layer(case, core=summing, feature=feature):
     q, k, v = case.qkv()
     turned = case.rope if case.fields["rope"] else lambda z: z
     keys = feature(case, case.leaving(turned(k)), "feature_k") * case.alive
@@ -24,3 +25,17 @@ def layer(case, core=summing):
     if case.fields["output_norm"]:
         y = rms(y, case.get("norm.weight"), case.eps)
     return case.out(y), state
+
+
+def with_their_map(feature_map, case):
+    """fla's map in front of fla's recurrence, one map for all heads."""
+
+    def feature(case, z, name):
+        tensors = {"layer." + end: case.get(f"{name}.{end}")[0] for end in ("weight", "bias")}
+        return torch.func.functional_call(feature_map(case.head_dim), tensors, (z,), strict=True)
+
+    return layer(case, CORES[0].adapt(CORES[0].load()), feature)
+
+
+LAYERS = [Outside("fla modules/feature_map.py:HedgehogFeatureMap", with_their_map,
+                  suits=lambda case: case.fields["joint"] and case.fields["shared"])]

@@ -1,6 +1,6 @@
 """Implementations that nobody here wrote: where they are found, and the precision they are compared in.
 
-Sources are named as in "fla gla/naive.py:naive_recurrent_gla": a package, a file or module of it, and a name in that. Files of fla and
+Sources are named as in "fla ops/gla/naive.py:naive_recurrent_gla": a package, a file or module of it, and a name in that. Files of fla and
 xlstm are loaded by themselves, since importing either package as a whole wants a GPU compiler.
 """
 import contextlib
@@ -10,6 +10,8 @@ import importlib
 import importlib.util
 import logging
 import pathlib
+import sys
+import types
 import typing
 import unittest.mock
 
@@ -63,7 +65,7 @@ def module_of(package, path):
         return transformers(path)
     if package == "torch":
         return importlib.import_module("torch." + path)
-    return file_of(package, ("ops/" if package == "fla" else "") + path)
+    return file_of(package, path)
 
 
 def file_of(package, path):
@@ -73,8 +75,29 @@ def file_of(package, path):
     file = pathlib.Path(spec.submodule_search_locations[0]) / path
     spec = importlib.util.spec_from_file_location("outside_" + path.replace("/", "_")[:-3], file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with without_kernels():
+        spec.loader.exec_module(module)
     return module
+
+
+class Kernel(types.ModuleType):
+    """Stands for a module of GPU kernels: its names leave what they decorate as it is, and cannot be used for anything else."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def decorator(function, *more):
+            assert isinstance(function, types.FunctionType) and not more, f"{self.__name__}.{name} wants a GPU"
+            return function
+
+        return decorator
+
+
+def without_kernels():
+    """What fla's files in plain torch import from beside them."""
+    names = ("fla", "fla.modules", "fla.modules.activations", "fla.modules.layernorm", "fla.utils")
+    return unittest.mock.patch.dict(sys.modules, {name: Kernel(name) for name in names})
 
 
 def transformers(module):

@@ -35,7 +35,7 @@ def per_key(f):
 
 
 # A decay per key dimension.
-PER_KEY = [Outside("fla gla/naive.py:naive_recurrent_gla", per_key)]
+PER_KEY = [Outside("fla ops/gla/naive.py:naive_recurrent_gla", per_key)]
 
 
 def scalar(**arguments):
@@ -54,8 +54,8 @@ def state_space(f):
 
 # A decay per head.
 SCALAR = [
-    Outside("fla simple_gla/naive.py:naive_recurrent_simple_gla", scalar()),
-    Outside("fla simple_gla/naive.py:naive_chunk_simple_gla", scalar(chunk_size=CHUNK)),
+    Outside("fla ops/simple_gla/naive.py:naive_recurrent_simple_gla", scalar()),
+    Outside("fla ops/simple_gla/naive.py:naive_chunk_simple_gla", scalar(chunk_size=CHUNK)),
     Outside("transformers mamba2.modeling_mamba2:mamba2_chunk_scan", state_space, suits=lambda case: not case.window),
 ]
 
@@ -71,7 +71,7 @@ def summing(f):
 
 
 # No decay, divided by the sum of the weights.
-SUMMING = [Outside("fla linear_attn/naive.py:naive_recurrent_linear_attn", summing)]
+SUMMING = [Outside("fla ops/linear_attn/naive.py:naive_recurrent_linear_attn", summing)]
 
 
 def delta_by_head(**arguments):
@@ -83,8 +83,8 @@ def delta_by_head(**arguments):
 
 
 DELTA = [
-    Outside("fla delta_rule/naive.py:delta_rule_recurrence", delta_by_head()),
-    Outside("fla delta_rule/naive.py:delta_rule_chunkwise", delta_by_head(chunk_size=CHUNK)),
+    Outside("fla ops/delta_rule/naive.py:delta_rule_recurrence", delta_by_head()),
+    Outside("fla ops/delta_rule/naive.py:delta_rule_chunkwise", delta_by_head(chunk_size=CHUNK)),
 ]
 
 
@@ -103,8 +103,8 @@ def gated_delta(scaled=False, **arguments):
 
 # With a decay per head.
 GATED_DELTA = [
-    Outside("fla gated_delta_rule/naive.py:naive_recurrent_gated_delta_rule", gated_delta()),
-    Outside("fla gated_delta_rule/naive.py:naive_chunk_gated_delta_rule", gated_delta(chunk_size=CHUNK)),
+    Outside("fla ops/gated_delta_rule/naive.py:naive_recurrent_gated_delta_rule", gated_delta()),
+    Outside("fla ops/gated_delta_rule/naive.py:naive_chunk_gated_delta_rule", gated_delta(chunk_size=CHUNK)),
     Outside("transformers qwen3_next.modeling_qwen3_next:torch_chunk_gated_delta_rule", gated_delta(scaled=True, chunk_size=CHUNK)),
     Outside("transformers qwen3_next.modeling_qwen3_next:torch_recurrent_gated_delta_rule", gated_delta(scaled=True)),
 ]
@@ -118,8 +118,8 @@ def rank_one(**arguments):
 
 
 RANK_ONE = [
-    Outside("fla generalized_delta_rule/dplr/naive.py:dplr_recurrence", rank_one()),
-    Outside("fla generalized_delta_rule/dplr/naive.py:dplr_chunkwise", rank_one(chunk_size=CHUNK)),
+    Outside("fla ops/generalized_delta_rule/dplr/naive.py:dplr_recurrence", rank_one()),
+    Outside("fla ops/generalized_delta_rule/dplr/naive.py:dplr_chunkwise", rank_one(chunk_size=CHUNK)),
 ]
 
 

@@ -3,7 +3,7 @@ import torch
 
 from case import layer_norm
 from outside import Outside
-from outside_cores import by_head
+from outside_cores import SUMMING, by_head
 from recurrences import summing
 
 EPS = 1e-5
@@ -26,7 +26,20 @@ def parallel(f):
     return core
 
 
-CORES = [Outside("fla rebased/naive.py:naive_parallel_rebased", parallel)]
+def recurrent(feature_map):
+    """fla's map of pairs in front of its recurrence, as its layer has them; unlike the weights alone, that has a state."""
+    phi = lambda z: feature_map(z.shape[-1], normalize=False)(z)  # the norm is the layer's here
+    attend = SUMMING[0].adapt(SUMMING[0].load())
+
+    def core(q, k, v):
+        y, total, state = attend(phi(q), phi(k), v, EPS)
+        return y, total, state * q.shape[-1] ** 0.5  # theirs divides both sides by f^1/2, ours the queries by f
+
+    return core
+
+
+CORES = [Outside("fla ops/rebased/naive.py:naive_parallel_rebased", parallel),
+         Outside("fla modules/feature_map.py:RebasedFeatureMap", recurrent)]
 
 
 def feature(case, z, name):

@@ -26,4 +26,4 @@ def retention(f):
     return lambda q, k, v, log_decay: (f(*by_head(unscaled(q), k, v))[0].transpose(0, 1), None)
 
 
-CORES = [Outside("fla retention/naive.py:naive_retention", retention, suits=lambda case: not case.fields["bounded"]), *SCALAR]
+CORES = [Outside("fla ops/retention/naive.py:naive_retention", retention, suits=lambda case: not case.fields["bounded"]), *SCALAR]

@@ -1,19 +1,16 @@
-#include "mixers/slots_start.h"
+#include "mixers/key_clusters.h"
 
 #include <algorithm>
 #include <cmath>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(RETORT_SANITIZED)
-#define RETORT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
-#else
-#define RETORT_CLONES
-#endif
+#include "base/clones.h"
 
 namespace retort {
 namespace {
 
 constexpr int kTile = 32;     // centroids whose distances are summed in registers
 constexpr int kKeys = 4;      // keys that share a load of them
+constexpr int kRounds = 8;
 
 uint64_t next_random(uint64_t& state) {  // splitmix64
   uint64_t z = state += 0x9e3779b97f4a7c15ull;
@@ -71,11 +68,6 @@ void whiten(const Metric& m, const float* x, float* out) {
   }
 }
 
-struct Clusters {
-  std::vector<double> centres;    // [M, d], in the keys' own space
-  double mean_distance = 1;
-};
-
 // Nearest centroid of every key; returns the mean squared distance.
 double assign(const std::vector<float>& white, int64_t padded_tokens, int64_t tokens, int d, const std::vector<float>& transposed,
               const std::vector<float>& norms, int64_t columns, std::vector<int>& nearest) {
@@ -102,107 +94,47 @@ double assign(const std::vector<float>& white, int64_t padded_tokens, int64_t to
   return total / double(tokens);
 }
 
-Clusters cluster(const HeadStatistics& head, const Metric& metric, int slots) {
+}  // namespace
+
+KeyClusters cluster_keys(const HeadStatistics& head, int count) {
   const int d = head.head_dim;
-  const int64_t tokens = head.tokens, padded = (tokens + kKeys - 1) / kKeys * kKeys, columns = (slots + kTile - 1) / kTile * kTile;
+  const Metric metric = make_metric(head);
+  const int64_t tokens = head.tokens, padded = (tokens + kKeys - 1) / kKeys * kKeys, columns = (count + kTile - 1) / kTile * kTile;
   std::vector<float> white(padded * d, 0.0f), transposed(d * columns), norms(columns), centre(d), centre_white(d);
   for (int64_t t = 0; t < tokens; ++t) whiten(metric, head.keys + t * d, white.data() + t * d);
-  Clusters result;
-  result.centres.resize(int64_t(slots) * d);
+  KeyClusters result{metric.sigma, std::vector<double>(int64_t(count) * d)};
   uint64_t random = head.seed;
   const auto take_key = [&](int m) {
     const int64_t t = static_cast<int64_t>(next_random(random) % uint64_t(tokens));
     for (int j = 0; j < d; ++j) result.centres[int64_t(m) * d + j] = head.keys[t * d + j];
   };
-  for (int m = 0; m < slots; ++m) take_key(m);
+  for (int m = 0; m < count; ++m) take_key(m);
   std::vector<int> nearest(padded);
-  for (int round = 0; round <= kSlotsRounds; ++round) {
-    std::fill(norms.begin(), norms.end(), 1e30f);  // columns beyond the slots are never nearest
-    for (int m = 0; m < slots; ++m) {
+  for (int round = 0; round <= kRounds; ++round) {
+    std::fill(norms.begin(), norms.end(), 1e30f);  // columns beyond the centres are never nearest
+    for (int m = 0; m < count; ++m) {
       for (int j = 0; j < d; ++j) centre[j] = static_cast<float>(result.centres[int64_t(m) * d + j]);
       whiten(metric, centre.data(), centre_white.data());
       norms[m] = 0;
       for (int j = 0; j < d; ++j) transposed[j * columns + m] = centre_white[j], norms[m] += centre_white[j] * centre_white[j];
     }
     result.mean_distance = assign(white, padded, tokens, d, transposed, norms, columns, nearest);
-    if (round == kSlotsRounds) break;
-    std::vector<double> sums(int64_t(slots) * d, 0.0);
-    std::vector<int64_t> counts(slots, 0);
+    if (round == kRounds) break;
+    std::vector<double> sums(int64_t(count) * d, 0.0);
+    std::vector<int64_t> members(count, 0);
     for (int64_t t = 0; t < tokens; ++t) {
-      ++counts[nearest[t]];
+      ++members[nearest[t]];
       for (int j = 0; j < d; ++j) sums[int64_t(nearest[t]) * d + j] += head.keys[t * d + j];
     }
-    for (int m = 0; m < slots; ++m) {
-      if (counts[m] == 0) {
+    for (int m = 0; m < count; ++m) {
+      if (members[m] == 0) {
         take_key(m);
         continue;
       }
-      for (int j = 0; j < d; ++j) result.centres[int64_t(m) * d + j] = sums[int64_t(m) * d + j] / double(counts[m]);
+      for (int j = 0; j < d; ++j) result.centres[int64_t(m) * d + j] = sums[int64_t(m) * d + j] / double(members[m]);
     }
   }
   return result;
-}
-
-// Mean of exp(i f distance) over the distances at which the far memory is read.
-void mean_rotation(double frequency, double& cosine, double& sine) {
-  constexpr int kFirst = 64, kLast = 320;
-  cosine = sine = 0;
-  for (int distance = kFirst; distance <= kLast; ++distance) {
-    cosine += std::cos(frequency * distance) / (kLast - kFirst + 1);
-    sine += std::sin(frequency * distance) / (kLast - kFirst + 1);
-  }
-}
-
-}  // namespace
-
-SlotsStart slots_start(const HeadStatistics& head, int slots, double sharpness) {
-  const int d = head.head_dim, half = d / 2;
-  SlotsStart start;
-  start.write_weight.resize(int64_t(slots) * d);
-  start.write_bias.resize(slots);
-  start.read_weight.resize(int64_t(head.group) * slots * d);
-  const Metric metric = make_metric(head);
-  const Clusters clusters = cluster(head, metric, slots);
-  const double lambda = sharpness / (2 * std::max(clusters.mean_distance, 1e-12));
-  const auto frequencies = head.rope.frequencies(d);
-  std::vector<double> cosine(half), sine(half);
-  for (int i = 0; i < half; ++i) mean_rotation(frequencies[i], cosine[i], sine[i]);
-  for (int m = 0; m < slots; ++m) {
-    const double* c = clusters.centres.data() + int64_t(m) * d;
-    double square = 0;
-    for (int i = 0; i < d; ++i) {
-      double sum = 0;
-      for (int j = 0; j < d; ++j) sum += metric.sigma[i * d + j] * c[j];
-      start.write_weight[int64_t(m) * d + i] = static_cast<float>(2 * lambda * sum);
-      square += sum * c[i];
-    }
-    start.write_bias[m] = static_cast<float>(-lambda * square);
-    const double scale = 1.0 / std::sqrt(double(d));
-    for (int q = 0; q < head.group; ++q) {
-      float* row = start.read_weight.data() + (int64_t(q) * slots + m) * d;
-      for (int i = 0; i < half; ++i) {
-        row[i] = static_cast<float>(scale * (c[i] * cosine[i] + c[i + half] * sine[i]));
-        row[i + half] = static_cast<float>(scale * (c[i + half] * cosine[i] - c[i] * sine[i]));
-      }
-    }
-  }
-  // A constant in every row of the write softmax changes nothing; small numbers keep their digits.
-  double mean = 0;
-  for (float b : start.write_bias) mean += b / slots;
-  for (float& b : start.write_bias) b = static_cast<float>(b - mean);
-  return start;
-}
-
-void DataStart<Slots>::fill(const Slots::Config& config, const PartShape& shape, const HeadStatistics& statistics, int head,
-                            StartValues& values) {
-  const SlotsStart start = slots_start(statistics, config.slots);
-  const int64_t rows = int64_t(config.slots) * shape.head_dim;
-  std::copy(start.write_weight.begin(), start.write_weight.end(), values.block(Slots::kWriteWeight, head, shape.kv_heads));
-  std::copy(start.write_bias.begin(), start.write_bias.end(), values.block(Slots::kWriteBias, head, shape.kv_heads));
-  for (int q = 0; q < shape.group(); ++q) {
-    const auto first = start.read_weight.begin() + q * rows;
-    std::copy(first, first + rows, values.block(Slots::kReadWeight, int64_t(head) * shape.group() + q, shape.heads));
-  }
 }
 
 }  // namespace retort

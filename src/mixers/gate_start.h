@@ -1,4 +1,4 @@
-// Where the biases of gates start: the number whose sigmoid is what a gate should keep.
+// Where the biases of gates start: the number whose sigmoid, or softplus, is what a gate should give.
 //
 // Layer: mixers.
 #pragma once
@@ -12,5 +12,10 @@ inline double logit_of_power(double p, double power) {
   const double log_kept = power * std::log(p);
   return log_kept - std::log(-std::expm1(log_kept));
 }
+
+inline double logit(double p) { return logit_of_power(p, 1); }
+
+// log(e^y - 1), y > 0; for large y as well.
+inline double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
 
 }  // namespace retort
