@@ -36,8 +36,10 @@ Status run(const std::string& path, const std::string& prompt, int endings, int 
   RETORT_TRY(const std::vector<int32_t> tokens, tokenizer.encode(prompt));
   session.commit(tokens);
   RETORT_RETURN_IF_ERROR(session.consume());
+  SamplingOptions options;
+  options.never = tokenizer.ids_without_token(files.config.vocab_size);
   for (int seed = 1; seed <= endings; ++seed) {
-    RETORT_TRY(const std::string text, ending(tokenizer, session.clone(), Sampler({}, uint64_t(seed)), most));
+    RETORT_TRY(const std::string text, ending(tokenizer, session.clone(), Sampler(options, uint64_t(seed)), most));
     std::printf("%d: %s%s\n", seed, prompt.c_str(), text.c_str());
   }
   return {};

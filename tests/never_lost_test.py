@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What may happen to a run of `retort distill`, and what must be left: a kill at any moment, a full disk, text that changes, a loss that is not finite.
 
-usage: never_lost_test.py RETORT TINY_MODEL killed|disk|data|nan [SEED]      exits 77 when retort-train is absent; no pip packages needed
+usage: never_lost_test.py RETORT TINY_MODEL killed|features|disk|data|nan [SEED]      exits 77 when retort-train is absent; no pip packages needed
 """
 import glob
 import json
@@ -31,6 +31,21 @@ stages:
 - {name: align, loss: {attn_out: 1, hidden: 0.5}, steps: %d, lr_features: 5e-3, schedule: {wsd: {warmup_steps: 2, decay: 0.5}}, ema: 0.9, clip: 1}
 - {name: kd, loss: {logits: {form: kl}, ce: 0.1}, steps: %d, schedule: cosine, logit_fraction: 0.5, clip: 1, accumulate: 2}
 """ % (STEPS["align"], STEPS["kd"])
+# What remembers something of its own between steps: attention that goes layer by layer, a cache of logits, a rate that falls on plateaus, LoRA, and a
+# second teacher that comes on a plateau.
+FEATURES = """name: features
+seed: 7
+checkpoint_minutes: 1e-6
+student: {mixer: slots, window: 8, sinks: 2, config: {slots: 16}, stepwise: one_by_one}
+data: {held_out: 0.1, calibration_tokens: 512}
+defaults: {seq: 48, batch: 2, lr: 1e-3}
+stages:
+- {name: steps, loss: {logits: {form: kl}}, steps: 12, ema: 0.9}
+- {name: cached, loss: {logits: {cache: kept, top_k: 8}, ce: 0.1}, steps: 10, schedule: {plateau: {every: 2, patience: 1, factor: 0.5, threshold: 0.5}}}
+- {name: low, loss: {logits: {form: kl}}, train: [norms, {lora: {r: 2, alpha: 4, on: [q, o, up]}}], steps: 12,
+   switch_teacher: {to: second, when: {plateau: {every: 2, patience: 1, threshold: 0.9}}}}
+"""
+FEATURE_ENDS = {"steps[layer0]": 4, "steps[layer2]": 8, "steps[layer1]": 12, "cached": 22, "low": 34}   # after so many steps of the run
 CLOCK = {"time", "tokens_per_s", "gemm_share"}
 
 
@@ -105,26 +120,44 @@ def temporaries(out):
     return [p for p in glob.glob(f"{out}/**", recursive=True) if ".tmp." in os.path.relpath(p, out)]
 
 
-def straight_run():
+def straight_run(recipe="tiny.yaml", steps=sum(STEPS.values())):
     """What it leaves, and the seconds until its first step."""
     begin, first = time.time(), None
-    process = subprocess.Popen(command("straight"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command("straight", recipe=recipe), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and first is None:
         first = time.time() - begin if lines("straight") else None
         time.sleep(0.001)
     stderr = process.communicate()[1]
     check(process.returncode == 0, "the uninterrupted run:", stderr)
-    check(len(rows("straight")) == sum(STEPS.values()), "steps")
+    check(len(rows("straight")) == steps, "steps")
     return result("straight"), first
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------------
 
-def life(out, kind, chance):
-    """Starts or goes on with the run, kills it at a moment of this kind. Says what was met, or None when it ended by itself."""
-    resume = ["--resume"] if os.path.exists(f"{out}/.lock") else []
+def life(out, what, moment, pause=0.0, **options):
+    """Starts or goes on with the run, kills it a pause after the moment. Says what was met, or None when it ended by itself."""
+    begin = time.time()
     with open("err.txt", "w") as err:
-        process = subprocess.Popen(command(out, *resume), stdout=subprocess.DEVNULL, stderr=err)
+        process = subprocess.Popen(command(out, *going_on(out), **options), stdout=subprocess.DEVNULL, stderr=err)
+    while process.poll() is None and not moment():
+        time.sleep(0.0005)
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    code = process.wait()
+    if code == -signal.SIGKILL:
+        return f"{what}: after {lines(out)} steps, {time.time() - begin:.2f} s, {len(temporaries(out))} unfinished files"
+    with open("err.txt") as err:
+        check(code == 0, what, "exit code", code, err.read())
+    return None
+
+
+def going_on(out):
+    return ["--resume"] if os.path.exists(f"{out}/.lock") else []
+
+
+def life_of_kind(out, kind, chance):
+    """Ends at a moment of this kind."""
     before, begin = lines(out), time.time()
     wait = chance.uniform(0, 1) * START if kind == "start" else 0
     more = chance.randint(1, 4)
@@ -139,16 +172,7 @@ def life(out, kind, chance):
         "student": lambda: glob.glob(f"{out}/student.tmp.*"),
         "written": lambda: os.path.exists(f"{out}/student/config.json"),
     }
-    while process.poll() is None and not moments[kind]():
-        time.sleep(0.0005)
-    time.sleep(pause)
-    process.send_signal(signal.SIGKILL)
-    code = process.wait()
-    if code == -signal.SIGKILL:
-        return f"{kind}: after {lines(out)} steps, {time.time() - begin:.2f} s, {len(temporaries(out))} unfinished files"
-    with open("err.txt") as err:
-        check(code == 0, kind, "exit code", code, err.read())
-    return None
+    return life(out, kind, moments[kind], pause)
 
 
 def killed():
@@ -167,7 +191,7 @@ def killed():
     lives = deaths = 0
     while kinds and lives < 60:
         lives += 1
-        met = life("run", kinds[0], chance)
+        met = life_of_kind("run", kinds[0], chance)
         print(" ", met or f"{kinds[0]}: ended by itself", flush=True)
         if met is None:
             same("run", straight, f"after {deaths} kills")
@@ -176,11 +200,53 @@ def killed():
             deaths += 1
             kinds.pop(0)
     check(not kinds, "only", deaths, "kills met a run; left:", kinds)
-    code, stderr = run("run", *(["--resume"] if os.path.exists("run/.lock") else []))
+    code, stderr = run("run", *going_on("run"))
     check(code == 0, "the last life:", stderr)
     same("run", straight, "killed")
     check(not temporaries("run"), "left behind:", temporaries("run"))
     print(f"killed {deaths} times, every bit the same")
+
+
+def features():
+    """Kills inside every stage of FEATURES, where one ends and the next has not begun, and while a checkpoint is written."""
+    with open("features.yaml", "w") as file:
+        file.write(FEATURES)
+    straight, _ = straight_run("features.yaml", FEATURE_ENDS["low"])
+    steps = straight["metrics.jsonl"]
+    ends = {step["stage"]: i + 1 for i, step in enumerate(steps)}
+    check(ends == FEATURE_ENDS, "stages:", ends)
+    rates = [step["lr"] for step in steps if step["stage"] == "cached"]
+    teachers = [step["teacher"] for step in steps if step["stage"] == "low"]
+    check(len(set(rates)) > 1, "no plateau:", rates)
+    check(set(teachers) == {"teacher", "second"} and teachers.index("second") > 3, "no second teacher:", teachers)
+    kept = cache()
+    shutil.rmtree("kept")
+    chance = random.Random(SEED)
+    moments, begin = [], 0
+    for stage, end in FEATURE_ENDS.items():
+        moments.append((f"in {stage}", begin + chance.randint(1, end - begin - 1), None))
+        if chance.random() < 0.5:
+            moments.append((f"checkpoint in {stage}", begin + chance.randint(1, end - begin - 1), "run/checkpoints/*.tmp.*"))
+        moments.append((f"end of {stage}", end, None))
+        begin = end
+    deaths = 0
+    for what, after, there in sorted(moments, key=lambda moment: moment[1]):
+        met = life("run", what, lambda: lines("run") >= after and (not there or glob.glob(there)), chance.uniform(0, 0.01), recipe="features.yaml")
+        print(" ", met or f"{what}: ended by itself", flush=True)
+        deaths += met is not None
+        if met is None:
+            break
+    check(deaths >= len(moments) - 2, "only", deaths, "of", len(moments), "kills met a run")
+    code, stderr = run("run", *going_on("run"), recipe="features.yaml")
+    check(code == 0, "the last life:", stderr)
+    same("run", straight, "killed")
+    check(cache() == kept, "the cache of logits differs from the uninterrupted run's")
+    check(not temporaries("run"), "left behind:", temporaries("run"))
+    print(f"killed {deaths} times, every bit the same")
+
+
+def cache():
+    return {name: open(f"kept/{name}", "rb").read() for name in sorted(os.listdir("kept"))}
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------------
@@ -339,7 +405,7 @@ def main():
         subprocess.run([TINY_MODEL, "."], check=True)
         with open("tiny.yaml", "w") as file:
             file.write(RECIPE)
-        {"killed": killed, "disk": disk, "data": data, "nan": nan}[PART]()
+        {"killed": killed, "features": features, "disk": disk, "data": data, "nan": nan}[PART]()
         os.chdir("/")
     print("ok")
     return 0

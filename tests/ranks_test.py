@@ -68,8 +68,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(ranks, out, *more, recipe="whole.yaml", last=()):
-    """The processes of a run, by rank, as torchrun would start them. `last`: flags of the last one alone."""
+def start(ranks, out, *more, recipe="whole.yaml", last=(), absent=(), patience=None):
+    """The processes of a run, by rank, as torchrun would start them. `last`: flags of the last one alone; `absent`: ranks that are not started."""
     command = [PROGRAM, "distill", recipe, "--teacher", "teacher", "--data", "corpus.jsonl", "pairs.jsonl", "--out", out, *more]
     command += [] if "--threads" in more else ["--threads", "1"]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE")}
@@ -77,7 +77,10 @@ def start(ranks, out, *more, recipe="whole.yaml", last=()):
     for rank in range(ranks):
         own = {} if ranks == 1 else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
                                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own |= {"RETORT_RANKS_TIMEOUT": str(patience)} if patience else {}
         flags = list(last) if rank + 1 == ranks else []
+        if rank in absent:
+            continue
         processes.append(subprocess.Popen(command + flags, env=environment | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     return processes
 
@@ -252,6 +255,32 @@ def refused():
     check(done.returncode == 2 and "RANK is '2'; expected a number from 0 to 1" in done.stderr, "a rank too many:", done.stderr)
 
 
+def missing():
+    """Ranks that never come, and what one rank alone has wrong: all leave soon, and one says why."""
+    begin = time.time()
+    codes, said = finish(start(4, "missing", absent=(1, 3), patience=3))
+    expected = "retort: error: ranks: ranks 1,3 of 4 never came within 3 s (RETORT_RANKS_TIMEOUT); the others leave\n"
+    check(codes == [2, 2] and "".join(said) == expected, "ranks 1 and 3 never came:", codes, said)
+    codes, said = finish(start(2, "missing", absent=(0,), patience=3))
+    check(codes == [2] and said[0].startswith("retort: error: rank 1: nothing answers at 127.0.0.1:") and said[0].count("\n") == 1, "rank 0 never came:", codes, said)
+    for flags, expected in ((["--threds", "1"], "distill: unknown flag '--threds'"), (["--data", "vanished.jsonl"], "vanished.jsonl"),
+                            (["--set", "kd.lr=fast"], "'lr' is 'fast'")):
+        codes, said = finish(start(3, "missing", last=flags, recipe="layers.yaml" if "--data" in flags else "whole.yaml"))
+        lines = [line for text in said for line in text.splitlines()]
+        check(codes == [2, 2, 2] and len(lines) == 1 and expected in lines[0], "rank 2 alone has", flags, codes, said)
+    check(time.time() - begin < 60 and not os.path.exists("missing"), "missing ranks took", time.time() - begin, "s")
+    # One that comes late is waited for, with a word.
+    processes = start(2, "late", "--dry-run", absent=(1,), patience=100)
+    environment = dict(e.split("=", 1) for e in open(f"/proc/{processes[0].pid}/environ").read().split("\0") if "=" in e)
+    time.sleep(11)
+    processes.append(subprocess.Popen(processes[0].args, env=environment | {"RANK": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    codes, said = finish(processes)
+    check(codes == [0, 0] and said[0].startswith("retort: waiting for rank 1 of 2, 10 s so far, at most 100\n"), "rank 1 came late:", codes, said)
+    done = subprocess.run([PROGRAM, "distill", "whole.yaml"], capture_output=True, text=True,
+                          env=os.environ | {"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1", "MASTER_ADDR": "127.0.0.1", "RETORT_RANKS_TIMEOUT": "soon"})
+    check(done.returncode == 2 and "RETORT_RANKS_TIMEOUT is 'soon'; expected how many seconds" in done.stderr, "a timeout that is none:", done.stderr)
+
+
 def main():
     prepare()
     again = ("--set", *(f"{stage}.checkpoint_activations=true" for stage in ("kd", "sft", "dpo")))
@@ -273,6 +302,7 @@ def main():
     interrupted_and_resumed("in_lora", "more1", 2, 4, 2 * STEPS + 3, recipe="more.yaml")
     dry_run()
     refused()
+    missing()
     if TORCHRUN:
         under_torchrun()
     else:

@@ -64,12 +64,14 @@ struct Core {
       : pool(std::move(threads)),
         model(std::move(loaded)),
         tokenizer(std::move(with)),
+        no_tokens(tokenizer.ok() ? tokenizer->ids_without_token(model->config().vocab_size) : std::vector<int32_t>()),
         chat_template(tokenizer.ok() ? ChatTemplate::of(*tokenizer) : Result<ChatTemplate>(tokenizer.error())),
         engines(model, *pool, options) {}
 
   std::unique_ptr<ThreadPool> pool;
   std::shared_ptr<const Model> model;
   Result<Tokenizer> tokenizer;  // a model without one still runs on ids
+  std::vector<int32_t> no_tokens;  // ids that no token has
   Result<ChatTemplate> chat_template;
   Engines engines;
 };

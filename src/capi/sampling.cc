@@ -1,4 +1,6 @@
 // Samplers.
+#include <limits>
+
 #include "capi/handles.h"
 #include "capi/outcome.h"
 
@@ -61,7 +63,9 @@ retort_status retort_sampler_draw(retort_sampler* sampler, const retort_session*
   return guarded([&]() -> Outcome {
     const float* logits = retort_session_logits(session);
     if (!logits) return RETORT_INVALID;  // it has said why
-    return draw(sampler, {logits, session->session.logits().size()}, session->session.tokens(), token);
+    std::vector<float> of_tokens(logits, logits + session->session.logits().size());
+    for (const int32_t id : session->core->no_tokens) of_tokens[size_t(id)] = std::numeric_limits<float>::quiet_NaN();  // never drawn
+    return draw(sampler, of_tokens, session->session.tokens(), token);
   });
 }
 

@@ -74,6 +74,24 @@ TEST_F(CSampling, EveryOptionArrives) {
   EXPECT_STREQ(retort_error(), "the sampler has drawn from a vocabulary of 5, this one has 3");
 }
 
+// Rows of the head that no token has are the likeliest by far.
+TEST_F(CSampling, NothingButTokensIsDrawnFromASession) {
+  ASSERT_TRUE(test::write_padded_model(folder_ / "padded").ok());
+  const ModelHandle model = load(folder_ / "padded");
+  const SessionHandle text = session(model);
+  feed(text, {1, 2, 3});
+  for (const double temperature : {0.0, 1.0, 5.0}) {
+    retort_sampling_options options = RETORT_SAMPLING_DEFAULTS;
+    options.temperature = temperature;
+    const SamplerHandle s = sampler(&options);
+    for (int i = 0; i < 20; ++i) {
+      int32_t token = -1;
+      ASSERT_EQ(retort_sampler_draw(s.get(), text.get(), &token), RETORT_OK) << retort_error();
+      EXPECT_LT(token, 256);
+    }
+  }
+}
+
 TEST_F(CSampling, TheSeedDecides) {
   std::vector<float> logits(1000, 0.0f);
   const auto draws = [&](uint64_t seed) {

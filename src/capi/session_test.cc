@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "io/tokenizer_files.h"
 #include "runtime/sampling.h"
 #include "runtime/session.h"
 #include "support/c_models.h"
@@ -23,7 +24,9 @@ class CSession : public test::CModels {
     Engine engine(*model, pool);
     Session session(engine);
     session.commit(prompt);
-    Sampler sampler({}, seed);
+    SamplingOptions options;
+    options.never = open_tokenizer(*files)->ids_without_token(files->config.vocab_size);
+    Sampler sampler(options, seed);
     std::vector<int> made;
     for (int i = 0; i < count; ++i) {
       EXPECT_TRUE(session.consume().ok());

@@ -73,9 +73,10 @@ class Chat : public Command {
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     RETORT_RETURN_IF_ERROR(check_text(system_, "--system-prompt"));
-    RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
+    RETORT_TRY(SamplingOptions options, sampling_options(sampling_));
     RETORT_TRY(OpenedText opened, open_with_tokenizer(model_, context));
     const Tokenizer& tokenizer = opened.tokenizer;
+    options = with_tokens_alone(std::move(options), opened);
     RETORT_TRY(const ChatTemplate chat_template, ChatTemplate::of(tokenizer));
     const uint64_t seed = choose_seed(context);
     RETORT_TRY(auto speculation, open_speculation(speculation_flags_, opened, tokenizer, options, seed));

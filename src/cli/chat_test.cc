@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include "run_cli.h"
 #include "support/tiny_model.h"
@@ -82,6 +84,51 @@ TEST_F(TinyChat, SpeculationChangesNothing) {
   EXPECT_EQ(ngram.json()["turns"], plain.json()["turns"]) << ngram.err;
   EXPECT_EQ(draft.json()["turns"], plain.json()["turns"]) << draft.err;
   EXPECT_GT(draft.json()["speculation"]["accepted"], 1);
+}
+
+// Rows of the head that no token has are the likeliest by far.
+TEST_F(TinyChat, NothingButTokensIsDrawn) {
+  const std::string padded = folder_ / "padded";
+  ASSERT_TRUE(test::write_padded_model(padded).ok());
+  for (const auto& more : std::vector<std::vector<std::string>>{{"--temp", "0"}, {"--temp", "2"}, {"--temp", "0", "--spec-type", "ngram"}, {"--temp", "1", "-md", padded}}) {
+    std::vector<std::string> arguments{"generate", padded, "-p", "abab", "-n", "20", "--seed", "1", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto outcome = run(arguments);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    ASSERT_EQ(outcome.json()["tokens"].size(), 20u);
+    for (const int token : outcome.json()["tokens"]) EXPECT_LT(token, 256) << more[1];
+  }
+  test::write_file(padded + "/tokenizer_config.json", test::read_file(model_ + "/tokenizer_config.json"));
+  std::filesystem::rename(padded, model_ + "2");
+  std::filesystem::remove_all(model_);
+  std::filesystem::rename(model_ + "2", model_);
+  const auto talk = chat("hello\n", {"--json", "--temp", "0"});
+  ASSERT_EQ(talk.code, 0) << talk.err;
+  EXPECT_NE(talk.json()["turns"][0]["assistant"], "") << "an id without a token has no text";
+}
+
+// As transformers, lm-evaluation-harness and llama.cpp: the softmax is over all rows of the head, those that pad it too.
+TEST_F(TinyChat, PerplexityIsOverAllRows) {
+  const std::string padded = folder_ / "padded", text = folder_ / "text", dump = folder_ / "logits";
+  ASSERT_TRUE(test::write_padded_model(padded).ok());
+  const std::string words = "The river has stones.";
+  test::write_file(text, words);
+  const auto outcome = run({"perplexity", padded, "--text", text, "--dump-logits", dump, "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::string bytes = test::read_file(dump);
+  ASSERT_EQ(bytes.size(), words.size() * 260 * sizeof(float));
+  double sum = 0;
+  for (size_t t = 0; t + 1 < words.size(); ++t) {
+    std::vector<float> row(260);
+    std::memcpy(row.data(), bytes.data() + t * 260 * sizeof(float), 260 * sizeof(float));
+    const double most = *std::max_element(row.begin(), row.end());
+    double mass = 0;
+    for (const float logit : row) mass += std::exp(double(logit) - most);
+    sum += most + std::log(mass) - double(row[static_cast<unsigned char>(words[t + 1])]);
+  }
+  const double expected = sum / double(words.size() - 1);
+  EXPECT_NEAR(outcome.json()["nll"].get<double>(), expected, 1e-5 * expected);
+  EXPECT_GT(expected, 100) << "of the tokens alone it would be near ln 256";
 }
 
 TEST_F(TinyChat, InvalidUtf8IsRefused) {

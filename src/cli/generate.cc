@@ -33,11 +33,12 @@ class Generate : public Command {
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_.path));
     if (!prompt_.empty() && !file_.empty()) return invalid("generate: give either -p or -f, not both");
-    RETORT_TRY(const SamplingOptions options, sampling_options(sampling_));
+    RETORT_TRY(SamplingOptions options, sampling_options(sampling_));
     const uint64_t seed = choose_seed(context);
     RETORT_RETURN_IF_ERROR(check_can_write(state_out_));
     RETORT_TRY(OpenedText opened, open_with_tokenizer(model_, context));
     const Tokenizer& tokenizer = opened.tokenizer;
+    options = with_tokens_alone(std::move(options), opened);
     RETORT_TRY(speculation_, open_speculation(speculation_flags_, opened, tokenizer, options, seed));
     Engine engine(opened.model, *opened.pool, opened.engine);
     Session session(engine);

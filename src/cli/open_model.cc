@@ -90,6 +90,11 @@ Result<SamplingOptions> sampling_options(const SamplingFlags& flags) {
   return o;
 }
 
+SamplingOptions with_tokens_alone(SamplingOptions options, const OpenedText& opened) {
+  options.never = opened.tokenizer.ids_without_token(opened.files.config.vocab_size);
+  return options;
+}
+
 uint64_t choose_seed(const Context& context) {
   if (context.seed) return *context.seed;
   std::random_device device;

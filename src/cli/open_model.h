@@ -51,6 +51,8 @@ bool warn_past_context(const ModelConfig& config, int64_t tokens);
 
 // What was not set takes llama.cpp's default.
 Result<SamplingOptions> sampling_options(const SamplingFlags& flags);
+// Of the opened model: its tokens alone are drawn.
+SamplingOptions with_tokens_alone(SamplingOptions options, const OpenedText& opened);
 uint64_t choose_seed(const Context& context);
 
 }  // namespace retort::cli

@@ -92,7 +92,7 @@ class Serve : public Command {
     RETORT_TRY(OpenedText opened, open_with_tokenizer(model_, context));
     const Tokenizer& tokenizer = opened.tokenizer;
     scheduler_.context = context_.value_or(std::max(0, opened.model->config().context_length));
-    RETORT_RETURN_IF_ERROR(add_speculation(opened, tokenizer));
+    RETORT_RETURN_IF_ERROR(add_speculation(opened));
     scheduler_.cache_bytes = int64_t(cache_mib_) << 20;
     scheduler_.warn = [](const std::string& text) { std::fprintf(stderr, "retort: warning: %s\n", text.c_str()); };
     serve::Scheduler scheduler(opened.model, *opened.pool, opened.engine, tokenizer, scheduler_);
@@ -111,10 +111,10 @@ class Serve : public Command {
 
  private:
   // Guesses are the likeliest tokens: a choice's own sampler has to draw them, and draws no other more often.
-  Status add_speculation(const OpenedModel& opened, const Tokenizer& tokenizer) {
-    RETORT_TRY(const auto drafts, open_drafts(speculation_, opened, tokenizer));
+  Status add_speculation(const OpenedText& opened) {
+    RETORT_TRY(const auto drafts, open_drafts(speculation_, opened, opened.tokenizer));
     if (!drafts) return {};
-    const SamplingOptions likeliest{.temperature = 0, .top_k = 1, .top_p = 1, .min_p = 0};
+    const SamplingOptions likeliest = with_tokens_alone({.temperature = 0, .top_k = 1, .top_p = 1, .min_p = 0}, opened);
     scheduler_.new_draft = [make = drafts->make, likeliest] { return make(likeliest, 0); };
     scheduler_.most_guesses = speculation_.most;
     return {};

@@ -1,5 +1,6 @@
 // Perplexity as anyone can check it: the whole text's tokens in consecutive windows of N, fresh state per window, positions
-// 2..N of each scored, a tail shorter than 2 dropped; exp of the mean negative log-likelihood.
+// 2..N of each scored, a tail shorter than 2 dropped; exp of the mean negative log-likelihood. The softmax is over all rows of the head, those
+// that pad the vocabulary too: as transformers, lm-evaluation-harness and llama.cpp have it, so that numbers may stand side by side.
 //
 // Layer: eval. Not thread-safe: one engine, one call.
 #pragma once

@@ -306,6 +306,14 @@ const std::string& Tokenizer::token_text(int32_t id) const {
 
 int32_t Tokenizer::find(std::string_view token) const { return impl_->find(token); }
 size_t Tokenizer::size() const { return impl_->texts.size(); }
+
+std::vector<int32_t> Tokenizer::ids_without_token(int rows) const {
+  std::vector<int32_t> out;
+  for (int32_t id = 0; id < rows; ++id) {
+    if (token_text(id).empty()) out.push_back(id);
+  }
+  return out;
+}
 int32_t Tokenizer::bos_id() const { return impl_->bos; }
 int32_t Tokenizer::eos_id() const { return impl_->eos; }
 int32_t Tokenizer::pad_id() const { return impl_->pad; }

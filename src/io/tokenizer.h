@@ -48,6 +48,8 @@ class Tokenizer {
   int32_t find(std::string_view token) const;
 
   size_t size() const;  // one more than the largest id
+  // Ids below `rows`, those of a model's head, that no token has: rows that pad it to a round number, and gaps.
+  std::vector<int32_t> ids_without_token(int rows) const;
   int32_t bos_id() const;  // -1: none
   int32_t eos_id() const;
   int32_t pad_id() const;

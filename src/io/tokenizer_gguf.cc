@@ -66,6 +66,13 @@ Status check_tokens(const GgufVocabulary& v) {
 
 int32_t type_of(const GgufVocabulary& v, size_t id) { return v.token_types.empty() ? int32_t(GgufVocabulary::kNormal) : v.token_types[id]; }
 
+// Converters name the rows that pad an embedding to a round number "[PAD7]". They are no tokens: no text has them.
+void forget_padding(GgufVocabulary& v) {
+  for (size_t id = 0; id < v.tokens.size(); ++id) {
+    if (type_of(v, id) == GgufVocabulary::kUnused && v.tokens[id] == cat("[PAD", id, "]")) v.tokens[id].clear();
+  }
+}
+
 Status set_specials(const GgufVocabulary& v, TokenizerSpec& spec) {
   const std::pair<const char*, std::pair<const std::optional<int64_t>*, std::string*>> fields[] = {
       {"bos", {&v.bos, &spec.bos}}, {"eos", {&v.eos, &spec.eos}}, {"unknown", {&v.unk, &spec.unk}},
@@ -208,6 +215,7 @@ Status set_sentencepiece(const GgufVocabulary& v, TokenizerSpec& spec) {
 Result<TokenizerSpec> spec_from_gguf(GgufVocabulary v) {
   TokenizerSpec spec;
   RETORT_RETURN_IF_ERROR(check_tokens(v));
+  forget_padding(v);
   RETORT_RETURN_IF_ERROR(set_specials(v, spec));
   bool default_add_bos = false;
   if (v.model == "gpt2") {
@@ -225,6 +233,7 @@ Result<TokenizerSpec> spec_from_gguf(GgufVocabulary v) {
   set_template(v, add_bos, add_eos, spec);
   spec.chat_template = std::move(v.chat_template);
   spec.tokens = std::move(v.tokens);
+  while (!spec.tokens.empty() && spec.tokens.back().empty()) spec.tokens.pop_back();
   return spec;
 }
 

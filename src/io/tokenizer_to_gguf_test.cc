@@ -24,6 +24,8 @@ TEST(TokenizerToGguf, BytesComeBackAlike) {
   const auto back = Tokenizer::from_gguf(*v);
   ASSERT_TRUE(back.ok()) << back.error().message;
   for (const char* text : kTexts) EXPECT_EQ(*back->encode(text), *tokenizer->encode(text)) << text;
+  EXPECT_EQ(back->size(), tokenizer->size()) << "what pads the embedding is no token";
+  EXPECT_EQ(back->ids_without_token(260), (std::vector<int32_t>{256, 257, 258, 259}));
 }
 
 TEST(TokenizerToGguf, AStrangePreTokenizerIsRefused) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace retort {
 namespace {
@@ -44,6 +45,9 @@ void Sampler::penalise(std::span<const float> logits, std::span<const int> histo
   for (const auto& [token, times] : drawn_) {
     logits_[size_t(token)] -= float(options_.presence_penalty + times * options_.frequency_penalty);
   }
+  for (const int token : options_.never) {
+    if (token >= 0 && size_t(token) < logits_.size()) logits_[size_t(token)] = std::numeric_limits<float>::quiet_NaN();
+  }
 }
 
 // A heap of the `count` likeliest seen so far, the least likely of them in front: most logits cost one comparison.
@@ -51,7 +55,7 @@ void Sampler::collect_most_likely(size_t count) {
   candidates_.clear();
   for (size_t i = 0; i < logits_.size(); ++i) {
     const float logit = logits_[i];
-    if (std::isnan(logit)) continue;
+    if (std::isnan(logit)) continue;  // no number: not to be drawn
     if (candidates_.size() == count) {
       if (logit <= candidates_.front().logit) continue;  // of equals the first stays
       std::pop_heap(candidates_.begin(), candidates_.end(), more_likely);

@@ -23,6 +23,7 @@ struct SamplingOptions {
   // Subtracted from the logit of a token that this sampler has drawn before: once, and once for every time. 0: off
   double presence_penalty = 0, frequency_penalty = 0;
   std::vector<std::pair<int, float>> logit_bias;  // token, what is added to its logit; tokens outside the vocabulary do nothing
+  std::vector<int> never;     // not drawn, whatever their logits: ids that no token has (Tokenizer::ids_without_token)
 };
 Status validate(const SamplingOptions& options);
 

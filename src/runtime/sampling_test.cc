@@ -18,6 +18,24 @@ TEST(Sampling, GreedyTakesTheFirstOfTheLargest) {
   for (int i = 0; i < 10; ++i) EXPECT_EQ(sampler.sample(logits, {}), 1);
 }
 
+// Whatever else speaks for them: their logits, a bias, or that no other token is left.
+TEST(Sampling, SomeTokensAreNeverDrawn) {
+  SamplingOptions o = plain();
+  o.never = {1, 3, 4, -1, 99};
+  o.logit_bias = {{3, 100.0f}};
+  const std::vector<float> logits{1, 50, 0.5f, 50, 7};
+  Sampler sampler(o, 1);
+  std::vector<int> left;
+  double mass = 0;
+  for (const Candidate& c : sampler.distribution(logits, {})) left.push_back(c.token), mass += c.probability;
+  EXPECT_EQ(left, (std::vector<int>{0, 2}));
+  EXPECT_NEAR(mass, 1, 1e-12);
+  o.temperature = 0;
+  EXPECT_EQ(Sampler(o, 1).sample(logits, {}), 0);
+  o.top_k = 2;
+  EXPECT_EQ(Sampler(o, 1).sample(logits, {}), 0);
+}
+
 TEST(Sampling, FrequenciesFollowTheSoftmax) {
   Sampler sampler(plain(), 42);
   const std::vector<float> logits{0.0f, 1.0f, 2.0f, -1.0f};

@@ -9,7 +9,7 @@
 namespace retort::serve {
 
 Scheduler::Scheduler(std::shared_ptr<const Model> model, ThreadPool& pool, EngineOptions engine, Tokenizer tokenizer, SchedulerOptions options)
-    : options_(std::move(options)), tokenizer_(std::move(tokenizer)), model_(*model), engine_(std::move(model), pool, engine),
+    : options_(std::move(options)), tokenizer_(std::move(tokenizer)), never_(tokenizer_.ids_without_token(model->config().vocab_size)), model_(*model), engine_(std::move(model), pool, engine),
       cache_(options_.cache_bytes, options_.prefill_rows, tokenizer_) {
   for (int i = 0; i < options_.parallel; ++i) {
     slots_.push_back(std::make_unique<Slot>());
@@ -61,6 +61,7 @@ Scheduler::Tickets Scheduler::submit(std::vector<Job> jobs) {
     group->client = last_client_;
     group->left = job.request.choices;
     group->request = std::move(job.request);
+    group->request.sampling.never = never_;
     group->sink = std::move(job.sink);
     groups_[group->id] = group;
     queue_.push_back(group);

@@ -132,6 +132,7 @@ class Scheduler {
 
   const SchedulerOptions options_;
   const Tokenizer tokenizer_;
+  const std::vector<int> never_;  // drawn: ids that no token has
   const Model& model_;
   Engine engine_;
   PromptCache cache_;

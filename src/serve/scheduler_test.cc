@@ -69,7 +69,9 @@ TEST_P(SchedulerEveryMixer, TheTokensAreThoseOfASession) {
   r.seed = 5;
   Session session(engine);
   session.commit(r.prompt);
-  Sampler sampler(r.sampling, r.seed);
+  SamplingOptions sampling = r.sampling;
+  sampling.never = byte_tokenizer().ids_without_token(260);
+  Sampler sampler(sampling, r.seed);
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(session.consume({}, 16).ok());
     session.commit(sampler.sample(session.logits(), session.tokens()));
@@ -92,6 +94,38 @@ class SchedulerOnAttention : public testing::Test {
     return r;
   }
 };
+
+// Rows of the head beyond the tokenizer's vocabulary are the likeliest by far: they are never drawn, by nobody; log-probabilities are over all rows.
+TEST_F(SchedulerOnAttention, NothingButTokensIsDrawn) {
+  ModelFiles files = byte_model(plan_named("attention"));
+  files.config.tie_embeddings = false;
+  const auto store = std::make_shared<testing_support::RandomStore>(files.config, 1);
+  test::let_padding_win(store->values("lm_head.weight"));
+  files.weights = store;
+  const std::shared_ptr<const Model> model = *Model::load(files, WeightFormat::kF32, pool());
+  const SamplingOptions likeliest{.temperature = 0, .top_k = 1, .top_p = 1, .min_p = 0};
+  const std::vector<std::function<std::unique_ptr<Draft>()>> drafts{
+      {}, [] { return std::make_unique<NgramDraft>(1); }, [&] { return std::make_unique<ModelDraft>(model, pool(), EngineOptions{}, likeliest, 0); }};
+  for (const auto& draft : drafts) {
+    auto s = scheduler(model, {.parallel = 2, .prefill_rows = 16, .new_draft = draft});
+    for (const double temperature : {0.0, 1.5}) {
+      for (const bool json : {false, true}) {
+        GenerationRequest r = request(12);
+        r.prompt = {256, 257, 258, 259, 256, 257};   // n-grams guess what is there
+        r.sampling.temperature = temperature;
+        r.json = json;
+        r.top_logprobs = 1;
+        const auto made = ask(*s, r)[0].tokens;
+        ASSERT_GT(made.size(), json ? 0u : 11u);
+        for (const ScoredToken& t : made) {
+          EXPECT_LT(t.token, 256);
+          EXPECT_GE(t.top[0].first, 256) << "the raw distribution";
+          EXPECT_LT(t.logprob, t.top[0].second);
+        }
+      }
+    }
+  }
+}
 
 TEST_F(SchedulerOnAttention, LogProbabilitiesAreThoseOfTheModel) {
   auto r = request(1);

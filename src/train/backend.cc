@@ -39,7 +39,7 @@ class TorchBackend : public Backend {
  public:
   TorchBackend(Recipe recipe, ModelFiles files, TorchModel teacher, std::string hash, const BackendOptions& options)
       : recipe_(std::move(recipe)), files_(std::move(files)), teacher_(std::move(teacher)), hash_(std::move(hash)), pool_(options.threads),
-        tokens_(token_count(files_)), shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once), leaves_(recipe_) {}
+        tokens_(options.tokens > 0 ? std::min(options.tokens, files_.config.vocab_size) : files_.config.vocab_size), shards_(options.group ? *options.group : one_process()), rows_at_once_(options.rows_at_once), leaves_(recipe_) {}
 
   const ModelConfig& teacher() const override { return teacher_.config; }
   std::string teacher_hash() const override { return hash_; }

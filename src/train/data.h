@@ -41,6 +41,7 @@ struct Encoders {
   Encoder text;
   ChatEncoder chat;
   std::string tokenizer = {};   // its fingerprint, 16 hex digits
+  int tokens = 0;               // that it has; 0: not known
 };
 
 // Plain text, a conversation, or a pair: a conversation whose last message is given twice.

@@ -224,7 +224,7 @@ Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const Run
 
 Status measure(const Recipe& recipe, const RunOptions& options, const RunParts& parts, ProcessGroup& group, Plan& plan) {
   RETORT_TRY(const double rows_at_once, of_leader(group, double(ThreadPool(options.threads).size())));
-  const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once)});
+  const auto backend = parts.open_backend(recipe, {options.teacher, options.threads, options.group, int(rows_at_once), plan.encode.tokens});
   RETORT_RETURN_IF_ERROR(agree(group, backend));
   RETORT_RETURN_IF_ERROR(same_inputs(group, **backend, options.teacher, plan.encode.tokenizer, plan.data->hash()));
   plan.out["teacher"]["hash"] = (*backend)->teacher_hash();

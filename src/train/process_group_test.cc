@@ -1,7 +1,6 @@
 // Ranks as threads of one process, over real sockets.
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -19,19 +18,24 @@ class Dictionary {
     return {[this](const std::string& key, const std::string& value) -> Status {
               const std::lock_guard lock(mutex_);
               values_[key] = value;
-              changed_.notify_all();
               return {};
             },
             [this](const std::string& key) -> Result<std::string> {
-              std::unique_lock lock(mutex_);
-              changed_.wait(lock, [&] { return values_.count(key) > 0; });
-              return values_[key];
+              const std::lock_guard lock(mutex_);
+              return values_.at(key);
+            },
+            [this](const std::string& key) -> Result<bool> {
+              const std::lock_guard lock(mutex_);
+              return values_.count(key) > 0;
+            },
+            [this](const std::string& key) -> Result<bool> {
+              const std::lock_guard lock(mutex_);
+              return values_.emplace(key, "").second;
             }};
   }
 
  private:
   std::mutex mutex_;
-  std::condition_variable changed_;
   std::map<std::string, std::string> values_;
 };
 
@@ -129,6 +133,62 @@ TEST(ProcessGroup, ARankThatEndsIsMissed) {
     EXPECT_EQ(status.error().code, ErrorCode::kIo);
     EXPECT_NE(status.error().message.find("lost rank"), std::string::npos) << status.error().message;
   });
+}
+
+// Everybody leaves in time, and one says who was missing.
+TEST(ProcessGroup, ARankThatNeverComesIsNamedOnce) {
+  using namespace std::chrono_literals;
+  for (const std::vector<int>& absent : {std::vector<int>{1}, {3}, {1, 2}}) {
+    Dictionary dictionary;
+    std::vector<std::thread> threads;
+    std::mutex mutex;
+    std::string said, told;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int r = 0; r < 4; ++r) {
+      if (std::find(absent.begin(), absent.end(), r) != absent.end()) continue;
+      threads.emplace_back([&, r] {
+        std::this_thread::sleep_for(r * 50ms);
+        const auto tell = [&, r](const std::string& line) {
+          const std::lock_guard lock(mutex);
+          told += cat(r, ": ", line, "\n");
+        };
+        const auto group = connect_group({r, 4, 4, "127.0.0.1", 2000ms, 500ms, tell}, dictionary.place());
+        ASSERT_FALSE(group.ok());
+        EXPECT_EQ(group.error().code, ErrorCode::kIo);
+        const std::lock_guard lock(mutex);
+        said += group.error().message;
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(said, cat("ranks: ", rank_names(absent), " of 4 never came within 2 s (RETORT_RANKS_TIMEOUT); the others leave"));
+    EXPECT_EQ(told.find(cat("0: waiting for ", rank_names(absent), " of 4, ")), 0u) << told;
+    EXPECT_EQ(told.find("3: "), std::string::npos) << "the lowest rank speaks for all: " << told;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 20s) << "two seconds, on a busy machine more";
+  }
+}
+
+// One that is there in time is waited for; one that leaves its address and ends is an error of those that call it.
+TEST(ProcessGroup, ARankThatEndsWhileTheyMeetIsMissed) {
+  using namespace std::chrono_literals;
+  Dictionary dictionary;
+  ASSERT_TRUE(dictionary.place().set("rank1", "127.0.0.1 1").ok());   // nobody listens there
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::string said;
+  for (const int r : {0, 2, 3}) {
+    threads.emplace_back([&, r] {
+      std::this_thread::sleep_for(r * 100ms);
+      const auto group = connect_group({r, 4, 4, "127.0.0.1", 60s}, dictionary.place());
+      ASSERT_FALSE(group.ok());
+      const std::lock_guard lock(mutex);
+      said += group.error().message;
+    });
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(said.find("ranks: cannot reach rank 1 at 127.0.0.1 1 from rank "), 0u) << said;
+  EXPECT_EQ(said.find("ranks: ", 1), std::string::npos) << "said once: " << said;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 30s);
 }
 
 TEST(ProcessGroup, RanksWhoseWaysPartedSaySo) {

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "train/schedule.h"
-
 namespace retort::train {
 namespace {
 
@@ -89,10 +87,6 @@ void read_switch(YamlSource& source, YamlFields& fields, StageSpec& stage) {
   if (!logits) return source.fail(node, key, "'switch_teacher' is for 'logits', which stage '", stage.name, "' has not");
   if (!logits->cache.empty()) {
     return source.fail(node, key, "'switch_teacher' and 'cache' exclude each other: a cache holds what one teacher says");
-  }
-  const auto steps = int64_t(BudgetMeter(stage.budget, stage.tokens_per_step()).total_steps());
-  if (change.when == SwitchSpec::When::kStep && steps > 0 && change.step >= steps) {
-    source.fail(node, key, "'switch_teacher' is due after ", change.step, " steps; stage '", stage.name, "' has ", steps, " in all");
   }
 }
 

@@ -70,13 +70,23 @@ void read_betas(YamlSource& source, YamlFields& stage, std::array<double, 2>& be
   if (!good) source.fail(node, stage.key_of("betas"), "'betas' must be two numbers from 0 to 1, such as [0.9, 0.95]");
 }
 
-// A warm-up that the stage would never get through: its peak rate would be a number nobody sees.
-void check_warmup(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
-  const auto steps = int64_t(BudgetMeter(stage.budget, stage.tokens_per_step()).total_steps());
-  if (steps == 0 || stage.schedule.warmup_steps <= steps) return;  // 0: the budget is wall time
-  const std::string key = cat(fields.key_of("schedule"), ".", schedule_name(stage.schedule.kind), ".warmup_steps");
-  source.fail(fields.take("schedule"), key, "'warmup_steps' is ", stage.schedule.warmup_steps, "; stage '", stage.name, "' has ", steps,
-              steps == 1 ? " step" : " steps", " in all");
+// What a stage that compares layers has no use for: it computes no logits, and keeps one layer's graph at a time.
+void check_layers(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
+  if (!stage.layer_wise()) return;
+  const auto refuse = [&](const char* key, const char* why) {
+    source.fail(fields.take(key), fields.key_of(key), "'", key, "' is for stages that run end to end (logits, ce); stage '", stage.name,
+                "' compares layers, ", why, ": remove it there");
+  };
+  if (stage.logit_fraction < 1) refuse("logit_fraction", "which has no logits");
+  if (stage.checkpoint_activations) refuse("checkpoint_activations", "which keeps one layer's graph anyway");
+}
+
+void check_reached(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
+  const auto never = never_reached(stage, int64_t(BudgetMeter(stage.budget, stage.tokens_per_step()).total_steps()));  // of wall time 0: not known
+  if (!never) return;
+  const bool warmup = never->key == std::string("schedule");
+  const std::string key = fields.key_of(never->key) + (warmup ? cat(".", schedule_name(stage.schedule.kind), ".warmup_steps") : "");
+  source.fail(fields.take(never->key), key, never->message);
 }
 
 // The entry {lora: {r: 8, alpha: 16, on: [q, v]}} of 'train'.
@@ -150,9 +160,10 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   if (std::none_of(std::begin(kBudgets), std::end(kBudgets), [&](const char* budget) { return fields.has(budget); })) {
     source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps', 'epochs' or 'minutes'");
   }
-  check_warmup(source, fields, stage);
+  check_layers(source, fields, stage);
   check_pairs(source, fields, stage);
   read_switch(source, fields, stage);
+  check_reached(source, fields, stage);
   fields.finish();
   return stage;
 }

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "test_files.h"
+
 namespace retort::train {
 namespace {
 
@@ -187,7 +189,7 @@ TEST(Recipe, ErrorsAboutTextBudgetsAndTeachersOfStages) {
   expect_has(wrong("kd.loss", "ce"), {"is for 'logits', which stage 'kd' has not"});
   expect_has(wrong("kd.switch_teacher", "{when: plateau}"), {"needs 'to'"});
   expect_has(wrong("kd.switch_teacher", "{to: big, when: soon}"), {"'when' must be plateau"});
-  expect_has(wrong("kd.switch_teacher", "{to: big, when: {step: 900}}"), {"due after 900 steps; stage 'kd' has 900 in all"});
+  expect_has(wrong("kd.switch_teacher", "{to: big, when: {step: 900}}"), {"due after 900 steps; stage 'kd' has 900 steps in all"});
   expect_has(wrong("kd.switch_teacher", "{to: big, when: {fraction: 2}}"), {"'fraction' is '2'"});
   expect_has(wrong("cached.switch_teacher", "{to: big}"), {"exclude each other"});
   expect_has(wrong("kd.loss", "{logits: {top_k: 3}}"), {"'top_k' is how many logits of a position 'cache' holds"});
@@ -325,6 +327,33 @@ TEST(Recipe, AWarmUpFitsItsStage) {
   expect_has(wrong("align.tokens", "1000"), {"a.yaml:12", "'warmup_steps' is 10", "'align' has 1 step in all"});
   EXPECT_EQ(wrong("align.steps", "10"), "");
   EXPECT_EQ(wrong("align.minutes", "0.001"), "") << "how many steps that is, the clock will say";
+}
+
+TEST(Recipe, WhatAStageHasNoUseForIsRefused) {
+  const auto wrong = [](const char* key, const char* value) {
+    const auto r = parse_recipe(kGood, "a.yaml", {{key, value, cat("--set ", key, "=", value)}});
+    return r.ok() ? std::string() : r.error().message;
+  };
+  expect_has(wrong("align.logit_fraction", "0.5"), {"--set align.logit_fraction=0.5: 'logit_fraction' is for stages that run end to end (logits, ce)",
+                                                    "stage 'align' compares layers, which has no logits: remove it there"});
+  expect_has(wrong("defaults.logit_fraction", "0.5"), {"stage 'align' compares layers"});
+  expect_has(wrong("align.checkpoint_activations", "true"), {"'checkpoint_activations' is for stages that run end to end", "keeps one layer's graph anyway"});
+  EXPECT_EQ(wrong("align.logit_fraction", "1"), "") << "what a resolved recipe says";
+  EXPECT_EQ(wrong("align.checkpoint_activations", "false"), "");
+  EXPECT_EQ(wrong("kd.loss", "ce"), "") << "positions of ce are a sample too";
+  EXPECT_EQ(wrong("kd.checkpoint_activations", "true"), "");
+}
+
+TEST(Recipe, ThoseThatComeAlongAreRead) {
+  int read = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(test::source_root() / "recipes")) {
+    const std::string path = entry.path().string();
+    if (entry.path().extension() != ".yaml" || test::read_file(path).find("\nstages:") == std::string::npos) continue;   // others are plans
+    const auto recipe = load_recipe(path);
+    EXPECT_TRUE(recipe.ok()) << recipe.error().message;
+    ++read;
+  }
+  EXPECT_GT(read, 12);
 }
 
 TEST(Recipe, CountsHaveBounds) {

@@ -20,8 +20,10 @@
 #include "train/data_files.h"
 #include "train/preflight.h"
 #include "train/same_recipe.h"
+#include "train/second_teacher.h"
 #include "train/stage_cache.h"
 #include "train/stage_loop.h"
+#include "train/start_source.h"
 #include "train/stepwise.h"
 #include "train/student_plan.h"
 
@@ -146,6 +148,7 @@ class Run {
     RETORT_TRY(const double rows_at_once, of_leader(group_, double(pool_.size())));
     RETORT_RETURN_IF_ERROR(agree(group_, open(int(rows_at_once))));
     RETORT_RETURN_IF_ERROR(same_inputs(group_, *backend_, options_.teacher, encode_.tokenizer, data_.hash()));
+    RETORT_RETURN_IF_ERROR(same(group_, start_from_.dump(), "the student that this one starts from, " + recipe_.student.start + ","));
     if (options_.resume) RETORT_RETURN_IF_ERROR(find_checkpoint());
     RETORT_RETURN_IF_ERROR(checkpoint_ ? resume() : begin());
     const auto status = train();
@@ -191,18 +194,26 @@ class Run {
 
   Status open(int rows_at_once) {
     const auto& start = recipe_.student.start;
-    if (start != "teacher" && !path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
+    if (start != "teacher") {
+      if (!path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
+      RETORT_TRY(start_from_, start_source(start));
+    }
     RETORT_TRY(data_, StageData::load(recipe_));
     RETORT_TRY(files_, data_files(recipe_));
     RETORT_TRY(encode_, parts_.open_encoders(options_.teacher));
-    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_, rows_at_once}));
+    RETORT_TRY(backend_, parts_.open_backend(recipe_, {options_.teacher, options_.threads, &group_, rows_at_once, encode_.tokens}));
     return check_caches(recipe_, data_, encode_, *backend_);
+  }
+
+  Status plan_pure() {
+    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
+    RETORT_TRY(pure_, pure_student(backend_->teacher(), recipe_.student));
+    return {};
   }
 
   // The recipe as it runs: with a stage for each step.
   Status plan_steps() {
-    RETORT_TRY(const auto pure, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_TRY(steps_, steps_of(recipe_.student, pure));
+    RETORT_TRY(steps_, steps_of(recipe_.student, pure_));
     RETORT_TRY(running_, with_steps(recipe_, steps_));
     return {};
   }
@@ -216,6 +227,7 @@ class Run {
   CalibrationText text_of_step() const { return calibration_text(recipe_, data_.recipe(), encode_, backend_->teacher().vocab_size, state_.stage); }
 
   Status begin() {
+    RETORT_RETURN_IF_ERROR(agree(group_, plan_pure()));
     RETORT_RETURN_IF_ERROR(by_leader([&] { return check_beginning(); }));
     RETORT_RETURN_IF_ERROR(agree(group_, plan_steps()));
     auto others = second_teachers();
@@ -236,12 +248,10 @@ class Run {
 
   Status check_beginning() const {
     if (options_.resume) RETORT_RETURN_IF_ERROR(same_recipe_file(recipe_, options_.out));
-    RETORT_RETURN_IF_ERROR(check_keep(recipe_.student.keep, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_rows(recipe_, backend_->teacher()));
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
-    RETORT_TRY(const auto student, pure_student(backend_->teacher(), recipe_.student));
-    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), student));  // of a layout that is measured start_student() asks for the rest
-    return options_.overwrite ? Status() : check_room(recipe_, student, options_.out);  // else room is made first
+    RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), pure_));  // of a layout that is measured start_student() asks for the rest
+    return options_.overwrite ? Status() : check_room(recipe_, pure_, options_.out);  // else room is made first
   }
 
   Status make_folder() {
@@ -267,6 +277,7 @@ class Run {
     }
     state_.recipe = comparable(recipe_);
     state_.teacher_hash = backend_->teacher_hash();
+    state_.start_from = start_from_;
     state_.data_hash = data_.hash();
     state_.data = data_files_json(files_);
     state_.plan = std::move(report.plan);
@@ -309,37 +320,32 @@ class Run {
     if (state_.teacher_hash != backend_->teacher_hash()) {
       return invalid(options_.teacher, ": not the teacher this run began with (its hash is ", backend_->teacher_hash(), ", was ", state_.teacher_hash, ")");
     }
+    RETORT_RETURN_IF_ERROR(same_start(recipe_.student.start, state_.start_from, start_from_));
     if (state_.data_hash != data_.hash()) {
       const std::string difference = data_difference(state_.data, files_);
       if (!difference.empty()) return invalid(difference);
       return invalid("the training text is not the one this run began with (its hash is ", data_.hash(), ", was ", state_.data_hash, ")");
     }
     RETORT_RETURN_IF_ERROR(same_second_teachers());
+    RETORT_RETURN_IF_ERROR(plan_pure());
     RETORT_RETURN_IF_ERROR(plan_steps());
     if (state_.stage > int64_t(running_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     return backend_->restore(recipe_.student, state_.plan);
   }
 
-  // Of every stage the hash of its second teacher, which fits the first.
+  // Of every stage.
   Result<std::vector<std::string>> second_teachers() const {
     std::vector<std::string> hashes;
     for (const StageSpec& stage : recipe_.stages) {
-      std::string& hash = hashes.emplace_back();
-      if (stage.switch_teacher.to.empty()) continue;
-      auto checked = backend_->check_second_teacher(stage.switch_teacher.to, stage.seq);
-      if (!checked.ok()) return Error{checked.error().code, cat("stage '", stage.name, "', switch_teacher.to: ", checked.error().message)};
-      hash = std::move(*checked);
+      RETORT_TRY(hashes.emplace_back(), second_teacher_hash(*backend_, stage));
     }
     return hashes;
   }
 
   Status same_second_teachers() const {
-    RETORT_TRY(const auto now, second_teachers());
-    for (size_t s = 0; s < now.size(); ++s) {
-      const std::string before = s < state_.second_teachers.size() ? state_.second_teachers[s] : "";
-      if (now[s] == before) continue;
-      return invalid(recipe_.stages[s].switch_teacher.to, ": not the second teacher this run began with (its hash is ", now[s], ", was ", before, ")");
+    for (size_t s = 0; s < recipe_.stages.size(); ++s) {
+      RETORT_RETURN_IF_ERROR(same_second_teacher(*backend_, recipe_.stages[s], s < state_.second_teachers.size() ? state_.second_teachers[s] : ""));
     }
     return {};
   }
@@ -386,6 +392,7 @@ class Run {
   nlohmann::json provenance() const {
     Json out = {{"retort", RETORT_VERSION}, {"library", backend_->library()}, {"recipe", recipe_json(recipe_)},
                 {"teacher", {{"name", fs::path(options_.teacher).filename().string()}, {"hash", state_.teacher_hash}}},
+                {"start", {{"from", recipe_.student.start}, {"hash", state_.start_from.is_object() ? state_.start_from["hash"] : nlohmann::json()}}},
                 {"data_hash", state_.data_hash}, {"data", Json::parse(state_.data.dump())}, {"seed", recipe_.seed}, {"tokens", state_.tokens}, {"seconds", state_.seconds},
                 {"stages", stages_json(recipe_, steps_.size(), state_)}, {"kept", state_.kept}};
     return plain(out);
@@ -414,6 +421,7 @@ class Run {
   }
 
   const Recipe& recipe_;
+  ModelConfig pure_;                   // the student with a mixer wherever the recipe may put one
   std::vector<Step> steps_;            // none: the student is converted at once
   Recipe running_;                     // with a stage for each step
   const RunOptions& options_;
@@ -423,6 +431,7 @@ class Run {
   StageData data_;
   std::vector<DataFile> files_;
   Encoders encode_;
+  nlohmann::json start_from_;          // of student.start; null: the teacher
   std::unique_ptr<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
   RunState state_;
@@ -438,6 +447,7 @@ Result<Encoders> open_encoders(const std::string& teacher) {
   out.text = [tokenizer](std::string_view text) { return tokenizer.encode(text, {.add_special = true, .parse_special = false}); };
   out.chat = chat_encoder(tokenizer);
   out.tokenizer = hex(tokenizer.fingerprint());
+  out.tokens = int(tokenizer.size());
   return out;
 }
 

@@ -6,7 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include "io/model_files.h"
 #include "support/run_fixture.h"
+#include "support/tiny_model.h"
+#include "train/second_teacher.h"
 
 namespace retort::train {
 namespace {
@@ -214,6 +217,44 @@ TEST_F(RunTest, AStagesOwnTextMustStayAndAWrongSecondTeacherIsRefused) {
   ASSERT_FALSE(stranger.ok());
   EXPECT_EQ(stranger.error().message, "stage 'kd', switch_teacher.to: stranger: other tokens");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "b"));
+}
+
+// Its hash is in the student, and a run goes on only from the same one: what differs is said.
+TEST_F(RunTest, TheStudentThatARunStartsFromMustStay) {
+  const std::string before = folder_ / "before";
+  ModelConfig config = fake::fake_config();
+  config.family = "llama";
+  const auto write = [&](uint64_t seed) {
+    std::filesystem::remove_all(before);
+    ASSERT_TRUE(validate_plan(config).ok());
+    ASSERT_TRUE(test::write_random_model(before, config, seed).ok());
+  };
+  const std::vector<Override> start = {{"student.start", before, "--start"}, {"checkpoint_minutes", "1e-9", "--set"}};
+  config.plan[0].parts = {Part{"gla", {0}, {5, 2}, nlohmann::json::object()}};
+  write(1);
+  ASSERT_TRUE(go("straight", false, {}, start).ok());
+  catch_interrupts();
+  ASSERT_FALSE(go("a", false, {-1, [](int64_t n) { if (n == 3) ::raise(SIGINT); }}, start).ok());
+  clear_interrupt();
+  const auto refused = [&]() -> std::string {
+    const auto result = go("a", true, {-1, [](int64_t) { ADD_FAILURE() << "a step was made"; }}, start);
+    return result.ok() ? "" : result.error().message;
+  };
+  write(2);
+  EXPECT_EQ(refused().find("student.start: " + before + ": not the student that this run started from: its weights are others (their hash is \""), 0u) << refused();
+  config.plan[0].parts[0].window.size = 7;
+  write(1);
+  EXPECT_EQ(refused(), "student.start: " + before + ": not the student that this run started from: layer 0, part 0.window: 5 -> 7");
+  config.plan[0].parts[0].window.size = 5;
+  write(1);
+  const auto resumed = go("a", true, {}, start);
+  ASSERT_TRUE(resumed.ok()) << resumed.error().message;
+  EXPECT_EQ(student("a"), student("straight"));
+  const auto made = nlohmann::json::parse(test::read_file(folder_ / "a/student/config.json"))["start"];
+  EXPECT_EQ(made["from"], before);
+  EXPECT_EQ(made["hash"], *hash_weights(*open_model(before)->weights));
+  ASSERT_TRUE(go("plain").ok());
+  EXPECT_EQ(nlohmann::json::parse(test::read_file(folder_ / "plain/student/config.json"))["start"], (nlohmann::json{{"from", "teacher"}, {"hash", nullptr}}));
 }
 
 TEST_F(RunTest, ASecondTeacherThatHasChangedMeanwhileIsNotAsked) {

@@ -100,6 +100,7 @@ Result<RunState> read_state(const JsonFields& fields) {
   RETORT_TRY(s.second_teachers, read_texts(fields, "second_teachers"));
   RETORT_TRY(s.epoch_sizes, read_sizes(fields, "epoch_sizes"));
   if (fields.has("start")) s.start = fields.at("start");
+  if (fields.has("start_from")) s.start_from = fields.at("start_from");
   if (fields.has("data")) s.data = fields.at("data");
   if (fields.has("skipped_in_a_row")) {
     RETORT_TRY(s.skipped_in_a_row, fields.whole("skipped_in_a_row"));
@@ -171,7 +172,7 @@ StateJson to_json(const RunState& s) {
   for (const auto& report : s.done) done.push_back(stage_report_json(report));
   return {{"format", 1}, {"recipe", s.recipe}, {"teacher_hash", s.teacher_hash}, {"data_hash", s.data_hash},
           {"second_teachers", s.second_teachers}, {"epoch_sizes", s.epoch_sizes},
-          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"data", s.data}, {"stage", s.stage},
+          {"plan", plan_json(s.plan)}, {"kept", s.kept}, {"start", s.start}, {"start_from", s.start_from}, {"data", s.data}, {"stage", s.stage},
           {"current", stage_report_json(s.current)}, {"pace", s.pace}, {"skipped_in_a_row", s.skipped_in_a_row},
           {"optimizer_steps", s.optimizer_steps}, {"cursor", s.cursor}, {"watch", s.watch},
           {"run_step", s.run_step}, {"tokens", s.tokens}, {"seconds", s.seconds}, {"metrics_bytes", s.metrics.lines},

@@ -33,6 +33,7 @@ struct RunState {
   std::vector<LayerPlan> plan;
   std::vector<std::string> kept;
   nlohmann::json start;                   // Backend's details
+  nlohmann::json start_from;              // start_source(); null: the teacher, or a run of a version that did not note it
   nlohmann::json data;                    // data_files_json(); null: a run of a version that did not note them
   // Moves.
   int64_t stage = 0;                      // the stage that is running; as many as there are: all done

@@ -38,6 +38,16 @@ double schedule_factor(const ScheduleSpec& schedule, double peak, const Position
   return 1;
 }
 
+std::optional<NeverReached> never_reached(const StageSpec& stage, int64_t steps) {
+  if (steps <= 0) return {};
+  const std::string all = cat("; stage '", stage.name, "' has ", steps, steps == 1 ? " step" : " steps", " in all");
+  if (stage.schedule.warmup_steps > steps) return NeverReached{"schedule", cat("'warmup_steps' is ", stage.schedule.warmup_steps, all)};
+  const SwitchSpec& change = stage.switch_teacher;
+  const bool never = !change.to.empty() && change.when == SwitchSpec::When::kStep && change.step >= steps;
+  if (never) return NeverReached{"switch_teacher", cat("'switch_teacher' is due after ", change.step, " steps", all)};
+  return {};
+}
+
 int64_t BudgetMeter::counted_limit() const {
   int64_t limit = budget_.steps;
   if (budget_.tokens > 0) {

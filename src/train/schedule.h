@@ -8,6 +8,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "train/recipe.h"
 
@@ -49,5 +51,13 @@ class BudgetMeter {
   int64_t steps_ = 0;
   double seconds_ = 0, pace_ = 0;    // pace: running mean of seconds a step
 };
+
+// What a stage of so many steps in all would never come to: the end of its warm-up, where a peak rate stands that nobody would see, or its second
+// teacher. Unset: it comes to everything, or its steps are not known yet (0).
+struct NeverReached {
+  const char* key;                   // of the stage: "schedule", "switch_teacher"
+  std::string message;
+};
+std::optional<NeverReached> never_reached(const StageSpec& stage, int64_t steps);
 
 }  // namespace retort::train

@@ -30,11 +30,6 @@ Result<std::string> hash_weights(const WeightStore& store) {
   return hex(hash);
 }
 
-int token_count(const ModelFiles& files) {
-  const auto tokenizer = load_tokenizer(files.path);
-  return tokenizer.ok() ? std::min(files.config.vocab_size, int(tokenizer->size())) : files.config.vocab_size;
-}
-
 Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::string& path, int seq) {
   RETORT_TRY(auto files, open_model(path));
   if (!is_plain_transformer(files.config)) {
@@ -58,6 +53,20 @@ Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::strin
     if (model->config.vocab_size < tokens) return invalid(model->path, ": a tokenizer of ", tokens, " tokens, but only ", model->config.vocab_size, " logits");
   }
   return files;
+}
+
+Result<std::string> second_teacher_hash(Backend& backend, const StageSpec& stage) {
+  if (stage.switch_teacher.to.empty()) return std::string();
+  auto checked = backend.check_second_teacher(stage.switch_teacher.to, stage.seq);
+  if (!checked.ok()) return Error{checked.error().code, cat("stage '", stage.name, "', switch_teacher.to: ", checked.error().message)};
+  return checked;
+}
+
+Status same_second_teacher(Backend& backend, const StageSpec& stage, const std::string& before) {
+  RETORT_TRY(const std::string now, second_teacher_hash(backend, stage));
+  if (now == before) return {};
+  return invalid("stage '", stage.name, "', switch_teacher.to: ", stage.switch_teacher.to, " is not the second teacher this run began with (its hash is ", now,
+                 ", was ", before, ")");
 }
 
 }  // namespace retort::train

@@ -7,16 +7,19 @@
 
 #include "base/error.h"
 #include "io/model_files.h"
+#include "train/stage.h"
 
 namespace retort::train {
 
 // Of all weights' bytes, in the order of their names: who a teacher is. Reads them all.
 Result<std::string> hash_weights(const WeightStore& store);
 
-// How many tokens the model's tokenizer knows; columns of logits behind them are padding. Without a tokenizer: all are tokens.
-int token_count(const ModelFiles& files);
-
 // Errors: not a softmax-attention model; a context below `seq`; another number of tokens, or another token somewhere, which is named.
 Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::string& path, int seq);
+
+// The hash of the stage's second teacher, which fits the first; "": it has none.
+Result<std::string> second_teacher_hash(Backend& backend, const StageSpec& stage);
+// An error where it is no longer what it was `before`.
+Status same_second_teacher(Backend& backend, const StageSpec& stage, const std::string& before);
 
 }  // namespace retort::train

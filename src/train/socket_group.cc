@@ -15,7 +15,10 @@
 #include <cstring>
 #include <fcntl.h>
 #include <random>
+#include <thread>
 #include <vector>
+
+#include "train/recipe.h"
 
 namespace retort::train {
 namespace {
@@ -246,46 +249,156 @@ Result<std::string> own_address(const std::string& host) {
   return std::string(text);
 }
 
-Result<std::shared_ptr<ProcessGroup>> connect_group(const GroupOptions& options, const MeetingPlace& place) {
-  // A number that only the ranks of this group know: whoever else finds the port is turned away.
-  std::random_device random;
-  uint64_t secret = (uint64_t(random()) << 32) ^ random();
-  if (options.rank == 0) RETORT_RETURN_IF_ERROR(place.set("secret", std::to_string(secret)));
-  RETORT_TRY(const std::string shared, place.get("secret"));
-  secret = std::strtoull(shared.c_str(), nullptr, 10);
+std::string rank_names(const std::vector<int>& ranks) { return cat(ranks.size() == 1 ? "rank " : "ranks ", numbers_text(ranks)); }
 
-  uint16_t port = 0;
-  RETORT_TRY(const Socket listener, listen_on(options.on_this_machine == options.size && options.address == "127.0.0.1", port));
-  RETORT_RETURN_IF_ERROR(place.set(cat("rank", options.rank), cat(options.address, " ", port)));
-  std::vector<Socket> peers(size_t(options.size));
-  for (int r = 0; r < options.rank; ++r) {   // each rank calls those before it
-    RETORT_TRY(const std::string where, place.get(cat("rank", r)));
-    const size_t space = where.find(' ');
-    if (space == std::string::npos) return internal_error("rank ", r, " left no address");
-    const sockaddr_in to = address_of(where.substr(0, space), uint16_t(std::atoi(where.c_str() + space + 1)));
-    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (socket.fd() < 0 || ::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
-      return system_error(cat("reach rank ", r, " at ", where));
+namespace {
+
+constexpr std::chrono::milliseconds kPause{100};
+constexpr const char* kGivenUp = "given up";
+
+// How ranks come together, or leave together.
+class Meeting {
+ public:
+  Meeting(const GroupOptions& options, const MeetingPlace& place)
+      : options_(options), place_(place), begin_(Clock::now()), speaks_at_(begin_ + options.silence) {}
+
+  // All have left their addresses at the place.
+  Status await_all() {
+    for (int r = 0; r < options_.size;) {
+      RETORT_TRY(const bool there, place_.has(name_of(r)));
+      if (there) {
+        ++r;
+        continue;
+      }
+      RETORT_RETURN_IF_ERROR(go_on("never came"));
+      std::this_thread::sleep_for(kPause);
     }
-    prepare(socket.fd());
-    Header hello{kMagic, Kind::kHello, secret, uint64_t(options.rank)};
-    RETORT_RETURN_IF_ERROR(transfer(socket.fd(), hello, true));
-    peers[size_t(r)] = std::move(socket);
+    begin_ = Clock::now(), speaks_at_ = begin_ + options_.silence;   // what is left takes no time, unless one of them ends
+    return {};
   }
-  for (int missing = options.size - 1 - options.rank; missing > 0;) {
+
+  // Fine while there is a reason to wait. `what` says of those that are missing at the end what they did.
+  Status go_on(const char* what, std::vector<int> missing = {}) {
+    RETORT_TRY(const bool given_up, place_.has(kGivenUp));
+    if (given_up) return leave();
+    const auto now = Clock::now();
+    const bool over = now - begin_ >= options_.patience;
+    if (!over && now < speaks_at_) return {};
+    if (missing.empty()) {
+      RETORT_TRY(missing, absent());
+    }
+    if (missing.empty()) return {};
+    const auto limit = std::chrono::duration_cast<std::chrono::seconds>(options_.patience).count();
+    if (over) return give_up(io_error("ranks: ", rank_names(missing), " of ", options_.size, " ", what, " within ", limit, " s (RETORT_RANKS_TIMEOUT); the others leave"));
+    speaks_at_ = now + 3 * options_.silence;
+    const auto before = std::find_if(missing.begin(), missing.end(), [&](int r) { return r >= options_.rank; }) - missing.begin();
+    if (before != options_.rank || !options_.tell) return {};   // the lowest rank that is there speaks
+    const auto waited = std::chrono::duration_cast<std::chrono::seconds>(now - begin_).count();
+    options_.tell(cat("waiting for ", rank_names(missing), " of ", options_.size, ", ", waited, " s so far, at most ", limit));
+    return {};
+  }
+
+  // This rank's error ends the meeting. Of several that have one the first says it.
+  Error give_up(Error error) {
+    const auto first = place_.claim(kGivenUp);
+    if (first.ok() && !*first) error.message.clear();
+    leave();
+    return error;
+  }
+
+  static std::string name_of(int rank) { return cat("rank", rank); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Result<std::vector<int>> absent() const {
+    std::vector<int> out;
+    for (int r = 0; r < options_.size; ++r) {
+      RETORT_TRY(const bool there, place_.has(name_of(r)));
+      if (!there) out.push_back(r);
+    }
+    return out;
+  }
+
+  // Rank 0, in whom the place may be, goes last, but waits no longer than a few seconds.
+  Error leave() {
+    const auto gone = [](int rank) { return cat("gone", rank); };
+    (void)place_.set(gone(options_.rank), "");
+    const auto end = Clock::now() + std::chrono::seconds(3);
+    for (int r = 1; options_.rank == 0 && r < options_.size && Clock::now() < end;) {
+      const auto came = place_.has(name_of(r)), left = place_.has(gone(r));
+      if (!came.ok() || !left.ok()) break;
+      if (*came && !*left) std::this_thread::sleep_for(kPause);
+      else ++r;
+    }
+    return {ErrorCode::kIo, ""};
+  }
+
+  const GroupOptions& options_;
+  const MeetingPlace& place_;
+  Clock::time_point begin_, speaks_at_;
+};
+
+// A connection to a rank before this one, which listens.
+Result<Socket> call(const GroupOptions& options, const MeetingPlace& place, int rank, uint64_t secret) {
+  RETORT_TRY(const std::string where, place.get(Meeting::name_of(rank)));
+  const size_t space = where.find(' ');
+  if (space == std::string::npos) return internal_error("rank ", rank, " left no address");
+  const sockaddr_in to = address_of(where.substr(0, space), uint16_t(std::atoi(where.c_str() + space + 1)));
+  Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (socket.fd() < 0 || ::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
+    return system_error(cat("reach rank ", rank, " at ", where, " from rank ", options.rank));
+  }
+  prepare(socket.fd());
+  Header hello{kMagic, Kind::kHello, secret, uint64_t(options.rank)};
+  RETORT_RETURN_IF_ERROR(transfer(socket.fd(), hello, true));
+  return socket;
+}
+
+// The calls of the ranks behind this one.
+Status answer(const GroupOptions& options, const Socket& listener, uint64_t secret, Meeting& meeting, std::vector<Socket>& peers) {
+  for (;;) {
+    std::vector<int> missing;
+    for (int r = options.rank + 1; r < options.size; ++r) {
+      if (peers[size_t(r)].fd() < 0) missing.push_back(r);
+    }
+    if (missing.empty()) return {};
     pollfd waiting{listener.fd(), POLLIN, 0};
-    const int ready = ::poll(&waiting, 1, kSilence);
-    if (ready == 0) return io_error("rank ", options.rank, ": ", missing, " ranks never came");
-    if (ready < 0) continue;
+    if (::poll(&waiting, 1, int(kPause.count())) <= 0) {
+      RETORT_RETURN_IF_ERROR(meeting.go_on("came, but did not call", missing));
+      continue;
+    }
     Socket socket(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
     if (socket.fd() < 0) continue;
     prepare(socket.fd());
     Header hello;
     if (!transfer(socket.fd(), hello, false).ok() || hello.magic != kMagic || hello.bytes != secret) continue;   // a stranger
-    if (hello.number <= uint64_t(options.rank) || hello.number >= uint64_t(options.size) || peers[size_t(hello.number)].fd() >= 0) continue;
+    if (std::find(missing.begin(), missing.end(), int(std::min<uint64_t>(hello.number, 1u << 30))) == missing.end()) continue;
     peers[size_t(hello.number)] = std::move(socket);
-    --missing;
   }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ProcessGroup>> connect_group(const GroupOptions& options, const MeetingPlace& place) {
+  // A number that only the ranks of this group know: whoever else finds the port is turned away.
+  std::random_device random;
+  const uint64_t own_secret = (uint64_t(random()) << 32) ^ random();
+  if (options.rank == 0) RETORT_RETURN_IF_ERROR(place.set("secret", std::to_string(own_secret)));
+  uint16_t port = 0;
+  RETORT_TRY(const Socket listener, listen_on(options.on_this_machine == options.size && options.address == "127.0.0.1", port));
+  RETORT_RETURN_IF_ERROR(place.set(Meeting::name_of(options.rank), cat(options.address, " ", port)));
+  Meeting meeting(options, place);
+  RETORT_RETURN_IF_ERROR(meeting.await_all());
+  RETORT_TRY(const std::string shared, place.get("secret"));
+  const uint64_t secret = std::strtoull(shared.c_str(), nullptr, 10);
+  std::vector<Socket> peers(size_t(options.size));
+  for (int r = 0; r < options.rank; ++r) {
+    auto called = call(options, place, r, secret);
+    if (!called.ok()) return meeting.give_up(called.error());
+    peers[size_t(r)] = std::move(*called);
+  }
+  RETORT_RETURN_IF_ERROR(answer(options, listener, secret, meeting, peers));
   return std::shared_ptr<ProcessGroup>(std::make_shared<SocketGroup>(options, std::move(peers)));
 }
 

@@ -142,6 +142,7 @@ struct BackendOptions {
   int threads = 0;                               // 0: one per core
   ProcessGroup* group = nullptr;                 // null: one process. Otherwise a batch's rows are dealt over the ranks (process_group.h)
   int rows_at_once = 0;                          // rows that are computed together, the same on all ranks; 0: as many as there are threads
+  int tokens = 0;                                // of the teacher's tokenizer; 0: of a teacher without one, whose every logit is a token's
 };
 
 // Loads the teacher. The recipe tells which tensors any stage will train. (backend.cc, train-core)

@@ -86,14 +86,7 @@ Result<Budget> budget_of(const StageSpec& stage, int64_t epoch_size) {
   const auto steps = int64_t(std::min(1e15, std::max(1.0, std::ceil(budget.epochs * double(epoch_size) / double(per_step)))));
   budget.steps = budget.steps > 0 ? std::min(budget.steps, steps) : steps;
   const auto total = int64_t(BudgetMeter(budget, stage.tokens_per_step()).total_steps());
-  if (stage.schedule.warmup_steps > total) {
-    return invalid("recipe: ", stage.name, ".schedule: 'warmup_steps' is ", stage.schedule.warmup_steps, "; the stage has ", total,
-                   total == 1 ? " step" : " steps", " in all");
-  }
-  const SwitchSpec& change = stage.switch_teacher;
-  if (!change.to.empty() && change.when == SwitchSpec::When::kStep && change.step >= total) {
-    return invalid("recipe: ", stage.name, ".switch_teacher: due after ", change.step, " steps; the stage has ", total, " in all");
-  }
+  if (const auto never = never_reached(stage, total)) return invalid("recipe: ", never->message);
   return budget;
 }
 

@@ -169,7 +169,7 @@ TEST_F(StageDataTest, EpochsOfPairsAreCountedInPairs) {
   r.stages[0].schedule.warmup_steps = 10;
   const auto wrong = epoch_sizes(r, load(r), fake::encoders(), 256, pool_);
   ASSERT_FALSE(wrong.ok());
-  EXPECT_EQ(wrong.error().message, "recipe: z.schedule: 'warmup_steps' is 10; the stage has 9 steps in all");
+  EXPECT_EQ(wrong.error().message, "recipe: 'warmup_steps' is 10; stage 'z' has 9 steps in all");
 }
 
 }  // namespace

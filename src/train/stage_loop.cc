@@ -6,6 +6,7 @@
 
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "train/second_teacher.h"
 #include "train/stage_cache.h"
 #include "train/stepwise.h"
 
@@ -143,7 +144,8 @@ Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   if (change.when == SwitchSpec::When::kStep) switch_due_ = report.steps >= change.step;
   if (change.when == SwitchSpec::When::kFraction) switch_due_ = meter_.middle_of_next_step().progress >= change.fraction;
   if (!switch_due_) return {};
-  if (const Status same = agree(context_.group, same_second_teacher()); !same.ok()) {
+  const std::string& before = context_.state.second_teachers[index_of(context_, stage_)];
+  if (const Status same = agree(context_.group, same_second_teacher(context_.backend, stage_, before)); !same.ok()) {
     RETORT_RETURN_IF_ERROR(checkpoint());   // what has been trained so far goes on when the file is back
     return same;
   }
@@ -152,15 +154,6 @@ Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   rate_plateau_.reset();
   if (progress) progress->message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));
   return {};
-}
-
-// That its file is still what it was when the run began.
-Status StageLoop::same_second_teacher() const {
-  const std::string& model = stage_.switch_teacher.to;
-  RETORT_TRY(const std::string now, context_.backend.check_second_teacher(model, stage_.seq));
-  const std::string& before = context_.state.second_teachers[index_of(context_, stage_)];
-  if (now == before) return {};
-  return invalid(model, ": stage '", stage_.name, "' would turn to it now, but it is not the second teacher this run began with (its hash is ", now, ", was ", before, ")");
 }
 
 Status StageLoop::sum_over_ranks(StepResult& result) const {

@@ -58,7 +58,6 @@ class StageLoop {
   double rate_factor() const;                // of the next step
   void watch(double loss);                   // of a step that was taken
   Status switch_if_due(std::optional<Progress>& progress);
-  Status same_second_teacher() const;
   Status sum_over_ranks(StepResult& result) const;
   Result<bool> gradients(MetricsRow& row);   // false: the loss was not finite
   Status saved_interruption();

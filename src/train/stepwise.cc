@@ -79,14 +79,7 @@ Result<StageSpec> share_of(const StageSpec& stage, int64_t k, int64_t n) {
                    " layers one by one; each needs at least one");
   }
   const auto steps = int64_t(BudgetMeter(out.budget, out.tokens_per_step()).total_steps());
-  const SwitchSpec& change = stage.switch_teacher;
-  if (steps > 0 && !change.to.empty() && change.when == SwitchSpec::When::kStep && change.step >= steps) {
-    return invalid("recipe: ", stage.name, ".switch_teacher: due after ", change.step, " steps; the stage has ", steps, " for each layer one by one");
-  }
-  if (steps > 0 && out.schedule.warmup_steps > steps) {
-    return invalid("recipe: stage '", stage.name, "' warms up for ", out.schedule.warmup_steps, " steps, and has ", steps,
-                   " for each layer one by one; 'warmup' takes a share");
-  }
+  if (const auto never = never_reached(out, steps)) return invalid("recipe: ", never->message, ", its share for each layer one by one");
   return out;
 }
 

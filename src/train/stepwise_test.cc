@@ -125,7 +125,7 @@ TEST(Stepwise, WhatCannotBe) {
   const Recipe warm = recipe_of("stepwise: one_by_one", "steps: 16, schedule: {wsd: {warmup_steps: 3}}");
   const auto long_warm = with_steps(warm, *steps(warm, 8));
   ASSERT_FALSE(long_warm.ok());
-  EXPECT_NE(long_warm.error().message.find("warms up for 3 steps, and has 2 for each layer"), std::string::npos) << long_warm.error().message;
+  EXPECT_NE(long_warm.error().message.find("'warmup_steps' is 3; stage 'align' has 2 steps in all, its share for each layer one by one"), std::string::npos) << long_warm.error().message;
 }
 
 }  // namespace

@@ -125,8 +125,9 @@ Result<Recipe> read_recipe(Arguments& a) {
   return recipe;
 }
 
-Status distill(Arguments a, const std::string& how_to_resume) {
+Status distill(Arguments a, const Status& understood, const std::string& how_to_resume) {
   RETORT_TRY(const auto group, join_process_group());
+  RETORT_RETURN_IF_ERROR(agree(*group, understood));   // a flag that one rank alone has wrong ends all of them
   const auto recipe = read_recipe(a);
   RETORT_RETURN_IF_ERROR(agree(*group, recipe));
   // Ranks on one machine share its processors.
@@ -162,19 +163,20 @@ Status dispatch(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command != "distill") return invalid("retort-train: unknown command '", command, "'; known: distill");
   Arguments arguments;
+  Status understood;
   CLI::App app("turn a teacher into a recurrent student, by a recipe", "retort distill");
   app.allow_extras();
   add_flags(app, arguments);
   try {
     app.parse(std::vector<std::string>(std::reverse_iterator(argv + argc), std::reverse_iterator(argv + 2)));
+    if (app.remaining_size() > 0) understood = unknown_argument(app, "");
   } catch (const CLI::CallForHelp&) {
     std::fputs(app.help().c_str(), stdout);
     return {};
   } catch (const CLI::ParseError& error) {
-    return unknown_argument(app, error.what());
+    understood = unknown_argument(app, error.what());
   }
-  if (app.remaining_size() > 0) return unknown_argument(app, "");
-  return distill(std::move(arguments), resume_line(argc, argv));
+  return distill(std::move(arguments), understood, resume_line(argc, argv));
 }
 
 }  // namespace

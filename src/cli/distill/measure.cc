@@ -52,6 +52,7 @@ Result<std::string> sample_text(Engine& engine, const Tokenizer& tokenizer, cons
   SamplingOptions options;
   options.temperature = 0;
   options.repeat_penalty = 1.1;  // greedy text of small models turns in circles
+  options.never = tokenizer.ids_without_token(engine.model().config().vocab_size);
   Sampler sampler(options, 0);
   std::vector<int32_t> made(prompt.begin(), prompt.end());
   for (int64_t i = 0; i < plan.sample_tokens; ++i) {
