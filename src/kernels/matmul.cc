@@ -23,7 +23,9 @@ const MatmulTiles& tiles_for(Isa isa) {
 
 constexpr int64_t kFewTokens = 16;                    // up to these a product's time is its weights'; with more it is cut for prompts
 constexpr int64_t kTokenChunk = kMostTileTokens;      // a chunk's activations stay in the second-level cache
-constexpr int64_t kChunkBytes = 24 << 10;             // of weights: about 1.5 us of memory traffic per claim
+// Weights of one claim: enough that the blocks asked for ahead are the same thread's, and few enough that all threads end together. 24 KB are
+// about 1.5 us of memory traffic. (24 KB for everybody cost two threads a sixth of their speed.)
+constexpr int64_t kLeastChunkBytes = 24 << 10, kMostChunkBytes = 128 << 10, kClaims = 4;
 constexpr int64_t kPrefillPairs = 1;
 
 template <class T>
@@ -45,9 +47,9 @@ struct Cut {
   TokenRange all;
   int64_t pairs, pairs_per_chunk, row_chunks, chunks;
 
-  Cut(const MatmulJob& job, const Activations& x, bool prompts)
+  Cut(const MatmulJob& job, const Activations& x, bool prompts, int64_t chunk_bytes)
       : stretches(prompts ? x.stretches() : std::span<const TokenRange>()), all{0, x.tokens()}, pairs(ceil_div(job.w->blocks(), 2)),
-        pairs_per_chunk(x.tokens() > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, kChunkBytes / (2 * job.w->block_bytes()))),
+        pairs_per_chunk(x.tokens() > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, chunk_bytes / (2 * job.w->block_bytes()))),
         row_chunks(ceil_div(pairs, pairs_per_chunk)), chunks(0) {
     for (size_t i = 0; i < count(); ++i) chunks += row_chunks * parts(i);
   }
@@ -270,6 +272,9 @@ void matmul(ThreadPool& pool, Activations& x, std::span<const MatmulJob> jobs, I
   constexpr size_t kMostJobs = 16;
   for (; jobs.size() > kMostJobs; jobs = jobs.subspan(kMostJobs)) matmul(pool, x, jobs.first(kMostJobs), isa);
   const MatmulTiles& tiles = tiles_for(isa);
+  int64_t bytes = 0;
+  for (const MatmulJob& job : jobs) bytes += job.w->bytes();
+  const int64_t chunk_bytes = std::clamp(bytes / (kClaims * pool.size()), kLeastChunkBytes, kMostChunkBytes);
   std::optional<Cut> cuts[kMostJobs];
   int64_t chunks = 0;
   for (size_t i = 0; i < jobs.size(); ++i) {
@@ -277,7 +282,7 @@ void matmul(ThreadPool& pool, Activations& x, std::span<const MatmulJob> jobs, I
     const bool prompts = has_prompts(tiles, jobs[i]);
     x.prepare(pool, form_of(jobs[i]), false, isa);
     x.prepare(pool, prompts ? Activations::Form::kBf16Tiles : form_of(jobs[i]), true, isa);
-    chunks += cuts[i].emplace(jobs[i], x, prompts).chunks;
+    chunks += cuts[i].emplace(jobs[i], x, prompts, chunk_bytes).chunks;
   }
   pool.run_chunks(chunks, [&](int64_t chunk) {
     size_t i = 0;
