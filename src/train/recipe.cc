@@ -21,16 +21,18 @@ DataSpec read_data(YamlSource& source, const YAML::Node& node) {
   return data;
 }
 
-// Adds what the stage does not say itself. The stage's own nodes stay, and with them their places in the file.
-void add_defaults(YAML::Node stage, const YAML::Node& defaults) {
-  std::vector<std::string> own;
+// Adds what the stage does not say itself, and gives the keys that it added. The stage's own nodes stay, and with them their places in the file.
+std::vector<std::string> add_defaults(YAML::Node stage, const YAML::Node& defaults) {
+  std::vector<std::string> own, added;
   for (const auto& entry : stage) own.push_back(entry.first.IsScalar() ? entry.first.Scalar() : "");
   const bool own_budget = std::any_of(own.begin(), own.end(), is_budget);
   for (const auto& entry : defaults) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (std::find(own.begin(), own.end(), name) != own.end() || (own_budget && is_budget(name))) continue;
     stage[name] = entry.second;
+    added.push_back(name);
   }
+  return added;
 }
 
 void read_stages(YamlSource& source, const YAML::Node& root, Recipe& recipe) {
@@ -51,8 +53,8 @@ void read_stages(YamlSource& source, const YAML::Node& root, Recipe& recipe) {
     for (const auto& other : recipe.stages) {
       if (other.name == name) return source.fail(node["name"], "stages", "two stages are called '", name, "'");
     }
-    add_defaults(node, defaults);
-    recipe.stages.push_back(read_stage(source, node, name));
+    const auto shared = add_defaults(node, defaults);
+    recipe.stages.push_back(read_stage(source, node, name, shared));
     if (!source.status.ok()) return;
   }
 }

@@ -50,6 +50,7 @@ Status apply_override(YAML::Node& root, const Override& change) {
   }
   if (path.size() == 1 || path[0] == "student" || path[0] == "data" || path[0] == "defaults") return set_path(root, path, value, change);
   std::vector<std::string> names = {"student", "data", "defaults"};
+  if (!root["stages"].IsSequence()) return {};  // which read_stages() says
   for (auto stage : root["stages"]) {
     if (!stage.IsMap() || !stage["name"] || !stage["name"].IsScalar()) continue;
     names.push_back(stage["name"].Scalar());

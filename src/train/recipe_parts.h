@@ -18,7 +18,8 @@ Status apply_override(YAML::Node& root, const Override& change);
 StudentSpec read_student(YamlSource& source, const YAML::Node& node);
 
 // recipe_stage.cc, recipe_losses.cc
-StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name);
+// `shared`: the keys that came from `defaults`.
+StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name, std::span<const std::string> shared);
 void read_losses(YamlSource& source, YamlFields& stage, std::vector<LossSpec>& losses);
 
 // A file, {file: a.jsonl, weight: 3}, or a list of these.

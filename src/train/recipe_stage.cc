@@ -1,5 +1,7 @@
 // One stage: what trains, for how long, at which rates.
 #include <algorithm>
+#include <span>
+#include <string>
 
 #include "train/recipe_names.h"
 #include "train/recipe_parts.h"
@@ -70,15 +72,19 @@ void read_betas(YamlSource& source, YamlFields& stage, std::array<double, 2>& be
   if (!good) source.fail(node, stage.key_of("betas"), "'betas' must be two numbers from 0 to 1, such as [0.9, 0.95]");
 }
 
-// What a stage that compares layers has no use for: it computes no logits, and keeps one layer's graph at a time.
-void check_layers(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
+// What a stage that compares layers has no use for: it computes no logits, and keeps one layer's graph at a time. What all stages share is
+// for those that can use it.
+void check_layers(YamlSource& source, YamlFields& fields, StageSpec& stage, std::span<const std::string> shared) {
   if (!stage.layer_wise()) return;
-  const auto refuse = [&](const char* key, const char* why) {
+  const auto without = [&](const char* key, auto& value, auto none, const char* why) {
+    if (value == none) return;
+    value = none;
+    if (std::find(shared.begin(), shared.end(), key) != shared.end()) return;
     source.fail(fields.take(key), fields.key_of(key), "'", key, "' is for stages that run end to end (logits, ce); stage '", stage.name,
                 "' compares layers, ", why, ": remove it there");
   };
-  if (stage.logit_fraction < 1) refuse("logit_fraction", "which has no logits");
-  if (stage.checkpoint_activations) refuse("checkpoint_activations", "which keeps one layer's graph anyway");
+  without("logit_fraction", stage.logit_fraction, 1.0, "which has no logits");
+  without("checkpoint_activations", stage.checkpoint_activations, false, "which keeps one layer's graph anyway");
 }
 
 void check_reached(YamlSource& source, YamlFields& fields, const StageSpec& stage) {
@@ -126,7 +132,7 @@ void read_train(YamlSource& source, YamlFields& stage_fields, StageSpec& stage) 
 
 }  // namespace
 
-StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name) {
+StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::string& name, std::span<const std::string> shared) {
   StageSpec stage;
   stage.name = name;
   YamlFields fields(source, node, name, "stage '" + name + "'");
@@ -160,7 +166,7 @@ StageSpec read_stage(YamlSource& source, const YAML::Node& node, const std::stri
   if (std::none_of(std::begin(kBudgets), std::end(kBudgets), [&](const char* budget) { return fields.has(budget); })) {
     source.fail(node, name, "stage '", name, "' needs a budget: 'tokens', 'steps', 'epochs' or 'minutes'");
   }
-  check_layers(source, fields, stage);
+  check_layers(source, fields, stage, shared);
   check_pairs(source, fields, stage);
   read_switch(source, fields, stage);
   check_reached(source, fields, stage);

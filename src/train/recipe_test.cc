@@ -336,7 +336,12 @@ TEST(Recipe, WhatAStageHasNoUseForIsRefused) {
   };
   expect_has(wrong("align.logit_fraction", "0.5"), {"--set align.logit_fraction=0.5: 'logit_fraction' is for stages that run end to end (logits, ce)",
                                                     "stage 'align' compares layers, which has no logits: remove it there"});
-  expect_has(wrong("defaults.logit_fraction", "0.5"), {"stage 'align' compares layers"});
+  const auto shared = parse_recipe(kGood, "a.yaml", {{"defaults.logit_fraction", "0.5", "--set"}, {"defaults.checkpoint_activations", "true", "--set"}});
+  ASSERT_TRUE(shared.ok()) << shared.error().message;
+  EXPECT_EQ(shared->stages[0].logit_fraction, 1) << "for those that can use it";
+  EXPECT_FALSE(shared->stages[0].checkpoint_activations);
+  EXPECT_EQ(shared->stages.back().logit_fraction, 0.5);
+  EXPECT_TRUE(shared->stages.back().checkpoint_activations);
   expect_has(wrong("align.checkpoint_activations", "true"), {"'checkpoint_activations' is for stages that run end to end", "keeps one layer's graph anyway"});
   EXPECT_EQ(wrong("align.logit_fraction", "1"), "") << "what a resolved recipe says";
   EXPECT_EQ(wrong("align.checkpoint_activations", "false"), "");

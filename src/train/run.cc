@@ -196,7 +196,9 @@ class Run {
     const auto& start = recipe_.student.start;
     if (start != "teacher") {
       if (!path_exists(start)) return invalid("student.start: ", start, ": no such folder; expected 'teacher' or a student's folder");
-      RETORT_TRY(start_from_, start_source(start));
+      auto source = start_source(start);
+      if (!source.ok()) return invalid("student.start: ", source.error().message, "; expected 'teacher' or a student's folder");
+      start_from_ = std::move(*source);
     }
     RETORT_TRY(data_, StageData::load(recipe_));
     RETORT_TRY(files_, data_files(recipe_));
