@@ -340,7 +340,7 @@ TEST(Recipe, WhatAStageHasNoUseForIsRefused) {
   ASSERT_TRUE(shared.ok()) << shared.error().message;
   EXPECT_EQ(shared->stages[0].logit_fraction, 1) << "for those that can use it";
   EXPECT_FALSE(shared->stages[0].checkpoint_activations);
-  EXPECT_EQ(shared->stages.back().logit_fraction, 0.5);
+  EXPECT_EQ(shared->stages.back().logit_fraction, 0.25) << "its own";
   EXPECT_TRUE(shared->stages.back().checkpoint_activations);
   expect_has(wrong("align.checkpoint_activations", "true"), {"'checkpoint_activations' is for stages that run end to end", "keeps one layer's graph anyway"});
   EXPECT_EQ(wrong("align.logit_fraction", "1"), "") << "what a resolved recipe says";
