@@ -63,9 +63,14 @@ retort_status retort_sampler_draw(retort_sampler* sampler, const retort_session*
   return guarded([&]() -> Outcome {
     const float* logits = retort_session_logits(session);
     if (!logits) return RETORT_INVALID;  // it has said why
-    std::vector<float> of_tokens(logits, logits + session->session.logits().size());
-    for (const int32_t id : session->core->no_tokens) of_tokens[size_t(id)] = std::numeric_limits<float>::quiet_NaN();  // never drawn
-    return draw(sampler, of_tokens, session->session.tokens(), token);
+    std::span<const float> from{logits, session->session.logits().size()};
+    std::vector<float> of_tokens;  // a copy only where there is something to leave out
+    if (const auto& none = session->core->no_tokens; !none.empty()) {
+      of_tokens.assign(from.begin(), from.end());
+      for (const int32_t id : none) of_tokens[size_t(id)] = std::numeric_limits<float>::quiet_NaN();
+      from = of_tokens;
+    }
+    return draw(sampler, from, session->session.tokens(), token);
   });
 }
 

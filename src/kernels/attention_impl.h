@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/rounding.h"
 #include "kernels/simd_math.h"
 
 namespace retort {
@@ -168,7 +169,6 @@ struct AttentionOver {
     int64_t rows, value_dim;  // rows: a multiple of 4; value_dim: of 16
     float *q, *kt, *vt, *p, *acc, *most, *sum;
   };
-  static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
   static int64_t layout(const AttentionArgs& a, int64_t tokens, float* base, Buffers& b) {
     b.rows = round_up(tokens * (a.heads / a.kv_heads), 4);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/elementwise.h"
+#include "kernels/rounding.h"
 #include "kernels/scratch.h"
 
 namespace retort {
@@ -33,8 +34,6 @@ void grow(std::vector<T>& v, int64_t n) {
   if (int64_t(v.size()) < n) v.resize(size_t(n));
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Tokens that are taken together.
 struct TokenChunk {
   TokenRange tokens;
@@ -43,25 +42,22 @@ struct TokenChunk {
 
 // How one job is cut: pairs of row blocks x chunks of tokens.
 struct Cut {
-  std::span<const TokenRange> stretches;  // Activations'; all tokens are one where the weights have no tiles for prompts
-  TokenRange all;
+  std::span<const TokenRange> stretches;  // Activations'
   int64_t pairs, pairs_per_chunk, row_chunks, chunks;
 
   Cut(const MatmulJob& job, const Activations& x, bool prompts, int64_t chunk_bytes)
-      : stretches(prompts ? x.stretches() : std::span<const TokenRange>()), all{0, x.tokens()}, pairs(ceil_div(job.w->blocks(), 2)),
+      : stretches(x.stretches(prompts)), pairs(ceil_div(job.w->blocks(), 2)),
         pairs_per_chunk(x.tokens() > kFewTokens ? kPrefillPairs : std::max<int64_t>(1, chunk_bytes / (2 * job.w->block_bytes()))),
         row_chunks(ceil_div(pairs, pairs_per_chunk)), chunks(0) {
-    for (size_t i = 0; i < count(); ++i) chunks += row_chunks * parts(i);
+    for (size_t i = 0; i < stretches.size(); ++i) chunks += row_chunks * parts(i);
   }
-  size_t count() const { return stretches.empty() ? 1 : stretches.size(); }
-  TokenRange stretch(size_t i) const { return stretches.empty() ? all : stretches[i]; }
   int64_t most(size_t i) const { return Activations::is_prompt(i) ? kMostPromptTokens : kTokenChunk; }
-  int64_t parts(size_t i) const { return ceil_div(stretch(i).end - stretch(i).begin, most(i)); }
+  int64_t parts(size_t i) const { return ceil_div(stretches[i].end - stretches[i].begin, most(i)); }
   TokenChunk tokens(int64_t chunk) const {
     int64_t part = chunk / row_chunks;
     size_t i = 0;
     for (; part >= parts(i); ++i) part -= parts(i);
-    const TokenRange s = stretch(i);
+    const TokenRange& s = stretches[i];
     return {{s.begin + part * most(i), std::min(s.end, s.begin + (part + 1) * most(i))}, i};
   }
 };
@@ -108,7 +104,7 @@ struct Worker {
     ScratchFrame frame;
     const int64_t first = chunk.tokens.begin;
     const int tokens = int(chunk.tokens.end - first);
-    const int64_t padded = ceil_div(tokens, kPromptTileTokens) * kPromptTileTokens;
+    const int64_t padded = round_up(tokens, kPromptTileTokens);
     TileArgs args = describe(pair, padded, frame.alloc<float>(2 * padded * 16));
     x.describe_prompt(args, chunk.stretch, first);
     tiles.prompt[int(job.w->kind())][block_count(pair) - 1](args);
@@ -171,6 +167,7 @@ struct Worker {
 void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t stride, std::span<const TokenRange> prompts) {
   x_ = x;
   tokens_ = tokens;
+  all_ = {0, tokens};
   columns_ = columns;
   stride_ = stride;
   groups_ = (columns + 31) / 32;
@@ -186,11 +183,12 @@ void Activations::set(const float* x, int64_t tokens, int64_t columns, ptrdiff_t
   if (begin < tokens || stretches_.empty()) stretches_.push_back({begin, tokens});
 }
 
-// Each prompt begins a tile; sixteen tokens are left before every one for the rounding of those before it.
+// Each prompt begins a tile; one is left before it for the rounding of those before.
 int64_t Activations::tile_row(size_t stretch, int64_t t) const {
-  const int64_t begin = stretches_[stretch].begin, first_tile = ceil_div(begin, 16) + int64_t(stretch) / 2;
-  const int64_t tile = first_tile + (t - begin) / 16;
-  return (tile * groups_ * 16 + (t - begin) % 16) * 32;
+  constexpr int64_t kTile = kPromptTileTokens;
+  const int64_t begin = stretches_[stretch].begin, first_tile = ceil_div(begin, kTile) + int64_t(stretch) / 2;
+  const int64_t tile = first_tile + (t - begin) / kTile;
+  return (tile * groups_ * kTile + (t - begin) % kTile) * 32;
 }
 
 void Activations::prepare_row(Form form, const MatmulTiles& tiles, size_t stretch, int64_t t) {
@@ -205,7 +203,7 @@ void Activations::prepare_row(Form form, const MatmulTiles& tiles, size_t stretc
       break;
     case Form::kBf16Tiles: {
       uint16_t* row = bf16_tiles_.data() + tile_row(stretch, t);
-      for (int64_t g = 0; g < groups_; ++g, row += 16 * 32) {
+      for (int64_t g = 0; g < groups_; ++g, row += kPromptTileTokens * 32) {
         const int64_t n = std::min<int64_t>(32, columns_ - 32 * g);
         tiles.to_bf16(x + 32 * g, n, row);
         std::fill(row + n, row + 32, uint16_t(0));
@@ -226,7 +224,7 @@ void Activations::prepare(ThreadPool& pool, Form form, bool prompts, Isa isa) {
   if (form == Form::kF32 && even_ == columns_) return;  // read where it is
   if (form == Form::kF32) grow(padded_, tokens_ * even_);
   if (form == Form::kBf16) grow(bf16_, tokens_ * even_);
-  if (form == Form::kBf16Tiles) grow(bf16_tiles_, (ceil_div(tokens_, 16) + std::ssize(stretches_)) * 16 * 32 * groups_);
+  if (form == Form::kBf16Tiles) grow(bf16_tiles_, (ceil_div(tokens_, kPromptTileTokens) + std::ssize(stretches_)) * kPromptTileTokens * 32 * groups_);
   if (form == Form::kS8) {
     grow(q_, tokens_ * 32 * groups_);
     grow(q_scale_, tokens_ * groups_);

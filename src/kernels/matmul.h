@@ -33,8 +33,8 @@ class Activations {
 
   // Called by matmul.
   enum class Form { kF32, kS8, kBf16, kBf16Tiles };
-  // In turn stretches that are and are not prompts; the first may be empty.
-  std::span<const TokenRange> stretches() const { return stretches_; }
+  // In turn stretches that are and are not prompts, of which the first may be empty; or all tokens as none.
+  std::span<const TokenRange> stretches(bool prompts) const { return prompts ? stretches_ : std::span(&all_, 1); }
   static bool is_prompt(size_t stretch) { return stretch % 2 == 1; }
   void prepare(ThreadPool& pool, Form form, bool prompts, Isa isa);  // the tokens of prompts, or all others
   void describe(TileArgs& args, Form form, int64_t first_token) const;
@@ -47,6 +47,7 @@ class Activations {
   const float* x_ = nullptr;  // [T, stride]
   int64_t tokens_ = 0, columns_ = 0;
   ptrdiff_t stride_ = 0, groups_ = 0, even_ = 0;
+  TokenRange all_;
   std::vector<TokenRange> stretches_;
   bool ready_[4][2] = {};                // [form][prompts]
   std::vector<int8_t> q_;                // [T, 32 groups]

@@ -11,21 +11,11 @@
 
 #include "kernels/matmul_tiles_impl.h"
 #include "kernels/matrix_unit.h"
+#include "kernels/rounding.h"
 #include "kernels/scratch.h"
 #include "kernels/simd_avx512.h"
 
 namespace retort {
-
-// Two of them are a register's row of one weight's pair of columns, [columns / 2][16 rows][2].
-struct Bf16Pairs {
-  // Columns k and k + 1 of sixteen rows.
-  static void store(std::byte* out, __m512 first, __m512 second) {
-    alignas(64) static constexpr uint16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                             8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const auto both = __m512i(_mm512_cvtne2ps_pbh(second, first));
-    _mm512_store_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), both));
-  }
-};
 
 // Levels of matmul_tiles.h's kinds, as numbers.
 template <bool kU4, bool kF32Scale, bool kMin, int kOffset, int kGroup>
@@ -49,23 +39,24 @@ struct LevelWeights {
   }
 
  private:
+  static void put(std::byte* out, __m512 first, __m512 second) { _mm512_store_si512(out, Avx512::bf16_pairs(first, second)); }
   // A nibble in the right place is the float 128 + its level.
   static void nibbles(__m512i v, __m512 d, __m512 m, std::byte* out) {
     const auto number = [&](__m512i shifted) {
       const __m512i level = _mm512_and_si512(shifted, _mm512_set1_epi32(0x000f0000));
       return _mm512_fmadd_ps(d, _mm512_castsi512_ps(_mm512_or_si512(level, _mm512_set1_epi32(0x43000000))), m);
     };
-    Bf16Pairs::store(out, number(_mm512_slli_epi32(v, 16)), number(_mm512_slli_epi32(v, 8)));
-    Bf16Pairs::store(out + 64, number(v), number(_mm512_srli_epi32(v, 8)));
-    Bf16Pairs::store(out + 128, number(_mm512_slli_epi32(v, 12)), number(_mm512_slli_epi32(v, 4)));
-    Bf16Pairs::store(out + 192, number(_mm512_srli_epi32(v, 4)), number(_mm512_srli_epi32(v, 12)));
+    put(out, number(_mm512_slli_epi32(v, 16)), number(_mm512_slli_epi32(v, 8)));
+    put(out + 64, number(v), number(_mm512_srli_epi32(v, 8)));
+    put(out + 128, number(_mm512_slli_epi32(v, 12)), number(_mm512_slli_epi32(v, 4)));
+    put(out + 192, number(_mm512_srli_epi32(v, 4)), number(_mm512_srli_epi32(v, 12)));
   }
   static void bytes(__m512i v, __m512 d, __m512 m, std::byte* out) {
     const auto number = [&](__m512i shifted) {
       return _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(255))), m);
     };
-    Bf16Pairs::store(out, number(v), number(_mm512_srli_epi32(v, 8)));
-    Bf16Pairs::store(out + 64, number(_mm512_srli_epi32(v, 16)), number(_mm512_srli_epi32(v, 24)));
+    put(out, number(v), number(_mm512_srli_epi32(v, 8)));
+    put(out + 64, number(_mm512_srli_epi32(v, 16)), number(_mm512_srli_epi32(v, 24)));
   }
 };
 
@@ -77,7 +68,7 @@ struct PromptTile {
   static void run(const TileArgs& a) {
     const MatrixUnit unit;
     ScratchFrame frame;
-    const int64_t groups = a.columns / 32, slabs = (a.columns + kSlab - 1) / kSlab, per = (groups + slabs - 1) / slabs;
+    const int64_t groups = a.columns / 32, slabs = ceil_div(a.columns, kSlab), per = ceil_div(groups, slabs);
     std::byte* weights = frame.alloc<std::byte>(RB * per * 1024);
     for (int64_t first = 0; first < groups; first += per) {
       const int64_t count = std::min(per, groups - first);

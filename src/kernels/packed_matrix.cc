@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "kernels/block_decode.h"
+#include "kernels/rounding.h"
 #include "kernels/weight_memory.h"
 
 namespace retort {
@@ -37,7 +38,6 @@ KindInfo kind_info(BlockFormat format) {
   return {TileKind::kF32, 0, 0, 0, 0, false};
 }
 
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 int64_t level_index(const KindInfo& info, int64_t row, int64_t column) {
   const int64_t g = column / 32, k = column % 32;

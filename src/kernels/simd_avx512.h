@@ -118,6 +118,12 @@ struct Avx512 {
   }
   template <class Dot>
   static I finish(const Dot& d, I) { return d.v; }
+  // Sixteen pairs of bf16, `first` in the low halves.
+  static I bf16_pairs(F first, F second) {
+    alignas(64) static constexpr uint16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                             8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), (I)_mm512_cvtne2ps_pbh(second, first));
+  }
   static F dot_bf16(F acc, const uint16_t* w, const uint16_t* x) {
     int32_t two;
     std::memcpy(&two, x, 4);

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/rounding.h"
 #include "kernels/rows_ahead.h"
 #include "kernels/scratch.h"
 #include "kernels/simd_math.h"
@@ -24,7 +25,6 @@
 namespace retort {
 
 constexpr int kPanel = 64;
-inline constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Eight doubles, for tests.
 struct ScalarDouble {

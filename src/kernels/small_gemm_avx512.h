@@ -24,9 +24,7 @@ struct Bf16Mode {
   static __m512i zip(const float* x, const float* y, int64_t n) {
     const __m512 low = _mm512_maskz_loadu_ps(mask(n), x);
     const __m512 high = y ? _mm512_maskz_loadu_ps(mask(n), y) : _mm512_setzero_ps();
-    const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low));
-    const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high));
-    return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
+    return Avx512::bf16_pairs(low, high);
   }
   // Sixteen columns (the first n) of x[k, *] from column j on, rows 2u and 2u + 1; zeros beyond k.
   static __m512i unit_row(const float* x, int64_t ld, int64_t k, int64_t u, int64_t j, int64_t n) {

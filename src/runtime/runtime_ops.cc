@@ -29,6 +29,12 @@ using Tensor = RuntimeOps::Tensor;
 
 Tensor RuntimeOps::allocate(int columns) { return {arena_.floats(rows_ * columns), columns, columns}; }
 
+void RuntimeOps::multiply(Tensor x, std::span<const Weight> weights, const MatmulJob* jobs) {
+  report_inputs(weights, x);
+  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
+  matmul(pool_, scratch_.activations, std::span(jobs, weights.size()));
+}
+
 void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor* outputs) {
   MatmulJob jobs[kMostFused];
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -37,9 +43,7 @@ void RuntimeOps::linear_group(Tensor x, std::span<const Weight> weights, Tensor*
     jobs[i] = {.w = &w, .y = outputs[i].data, .y_stride = outputs[i].stride, .bf16_activations = bf16_activations_};
   }
   if (rows_ == 0) return;
-  report_inputs(weights, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
-  matmul(pool_, scratch_.activations, std::span(jobs, weights.size()));
+  multiply(x, weights, jobs);
 }
 
 Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
@@ -47,18 +51,14 @@ Tensor RuntimeOps::linear_gated(Tensor x, Weight w) {
   const Tensor out = allocate(int(w->shape[0] / 2));
   const MatmulJob job{.w = &matrix, .y = out.data, .y_stride = out.stride, .epilogue = Epilogue::kSiluPairs, .outputs = out.columns,
                       .bf16_activations = bf16_activations_};
-  report_inputs({&w, 1}, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
-  matmul(pool_, scratch_.activations, job);
+  multiply(x, {&w, 1}, &job);
   return out;
 }
 
 void RuntimeOps::linear_add(Tensor x, Weight w, Tensor sum) {
-  report_inputs({&w, 1}, x);
-  scratch_.activations.set(x.data, rows_, x.columns, x.stride, scratch_.prompts);
   const MatmulJob job{.w = &w->matrices.front(), .y = sum.data, .y_stride = sum.stride, .epilogue = Epilogue::kAdd,
                       .bf16_activations = bf16_activations_};
-  matmul(pool_, scratch_.activations, job);
+  multiply(x, {&w, 1}, &job);
 }
 
 Tensor RuntimeOps::linear(Tensor x, Weight w, Weight bias) {

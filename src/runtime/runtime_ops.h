@@ -156,6 +156,8 @@ class RuntimeOps {
   }
   // The row `back` tokens before in the same sequence, zeros where there is none.
   Tensor earlier(Tensor x, int64_t back);
+  // x by each of the weights, one job for each, in one parallel section.
+  void multiply(Tensor x, std::span<const Weight> weights, const MatmulJob* jobs);
   void attend(Tensor q, Tensor k, Tensor v, Normalised<Tensor> y, int kv_heads, WindowConfig window);
   void remember_window(Tensor k, Tensor v, int kv_heads, WindowConfig window);
   void remember(const RowSegment& s, int64_t slots, Tensor x);

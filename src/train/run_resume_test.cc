@@ -1,8 +1,6 @@
 // A run that was interrupted goes on bit for bit, and only as the run that it was.
 #include <csignal>
 #include <filesystem>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <gtest/gtest.h>
 
@@ -27,14 +25,7 @@ TEST_F(RunTest, KilledAndResumedBitForBit) {
   ASSERT_TRUE(go("straight").ok());
   for (const int64_t death : {0, 6, 13, 24}) {
     const std::string name = cat("killed", death);
-    const pid_t child = fork();
-    if (child == 0) {
-      (void)go(name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }}, {{"checkpoint_minutes", "1e-9", "--set"}});
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ASSERT_NO_FATAL_FAILURE(go_and_be_killed(recipe({{"checkpoint_minutes", "1e-9", "--set"}}), name, death));
     const auto result = go(name, true);
     ASSERT_TRUE(result.ok()) << result.error().message;
     EXPECT_EQ(student(name), student("straight")) << death;
@@ -61,14 +52,7 @@ TEST_F(RunTest, StepsAreResumedBitForBit) {
       const std::string name = cat("killed", death, often);
       auto overrides = stepwise;
       overrides.push_back({"checkpoint_minutes", often, "--set"});
-      const pid_t child = fork();
-      if (child == 0) {
-        (void)go(name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }}, overrides);
-        _exit(0);
-      }
-      int status = 0;
-      ASSERT_EQ(waitpid(child, &status, 0), child);
-      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+      ASSERT_NO_FATAL_FAILURE(go_and_be_killed(recipe(overrides), name, death));
       const auto result = go(name, true, {}, stepwise);
       ASSERT_TRUE(result.ok()) << result.error().message;
       EXPECT_EQ(student(name), student("straight")) << name;
@@ -95,14 +79,7 @@ TEST_F(RunTest, ChatsAndPairsAreResumedBitForBit) {
   ASSERT_TRUE(straight.ok()) << straight.error().message;
   for (const int64_t death : {3, 10, 23, 24, 27, 31}) {  // 12 steps of two batches, then 8 of one
     const std::string name = cat("killed", death);
-    const pid_t child = fork();
-    if (child == 0) {
-      (void)go(chat_recipe({{"checkpoint_minutes", "1e-9", "--set"}}), name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ASSERT_NO_FATAL_FAILURE(go_and_be_killed(chat_recipe({{"checkpoint_minutes", "1e-9", "--set"}}), name, death));
     const auto result = go(chat_recipe(), name, true);
     ASSERT_TRUE(result.ok()) << result.error().message;
     EXPECT_EQ(student(name), student("straight")) << death;
@@ -185,14 +162,7 @@ TEST_F(RunTest, WhatStagesHaveOfTheirOwnIsResumedBitForBit) {
   EXPECT_EQ(rates, (std::vector<double>{0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.0025, 0.0025, 0.00125, 0.00125}));
   for (const int64_t death : std::vector<int64_t>{2, 5, 6, 9, 12, 12 + chat_steps / 2, 12 + chat_steps - 1, 12 + chat_steps + 3}) {
     const std::string name = cat("killed", death);
-    const pid_t child = fork();
-    if (child == 0) {
-      (void)go(own({{"checkpoint_minutes", "1e-9", "--set"}}), name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ASSERT_NO_FATAL_FAILURE(go_and_be_killed(own({{"checkpoint_minutes", "1e-9", "--set"}}), name, death));
     const auto resumed = go(own(), name, true);
     ASSERT_TRUE(resumed.ok()) << resumed.error().message;
     EXPECT_EQ(student(name), student("straight")) << death;
@@ -268,14 +238,7 @@ TEST_F(RunTest, ASecondTeacherThatHasChangedMeanwhileIsNotAsked) {
 // Killed before its first checkpoint: what goes on is the same run, or says what differs.
 TEST_F(RunTest, ARecipeIsComparedBeforeThereIsACheckpoint) {
   ASSERT_TRUE(go("straight").ok());
-  const pid_t child = fork();
-  if (child == 0) {
-    (void)go("killed", false, {-1, [](int64_t n) { if (n == 2) ::raise(SIGKILL); }});
-    _exit(0);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status));
+  ASSERT_NO_FATAL_FAILURE(go_and_be_killed(recipe(), "killed", 2));
   const auto other = go("killed", true, {}, {{"kd.lr", "0.02", "--set"}});
   ASSERT_FALSE(other.ok());
   EXPECT_NE(other.error().message.find("the recipe differs from the one this run began with: "), std::string::npos) << other.error().message;

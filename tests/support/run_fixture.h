@@ -3,6 +3,8 @@
 
 #include <csignal>
 #include <sstream>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <gtest/gtest.h>
 
@@ -95,6 +97,17 @@ class RunTest : public ::testing::Test {
     clear_interrupt();
     const auto result = go(name, true);
     ASSERT_TRUE(result.ok()) << result.error().message;
+  }
+  // A process of its own runs the recipe in `name` and is killed after `death` steps.
+  void go_and_be_killed(const Recipe& recipe, const std::string& name, int64_t death) {
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)go(recipe, name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
   }
   std::string student(const std::string& name) { return test::read_file(folder_ / (name + "/student/weights.bin")); }
   // metrics.jsonl without the columns that the clock writes.

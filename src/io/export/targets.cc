@@ -90,7 +90,7 @@ const ExportTarget* find_export_target(const std::string& name) {
 }
 
 Result<WrittenExport> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
-                                              const TensorValues& values, const ExportOptions& options) {
+                                   const TensorValues& values, const ExportOptions& options) {
   RETORT_TRY(ExportPlan plan, target.plan(config));
   RETORT_TRY(plan.roundings, find_roundings(plan, values));
   const SpecsByName specs = specs_by_name(config);

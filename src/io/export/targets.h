@@ -42,7 +42,7 @@ struct WrittenExport {
 };
 // Whole or not at all.
 Result<WrittenExport> write_export(const std::string& path, const ExportTarget& target, const ModelConfig& config,
-                                              const TensorValues& values, const ExportOptions& options);
+                                   const TensorValues& values, const ExportOptions& options);
 
 // What a file that write_export wrote says about itself; `said` is the value of its key. `where` names the file.
 struct ExportedModel {
