@@ -95,8 +95,9 @@ TEST_F(TinyChat, NothingButTokensIsDrawn) {
     arguments.insert(arguments.end(), more.begin(), more.end());
     const auto outcome = run(arguments);
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    ASSERT_EQ(outcome.json()["tokens"].size(), 20u);
-    for (const int token : outcome.json()["tokens"]) EXPECT_LT(token, 256) << more[1];
+    const auto tokens = outcome.json()["tokens"];
+    ASSERT_EQ(tokens.size(), 20u);
+    for (const int token : tokens) EXPECT_LT(token, 256) << more[1];
   }
   test::write_file(padded + "/tokenizer_config.json", test::read_file(model_ + "/tokenizer_config.json"));
   std::filesystem::rename(padded, model_ + "2");
