@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """A training step of `retort distill` beside the same step in plain PyTorch, in turn; above 1, Retort is faster.
 
-    bench/vs_torch_train.py --teacher MODEL --data FILE [--steps N] [--seq N] [--rounds N] [--threads N]
+    bench/vs_torch_train.py --teacher MODEL --data FILE [--steps N] [--seq N] [--batch N] [--rounds N] [--threads N]
 
 The teacher is transformers' own model of the same weights (`retort convert MODEL --to hf --dtype f32` makes it), the student that model with its
 attention replaced by gated linear attention (docs/mixers/gla.md) in torch operations: the recurrence in chunks of 64, everything inside chunks in
 batched products, autograd behind it. It starts from Retort's own first student, and both must agree on the first loss.
 
-- kd: both models read a row, KL over all positions, only the mixers train, AdamW.
+- kd: both models read the rows, KL over all positions, only the mixers train, AdamW.
 - align: each mixer gets the teacher's input of its layer and must give what the attention gives (relative error); no head is computed.
 
 PyTorch runs in f32 and, where the processor multiplies bf16, under autocast; the faster one counts. Loading is on neither side: a step's time is
@@ -32,7 +32,7 @@ save_init: true
 student: {{mixer: gla, window: 0, sinks: 0}}
 data: {{held_out: 0, calibration_tokens: 1024}}
 stages:
-- {{name: {stage}, loss: {{{loss}}}, train: [mixers], seq: {seq}, batch: 1, steps: {steps}, lr: 1e-5, schedule: constant}}
+- {{name: {stage}, loss: {{{loss}}}, train: [mixers], seq: {seq}, batch: {batch}, steps: {steps}, lr: 1e-5, schedule: constant}}
 """
 LOSSES = {"kd": "logits: {form: kl}", "align": "attn_out: {form: relative}"}
 
@@ -43,6 +43,7 @@ def arguments():
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--seq", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=1, help="rows of --seq tokens a step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     return parser.parse_args()
@@ -58,11 +59,11 @@ def command(*words):
 def ours(stage, folder, options):
     """Seconds of every step but the first, and the first loss."""
     recipe = folder / f"{stage}.yaml"
-    recipe.write_text(RECIPE.format(stage=stage, loss=LOSSES[stage], seq=options.seq, steps=options.steps))
+    recipe.write_text(RECIPE.format(stage=stage, loss=LOSSES[stage], seq=options.seq, batch=options.batch, steps=options.steps))
     run = folder / f"run-{stage}"
     command("distill", recipe, "--teacher", options.teacher, "--data", options.data, "--out", run, "-t", options.threads, "--overwrite")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [options.seq / line["tokens_per_s"] for line in lines[1:]], lines[0]["loss"]
+    return [options.batch * options.seq / line["tokens_per_s"] for line in lines[1:]], lines[0]["loss"]
 
 
 class Gla:
@@ -130,7 +131,7 @@ def peer(teacher_folder, student_folder, tokens, options):
         with torch.no_grad():
             wanted = teacher(row, use_cache=False).logits
         got = student(row, use_cache=False).logits
-        loss = torch.nn.functional.kl_div(got.float().log_softmax(-1)[0], wanted.float().log_softmax(-1)[0], log_target=True, reduction="batchmean")
+        loss = torch.nn.functional.kl_div(got.float().log_softmax(-1).flatten(0, 1), wanted.float().log_softmax(-1).flatten(0, 1), log_target=True, reduction="batchmean")
         loss.backward()
         return loss.item()
 
@@ -146,7 +147,7 @@ def peer(teacher_folder, student_folder, tokens, options):
         return total / len(student.model.layers)
 
     def step(stage, autocast):
-        row = rows[count[0] % len(rows)][None]
+        row = rows[count[0] % len(rows)].expand(options.batch, -1)
         count[0] += 1
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = {"kd": kd, "align": align}[stage](row)
@@ -173,7 +174,7 @@ def main():
         text, corpus = folder / "text.txt", folder / "corpus.jsonl"
         tokens = one_row(plain_text(options.data, options.seq * 16), text, options)
         # Copies of one document as long as a row: whichever a run begins with, all its rows are the same.
-        corpus.write_text((json.dumps({"text": text.read_text()}) + "\n") * 2 * (options.steps + 2))
+        corpus.write_text((json.dumps({"text": text.read_text()}) + "\n") * 2 * options.batch * (options.steps + 2))
         options.data = corpus
         ours("kd", folder, argparse.Namespace(**{**vars(options), "steps": 1}))
         step, reset, capability = peer(folder / "teacher", folder / "run-kd/student-init", tokens, options)
@@ -229,11 +230,11 @@ def bf16_pays():
 
 
 def report(seconds, kinds, capability, options):
-    print(f"{options.seq} tokens a step, {options.threads} threads, torch on {capability}; medians of {options.rounds} x {options.steps - 1} steps\n")
+    print(f"{options.batch} x {options.seq} tokens a step, {options.threads} threads, torch on {capability}; medians of {options.rounds} x {options.steps - 1} steps\n")
     print("| step | Retort, tok/s | " + " | ".join(f"PyTorch {kind}, tok/s" for kind in kinds) + " | ratio |")
     print("| --- | ---: | " + "---: | " * len(kinds) + "---: |")
     for stage in LOSSES:
-        rate = {kind: options.seq / statistics.median(seconds[stage, kind]) for kind in ("retort", *kinds)}
+        rate = {kind: options.batch * options.seq / statistics.median(seconds[stage, kind]) for kind in ("retort", *kinds)}
         print(f"| {stage} | {rate['retort']:.0f} | " + " | ".join(f"{rate[k]:.0f}" for k in kinds) + f" | {rate['retort'] / max(rate[k] for k in kinds):.2f} |")
 
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "train/layer_pass.h"
+#include "train/logit_rows.h"
 #include "train/shared_cache.h"
 #include "train/tasks.h"
 #include "train/top_logits.h"
@@ -31,11 +32,17 @@ struct RowPass {
   TopLogits top;                     // instead of them, with a cache; of every position
 };
 
-// What the losses made of one row.
-struct RowResult {
-  double kl = 0, soft = 0, ce = 0;   // sums over the sample
-  at::Tensor gradient;               // of the hidden states [n, D]
+// What the losses made of some positions: sums.
+struct LossSums {
+  double kl = 0, soft = 0, ce = 0;
   at::Tensor head_gradient;
+};
+
+// Some of a row's sample, for one task.
+struct Piece {
+  int row;
+  int64_t first, count;
+  LossSums result;
 };
 
 // Of a batch's samples: positions, those with a next token, those whose next token is a label.
@@ -85,7 +92,7 @@ class LogitStage : public StageRunner {
     if (cache_) RETORT_RETURN_IF_ERROR(cache_->begin(batch));
     // This rank's rows; what they are part of, the totals, is known to all.
     const int own = dealt(context_.group(), batch.rows), base = own * context_.group().rank();
-    RowResult sum;
+    LossSums sum;
     // As many rows at a time as there are threads: that bounds memory, and the order of the sums is the rows'.
     for (int first = 0; first < own; first += context_.together()) {
       RETORT_RETURN_IF_ERROR(rows_step(batch, base + first, std::min(context_.together(), own - first), samples, totals, step.scale, sum));
@@ -133,7 +140,7 @@ class LogitStage : public StageRunner {
   const TorchModel& teacher() const { return second_ ? *second_ : context_.teacher; }
 
   // Rows [first, first + count).
-  Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, RowResult& sum) {
+  Status rows_step(const Batch& batch, int first, int count, const std::vector<Sample>& samples, const Totals& totals, double scale, LossSums& sum) {
     std::vector<const TorchModel*> models = {&context_.student};
     if (needs_teacher_ && !(cache_ && cache_->has_all())) models.push_back(&teacher());
     LayerPass pass(context_, models, stage_.checkpoint_activations);
@@ -150,23 +157,35 @@ class LogitStage : public StageRunner {
     }
     if (cache_) RETORT_RETURN_IF_ERROR(agree(context_.group(), read_cached(first, rows)));
     RETORT_RETURN_IF_ERROR(pass.forward());
-    std::vector<RowResult> results(size_t(count), RowResult{});
+    std::vector<at::Tensor> gradients(2 * size_t(count));
+    std::vector<Piece> pieces;
+    for (int i = 0; i < count; ++i) {
+      if (!rows[i].student) continue;
+      gradients[*rows[i].student] = at::empty(pass.hidden(*rows[i].student).sizes(), at::kFloat);
+      add_pieces(i, int64_t(samples[first + i].targets.size()), pieces);
+    }
     {
       RETORT_TRY(const Shards::Hold heads, gather_heads(context_, models));
       RETORT_RETURN_IF_ERROR(ask_teacher(pass, first, rows));
-      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, count, [&](int64_t i) {
-        if (rows[i].student) results[i] = row_losses(pass.hidden(*rows[i].student), rows[i], samples[first + i], totals, scale);
+      RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(pieces.size()), [&](int64_t i) {
+        Piece& piece = pieces[size_t(i)];
+        const RowPass& row = rows[size_t(piece.row)];
+        piece_losses(pass.hidden(*row.student), row, samples[size_t(first + piece.row)], totals, scale, gradients[*row.student], piece);
       }));
     }
-    std::vector<at::Tensor> gradients(2 * size_t(count)), of_head;
-    for (int i = 0; i < count; ++i) {
-      if (!rows[i].student) continue;
-      gradients[*rows[i].student] = results[i].gradient;
-      of_head.push_back(results[i].head_gradient);
-      sum.kl += results[i].kl, sum.soft += results[i].soft, sum.ce += results[i].ce;
+    std::vector<at::Tensor> of_head;
+    for (const Piece& piece : pieces) {
+      of_head.push_back(piece.result.head_gradient);
+      sum.kl += piece.result.kl, sum.soft += piece.result.soft, sum.ce += piece.result.ce;
     }
     RETORT_RETURN_IF_ERROR(pass.backward(std::move(gradients)));
     return add_head_gradient(context_, of_head);
+  }
+
+  // Positions are independent, but each piece of them would have a whole gradient of the head.
+  void add_pieces(int row, int64_t positions, std::vector<Piece>& pieces) const {
+    const int64_t step = context_.student.body.head.requires_grad() ? positions : kLogitPositions;
+    for (int64_t i = 0; i < positions; i += step) pieces.push_back({row, i, std::min(step, positions - i), {}});
   }
 
   Status read_cached(int first, std::vector<RowPass>& rows) const {
@@ -199,42 +218,77 @@ class LogitStage : public StageRunner {
     return {};
   }
 
-  RowResult row_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, double scale) const {
+  // `gradient` is of all hidden states of the row [n, D]; the piece's rows of it are written.
+  void piece_losses(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, const Totals& totals, double scale, const at::Tensor& gradient,
+                    Piece& piece) const {
     const at::NoGradGuard no_grad;
-    RowResult result;
-    result.gradient = at::zeros(hidden.sizes(), at::kFloat);
-    for (int64_t i = 0; i < hidden.size(0); i += kLogitPositions) {
-      const int64_t n = std::min(kLogitPositions, hidden.size(0) - i);
-      result.gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, result));
+    for (int64_t i = piece.first; i < piece.first + piece.count; i += kLogitPositions) {
+      const int64_t n = std::min(kLogitPositions, piece.first + piece.count - i);
+      gradient.narrow(0, i, n).copy_(compare(hidden.narrow(0, i, n), pass, sample, i, totals, piece.result)).mul_(scale);
     }
-    result.gradient.mul_(scale);
-    if (result.head_gradient.defined()) {
-      result.head_gradient.mul_(scale);
-      result.head_gradient = padded_rows(result.head_gradient, context_.student.body.head);
-    }
-    return result;
+    at::Tensor& of_head = piece.result.head_gradient;
+    if (of_head.defined()) of_head = padded_rows(of_head.mul_(scale), context_.student.body.head);
   }
 
   // Gradient of the stage's loss with respect to hidden states [n, D]; losses are added to `result`.
   at::Tensor compare(const at::Tensor& hidden, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
-                     RowResult& result) const {
+                     LossSums& result) const {
     const at::Tensor head = context_.token_rows(context_.student.body.head);
     const at::Tensor narrow_head = head.detach().to(hidden.scalar_type());
-    const at::Tensor logits = product(hidden, narrow_head.t()).to(at::kFloat);
-    at::Tensor d_logits;
-    for (const LossSpec& loss : stage_.losses) {
-      at::Tensor d = loss.kind == LossKind::kCe
-                         ? hard_loss(logits, sample, first, totals, loss, result)
-                         : soft_loss(logits, pass, sample, first, totals, loss, result);
-      d_logits = d_logits.defined() ? d_logits.add_(d) : d;
-    }
-    const at::Tensor low = d_logits.to(hidden.scalar_type());
+    const at::Tensor logits = product(hidden, narrow_head.t());
+    const bool by_rows = logits.scalar_type() == at::kBFloat16 && !cache_;
+    const at::Tensor low = by_rows ? losses_by_rows(logits, pass, sample, first, totals, result)
+                                   : losses_by_tensors(logits.to(at::kFloat), pass, sample, first, totals, result).to(hidden.scalar_type());
     if (head.requires_grad()) {
       const at::Tensor d_head = product(low.t(), hidden).to(at::kFloat);
       result.head_gradient = result.head_gradient.defined() ? result.head_gradient.add_(d_head) : d_head;
     }
-    return product(low, narrow_head).to(at::kFloat);
+    return product(low, narrow_head);
   }
+
+  // The losses' gradient by the logits [n, V], in bf16. Positions first.. of the sample.
+  at::Tensor losses_by_rows(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
+                            LossSums& result) const {
+    const int64_t n = logits.size(0), columns = logits.size(1);
+    const auto bits = [](const at::Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); };
+    at::Tensor teacher;
+    if (needs_teacher_) teacher = product(pass.wanted.narrow(0, first, n), context_.token_rows(this->teacher().body.head).t());
+    rows::LogitRow row(columns);
+    for (int64_t i = 0; i < n; ++i) {
+      row.begin(bits(logits) + i * columns);
+      const size_t at = size_t(first + i);
+      for (const LossSpec& loss : stage_.losses) {
+        const float mask = loss.mask == LossMask::kLabels ? sample.labels[at] : 1.0f;
+        const double weight = mask * loss.weight * share(loss, totals);
+        if (mask == 0 || (loss.kind == LossKind::kCe && sample.targets[at] < 0)) continue;
+        if (loss.kind == LossKind::kCe) {
+          result.ce += row.add_hard(sample.targets[at], float(weight));
+          continue;
+        }
+        const double factor = soft_factor(loss);
+        const auto soft = row.add_soft(bits(teacher) + i * columns, float(loss.temperature), float(weight * factor / loss.temperature));
+        result.kl += (soft.cross - soft.entropy) * factor;
+        result.soft += soft.cross * factor;
+      }
+      row.end(bits(logits) + i * columns);
+    }
+    return logits;
+  }
+
+  // The same in LibTorch's operations, for other types and a cache's targets.
+  at::Tensor losses_by_tensors(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
+                               LossSums& result) const {
+    at::Tensor d_logits;
+    for (const LossSpec& loss : stage_.losses) {
+      at::Tensor d = loss.kind == LossKind::kCe ? hard_loss(logits, sample, first, totals, loss, result)
+                                                : soft_loss(logits, pass, sample, first, totals, loss, result);
+      d_logits = d_logits.defined() ? d_logits.add_(d) : d;
+    }
+    return d_logits;
+  }
+
+  // kl carries the factor t^2; its gradient by the logits has 1/t.
+  static double soft_factor(const LossSpec& loss) { return loss.form == LossForm::kKl ? loss.temperature * loss.temperature : 1.0; }
 
   // 1 at the positions [first, first + n) of a sample that the loss counts. [n, 1]
   static at::Tensor mask_of(const Sample& sample, int64_t first, int64_t n) {
@@ -265,15 +319,14 @@ class LogitStage : public StageRunner {
   }
 
   at::Tensor soft_loss(const at::Tensor& logits, const RowPass& pass, const Sample& sample, int64_t first, const Totals& totals,
-                       const LossSpec& loss, RowResult& result) const {
+                       const LossSpec& loss, LossSums& result) const {
     const double t = loss.temperature;
     const int64_t n = logits.size(0);
     at::Tensor mask;
     if (loss.mask == LossMask::kLabels) mask = mask_of(sample, first, n);
     const SoftSums sums = cache_ ? top_loss(t == 1 ? logits : logits / t, targets_at(pass.top, cache_->shape().top_k, sample.positions.narrow(0, first, n)), mask)
                                  : whole_loss(logits, pass.wanted.narrow(0, first, n), mask, t);
-    // kl carries the factor t^2; its gradient by the logits has 1/t.
-    const double factor = loss.form == LossForm::kKl ? t * t : 1.0;
+    const double factor = soft_factor(loss);
     result.kl += (sums.cross - sums.entropy) * factor;
     result.soft += sums.cross * factor;
     at::Tensor gradient = sums.gradient;
@@ -281,7 +334,7 @@ class LogitStage : public StageRunner {
   }
 
   at::Tensor hard_loss(const at::Tensor& logits, const Sample& sample, int64_t first, const Totals& totals, const LossSpec& loss,
-                       RowResult& result) const {
+                       LossSums& result) const {
     const at::Tensor log_p = at::log_softmax(logits, 1);
     std::vector<int64_t> target(sample.targets.begin() + first, sample.targets.begin() + first + logits.size(0));
     std::vector<float> weight;
@@ -297,7 +350,7 @@ class LogitStage : public StageRunner {
     return d.mul_(mask).mul_(loss.weight * share(loss, totals));
   }
 
-  StepResult report(const RowResult& sum, const Totals& totals, double begin) const {
+  StepResult report(const LossSums& sum, const Totals& totals, double begin) const {
     StepResult result;
     for (const LossSpec& loss : stage_.losses) {
       const bool hard = loss.kind == LossKind::kCe;

@@ -26,6 +26,12 @@ int64_t nanoseconds(clockid_t clock) {
 
 uint16_t* bits(const Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); }
 
+// fn(first, count) over rows, on torch's threads.
+template <class Fn>
+void each_rows(int64_t rows, Fn&& fn) {
+  at::parallel_for(0, rows, 64, [&](int64_t begin, int64_t end) { fn(begin, end - begin); });
+}
+
 bool given(const Tensor& t) { return t.numel() > 0; }
 
 Tensor low_of(const Tensor& x, const Tensor& low) {
@@ -164,7 +170,7 @@ struct SwigluFunction : Function<SwigluFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& gate_up) {
     const Tensor gu = gate_up.to(at::kBFloat16).contiguous();
     const Tensor y = at::empty({gu.size(0), gu.size(1) / 2}, at::kBFloat16);
-    rows::swiglu(bits(gu), bits(y), y.size(0), y.size(1));
+    each_rows(y.size(0), [&](int64_t r, int64_t n) { rows::swiglu(bits(gu) + r * gu.size(1), bits(y) + r * y.size(1), n, y.size(1)); });
     ctx->save_for_backward({gu});
     ctx->saved_data["type"] = static_cast<int64_t>(gate_up.scalar_type());
     return y;
@@ -172,7 +178,9 @@ struct SwigluFunction : Function<SwigluFunction> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const Tensor gu = ctx->get_saved_variables()[0];
     const Tensor dy = grads[0].to(at::kBFloat16).contiguous(), dgu = at::empty_like(gu);
-    rows::swiglu_backward(bits(gu), bits(dy), bits(dgu), dy.size(0), dy.size(1));
+    each_rows(dy.size(0), [&](int64_t r, int64_t n) {
+      rows::swiglu_backward(bits(gu) + r * gu.size(1), bits(dy) + r * dy.size(1), bits(dgu) + r * gu.size(1), n, dy.size(1));
+    });
     return {dgu.to(static_cast<at::ScalarType>(ctx->saved_data["type"].toInt()))};
   }
 };

@@ -1,11 +1,12 @@
 // Differentiable functions that a mixer's equations are made of, where plain torch would be slow or would not exist.
 //
-// Layer: train. Thread-safe; every call runs on the calling thread alone (torch's own threads are off in training).
+// Layer: train. Thread-safe; a call runs on as many threads as torch may use (tasks.h), and no bit depends on their number.
 //
 // `Precision`: kFast multiplies in bf16 with f32 accumulation and keeps the wide feature maps in bf16. kExact stays in the type
 // of its arguments (f32, f64): for tests, and for hardware without bf16.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #include <utility>
@@ -88,6 +89,14 @@ at::Tensor rank_one(const RecurrenceSpec& spec, const at::Tensor& q, const at::T
 // The selective scan (Decay::kPerCell) without its skip: step[T, G*V], decay_rate[G*V, K] -> [T, H*V]. Nothing is rounded in kFast.
 at::Tensor selective_scan(const RecurrenceSpec& spec, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& step,
                           const at::Tensor& decay_rate, const std::vector<Sequence>& sequences, Numeric numeric);
+
+// fn(head) for every head, on torch's threads.
+template <class Fn>
+void each_head(int heads, Fn&& fn) {
+  at::parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin; head < end; ++head) fn(int(head));
+  });
+}
 
 // Function::apply takes no undefined tensors: an empty one stands for "absent".
 inline const at::Tensor& or_empty(const at::Tensor& t) {

@@ -22,10 +22,10 @@ struct AttentionFunction : Function<AttentionFunction> {
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         window_attention_forward(spec, g, s.size, at_row(q, s.begin), at_row(k, s.begin), at_row(v, s.begin), at_row(out, s.begin),
                                  at_row(norm, s.begin), Arithmetic::kFast);
-      }
+      });
     }
     ctx->save_for_backward({q, k, v, out, norm});
     ctx->saved_data["shape"] = std::vector<int64_t>{heads, kv_heads, window, sinks};
@@ -42,10 +42,10 @@ struct AttentionFunction : Function<AttentionFunction> {
     const Tensor dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
     for (size_t i = 0; i < runs.size(); i += 2) {
       const int64_t r = runs[i];
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         window_attention_backward(spec, g, runs[i + 1], at_row(q, r), at_row(k, r), at_row(v, r), at_row(out, r), at_row(norm, r),
                                   at_row(dout, r), at_row(dnorm, r), at_row(dq, r), at_row(dk, r), at_row(dv, r), Arithmetic::kFast);
-      }
+      });
     }
     return {dq, dk, dv, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }

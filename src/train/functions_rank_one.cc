@@ -26,9 +26,9 @@ struct RankOneFunction : Function<RankOneFunction> {
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         rank_one_forward(kernel, g, s.size, 0, rank_one_tokens(in, s.begin), nullptr, at_row(out, s.begin), Arithmetic::kFast);
-      }
+      });
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), int64_t(spec.transition), spec.heads, spec.kv_heads,
                                                    spec.key_dim, spec.value_dim, spec.first_position};
@@ -49,9 +49,9 @@ struct RankOneFunction : Function<RankOneFunction> {
     for (size_t i = 0; i < runs.size(); i += 2) {
       const int64_t r = runs[i];
       const RankOneGradients<float> to{at_row(d[0], r), at_row(d[1], r), at_row(d[2], r), at_row(d[3], r), at_row(d[4], r), at_row(d[5], r)};
-      for (int g = 0; g < kernel.kv_heads; ++g) {
+      each_head(kernel.kv_heads, [&](int g) {
         rank_one_backward(kernel, g, runs[i + 1], rank_one_tokens(saved, r), at_row(dout, r), to, Arithmetic::kFast);
-      }
+      });
     }
     const auto of = [&](size_t i) { return saved[i].numel() ? d[i] : Tensor(); };
     return {d[0], d[1], d[2], of(3), d[4], of(5), Tensor(), Tensor()};

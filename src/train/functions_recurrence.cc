@@ -27,9 +27,9 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         recurrence_forward(kernel, g, s.size, 0, recurrence_tokens(in, s.begin), nullptr, at_row(out, s.begin), at_row(norm, s.begin), Arithmetic::kFast);
-      }
+      });
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{int64_t(spec.decay), spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim,
                                                    int64_t(spec.normaliser), spec.first_position};
@@ -51,10 +51,10 @@ struct RecurrenceFunction : Function<RecurrenceFunction> {
     for (size_t i = 0; i < runs.size(); i += 2) {
       const int64_t r = runs[i];
       const RecurrenceGradients<float> gradients{at_row(dq, r), at_row(dk, r), at_row(dv, r), at_row(dl, r), nullptr};
-      for (int g = 0; g < kernel.kv_heads; ++g) {
+      each_head(kernel.kv_heads, [&](int g) {
         recurrence_backward(kernel, g, runs[i + 1], recurrence_tokens(saved, r), at_row(saved[5], r), at_row(dout, r), at_row(dnorm, r), gradients,
                             Arithmetic::kFast);
-      }
+      });
     }
     return {dq, dk, dv, kernel.decay == KernelDecay::kNone ? Tensor() : dl, Tensor(), Tensor(), Tensor()};
   }

@@ -23,9 +23,9 @@ struct ScanFunction : Function<ScanFunction> {
     std::vector<int64_t> runs;
     for (const Sequence& s : sequences) {
       runs.insert(runs.end(), {s.begin, s.size});
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         selective_scan_forward(spec, g, s.size, 0, scan_tokens(in, s.begin), at_row(in[4], 0), nullptr, at_row(out, s.begin));
-      }
+      });
     }
     ctx->saved_data["spec"] = std::vector<int64_t>{spec.heads, spec.kv_heads, spec.key_dim, spec.value_dim, spec.first_position};
     ctx->saved_data["runs"] = runs;
@@ -44,9 +44,9 @@ struct ScanFunction : Function<ScanFunction> {
     for (size_t i = 0; i < runs.size(); i += 2) {
       const int64_t r = runs[i];
       const ScanGradients<float> gradients{at_row(to[0], r), at_row(to[1], r), at_row(to[2], r), at_row(to[3], r), at_row(to[4], 0)};
-      for (int g = 0; g < spec.kv_heads; ++g) {
+      each_head(spec.kv_heads, [&](int g) {
         selective_scan_backward(spec, g, runs[i + 1], scan_tokens(saved, r), at_row(saved[4], 0), at_row(dout, r), gradients);
-      }
+      });
     }
     to.resize(7);  // neither the sizes nor the sequences have a gradient
     return to;

@@ -76,19 +76,21 @@ Status LayerPass::forward() {
 
 Status LayerPass::backward(std::vector<at::Tensor> gradients) {
   gradients.resize(rows_.size());
+  std::vector<size_t> trained;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    if (gradients[i].defined()) trained.push_back(i);
+  }
   for (int step = int(leaves_.size()) - 1; step >= first_; --step) {
     RETORT_TRY(Shards::Hold hold, weights(step, {&context_.student}));
-    std::vector<std::vector<at::Tensor>> of_rows(rows_.size());
-    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(rows_.size()), [&](int64_t i) {
-      if (gradients[size_t(i)].defined()) of_rows[size_t(i)] = backward(rows_[size_t(i)], step, gradients[size_t(i)]);
+    std::vector<std::vector<at::Tensor>> of_rows(trained.size());
+    RETORT_RETURN_IF_ERROR(run_tasks(context_.pool, int64_t(trained.size()), [&](int64_t i) {
+      of_rows[size_t(i)] = backward(rows_[trained[size_t(i)]], step, gradients[trained[size_t(i)]]);
     }));
     hold = {};
     const auto& leaves = leaves_[size_t(step)];
     for (size_t k = 0; k < leaves.size(); ++k) {
       std::vector<at::Tensor> of_leaf;
-      for (auto& of_row : of_rows) {
-        if (!of_row.empty()) of_leaf.push_back(std::move(of_row[k]));
-      }
+      for (auto& of_row : of_rows) of_leaf.push_back(std::move(of_row[k]));
       RETORT_RETURN_IF_ERROR(add_gradient(context_, *leaves[k], of_leaf));
     }
   }
