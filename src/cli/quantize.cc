@@ -13,6 +13,8 @@
 #include "cli/output.h"
 #include "cli/text_input.h"
 #include "eval/divergence.h"
+#include "mixers/list.h"
+#include "quantise/calibrate.h"
 #include "quantise/quantise.h"
 
 namespace retort::cli {
@@ -32,7 +34,7 @@ class Quantize : public Command {
     app.add_option("--bits", bits_, "4 or 8")->check(CLI::IsMember({4, 8}))->capture_default_str();
     app.add_option("--type", type_, "blocks of 32 weights: q4_1 (4 bits, a step and an offset each), q4_0 (a step alone) or q8_0; default: by --bits");
     app.add_option("-o,--out", out_, "the .gguf file to write");
-    app.add_option("--data", data_, "text to calibrate on: .txt or .jsonl, also .gz and .zst; without it weights are rounded to the nearest");
+    app.add_option("--data", data_, "text to calibrate on, as much of every file: .txt or .jsonl, also .gz and .zst; without it weights are rounded to the nearest");
     app.add_option("--calibration-tokens", calibration_tokens_, "tokens of it to read")->check(CLI::Range(256, 1 << 24))->capture_default_str();
     app.add_option("--text,-f,--file", text_, "text that both models are compared on, as --data");
     app.add_option("-c,--ctx-size", window_, "tokens of a window, in calibration and comparison")->check(CLI::Range(2, 1 << 20))->capture_default_str();
@@ -47,18 +49,21 @@ class Quantize : public Command {
     if (path_exists(out_) && std::filesystem::equivalent(out_, model_, failed)) return invalid("--out ", out_, " is the model itself; name another");
     RETORT_TRY(const OpenedText opened, open_with_tokenizer({model_}, context));
     const Tokenizer& tokenizer = opened.tokenizer;
-    RETORT_TRY(const auto compared, read_text({text_}, tokenizer, limit_, "--text"));
-    RETORT_TRY(const auto calibration, read_text(data_, tokenizer, calibration_tokens_, "--data"));
+    std::vector<int> compared;
+    if (!text_.empty()) {
+      RETORT_TRY(compared, corpus_tokens({text_}, tokenizer, limit_, "--text"));
+    }
+    RETORT_TRY(const auto calibration, read_calibration(tokenizer));
     catch_interrupts();
     const auto started = Clock::now();
     Engine engine(opened.model, *opened.pool, opened.engine);
-    MomentsByTensor moments;
-    if (!calibration.empty()) {
-      RETORT_TRY(moments, calibrate(engine, calibration));
+    std::shared_ptr<const RoundedWeights> rounded;
+    if (type.bits == 4 && !calibration.empty()) {
+      RETORT_TRY(rounded, round_layers(opened, type, calibration));
     } else if (type.bits == 4) {
       std::fprintf(stderr, "retort: warning: no --data to calibrate on: 4-bit weights are rounded to the nearest, which costs more perplexity\n");
     }
-    RETORT_TRY(const QuantiseReport report, write(opened, tokenizer, type, calibration.empty() ? nullptr : &moments));
+    RETORT_TRY(const QuantiseReport report, write(opened, tokenizer, type, rounded.get()));
     const double seconds = seconds_since(started);
     std::optional<Divergence> found;
     if (!compared.empty()) {
@@ -76,24 +81,31 @@ class Quantize : public Command {
     return invalid("--type ", type_, ": expected q4_1, q4_0 or q8_0");
   }
 
-  static Result<std::vector<int>> read_text(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int64_t most, const char* flag) {
-    if (paths.empty() || paths.front().empty()) return std::vector<int>();
-    return corpus_tokens(paths, tokenizer, most, flag);
+  // As much of every file, where they are long enough.
+  Result<std::vector<int>> read_calibration(const Tokenizer& tokenizer) const {
+    std::vector<int> out;
+    for (size_t i = 0; i < data_.size(); ++i) {
+      const int64_t share = (calibration_tokens_ - int64_t(out.size())) / int64_t(data_.size() - i);
+      RETORT_TRY(const auto tokens, corpus_tokens({data_[i]}, tokenizer, share, "--data"));
+      out.insert(out.end(), tokens.begin(), tokens.end());
+    }
+    return out;
   }
 
-  Result<MomentsByTensor> calibrate(Engine& engine, const std::vector<int>& tokens) {
-    Progress progress("calibrate", int64_t(tokens.size()));
-    RETORT_TRY(auto moments, measure_inputs(engine, tokens, window_, [&](int64_t done) {
-                 progress.update(done);
-                 return !interrupted();
-               }));
+  Result<std::shared_ptr<const RoundedWeights>> round_layers(const OpenedModel& opened, const QuantType& type, const std::vector<int>& tokens) {
+    Progress progress("calibrate (layers)", opened.files.config.layers);
+    CalibrationOptions options{type.type, window_, [&](int layer) {
+                                 progress.update(layer);
+                                 return !interrupted();
+                               }};
+    RETORT_TRY(auto rounded, calibrate(opened.files, tokens, options, *opened.pool));
     progress.finish();
-    return moments;
+    return rounded;
   }
 
-  Result<QuantiseReport> write(const OpenedModel& opened, const Tokenizer& tokenizer, const QuantType& type, const MomentsByTensor* moments) {
+  Result<QuantiseReport> write(const OpenedModel& opened, const Tokenizer& tokenizer, const QuantType& type, const RoundedWeights* rounded) {
     std::unique_ptr<Progress> progress;
-    QuantiseOptions options{type.type, moments, tokenizer, [&](int64_t done, int64_t total, const std::string& name) {
+    QuantiseOptions options{type.type, rounded, tokenizer, [&](int64_t done, int64_t total, const std::string& name) {
                               if (!progress) progress = std::make_unique<Progress>("quantize", total);
                               progress->update(done, name);
                               return !interrupted();
@@ -115,6 +127,13 @@ class Quantize : public Command {
     return found;
   }
 
+  // Of the whole file, embeddings and what stays f32 included.
+  static double bits_per_weight(const ModelConfig& config, int64_t bytes) {
+    int64_t weights = 0;
+    for (const TensorSpec& spec : model_tensors(config)) weights += spec.count();
+    return 8 * double(bytes) / double(weights);
+  }
+
   void print(const Context& context, const OpenedModel& opened, const QuantType& type, const QuantiseReport& report, double seconds,
              const std::optional<Divergence>& d) const {
     std::error_code failed;
@@ -122,14 +141,15 @@ class Quantize : public Command {
     if (context.json) {
       nlohmann::ordered_json out{{"out", out_}, {"type", type.name}, {"architecture", report.format}, {"bytes", bytes},
                                  {"calibrated_matrices", report.calibrated}, {"rounded_matrices", report.rounded},
-                                 {"weight_bytes_before", opened.model->weight_bytes()}, {"seconds", seconds}};
+                                 {"bits_per_weight", bits_per_weight(opened.files.config, bytes)}, {"weight_bytes_before", opened.model->weight_bytes()}, {"seconds", seconds}};
       if (d) {
         out["comparison"] = {{"tokens", d->tokens}, {"window", window_}, {"perplexity_before", d->perplexity_base()}, {"perplexity", d->perplexity()},
                              {"kl_mean", d->kl_mean}, {"kl_999", d->kl_999}, {"kl_max", d->kl_largest}, {"same_top", d->same_top_share()}};
       }
       return print_json(out);
     }
-    std::printf("%s: %s, %s, %lld matrices by their inputs, %lld to the nearest, %s\n", out_.c_str(), type.name, format_bytes(bytes).c_str(),
+    std::printf("%s: %s, %s, %.2f bits a weight, %lld matrices by their inputs, %lld to the nearest, %s\n", out_.c_str(), type.name,
+                format_bytes(bytes).c_str(), bits_per_weight(opened.files.config, bytes),
                 static_cast<long long>(report.calibrated), static_cast<long long>(report.rounded), format_duration(seconds).c_str());
     if (!d) return;
     std::printf("perplexity %.4f -> %.4f (%+.2f %%), KL %.5f mean, %.4f at 99.9 %%, %.3f most, same likeliest token %.2f %%  (%s tokens in windows of %lld)\n",
@@ -140,7 +160,7 @@ class Quantize : public Command {
   std::string model_, type_, out_, text_;
   std::vector<std::string> data_;
   int bits_ = 4;
-  int64_t calibration_tokens_ = 8192, window_ = 1024, limit_ = 8192;
+  int64_t calibration_tokens_ = 16384, window_ = 2048, limit_ = 8192;
 };
 
 }  // namespace

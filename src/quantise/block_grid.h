@@ -26,6 +26,6 @@ bool has_grid(TensorType type);
 BlockGrid choose_grid(TensorType type, const float* w, const float* weight);
 
 // The block as it is stored. levels[32] are the grid's.
-void put_block(TensorType type, const BlockGrid& grid, const int* levels, std::byte* out);
+void put_block(TensorType type, const BlockGrid& grid, const int8_t* levels, std::byte* out);
 
 }  // namespace retort

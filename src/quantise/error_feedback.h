@@ -5,16 +5,16 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "quantise/input_moments.h"
+#include "quantise/rounded_rows.h"
 
 namespace retort {
 
-// U, upper triangular, with (X^T X + damping)^-1 = U^T U for every block of the moments.
+// For every block of the moments H = X^T X + damping, and U, upper triangular, with H^-1 = U^T U.
 class FeedbackFactor {
  public:
   // An error when the moments are not finite.
@@ -22,7 +22,7 @@ class FeedbackFactor {
 
   struct Block {
     int first, count;
-    std::vector<float> upper;  // [count, count]
+    std::vector<float> damped, upper;  // H and U, [count, count]
   };
   const std::vector<Block>& blocks() const { return blocks_; }
 
@@ -30,12 +30,10 @@ class FeedbackFactor {
   std::vector<Block> blocks_;
 };
 
-// Blocks of `type` for w [rows, columns], row by row. Minimises the sum over the rows of (w - q) X^T X (w - q)^T, greedily. columns is a
-// multiple of 32 and those of the factor.
-std::vector<std::byte> round_with_feedback(TensorType type, int64_t rows, int64_t columns, const float* w, const FeedbackFactor& factor,
-                                           ThreadPool& pool);
+// Minimises the sum over the rows of (w - q) H (w - q)^T for w [rows, columns], greedily. columns is a multiple of 32 and those of the factor.
+RoundedRows round_by_feedback(TensorType type, int64_t rows, int64_t columns, const float* w, const FeedbackFactor& factor, ThreadPool& pool);
 
 // The same without knowing the inputs: every weight counts alike.
-std::vector<std::byte> round_to_nearest(TensorType type, int64_t rows, int64_t columns, const float* w, ThreadPool& pool);
+RoundedRows round_to_nearest(TensorType type, int64_t rows, int64_t columns, const float* w, ThreadPool& pool);
 
 }  // namespace retort

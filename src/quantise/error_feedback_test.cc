@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "quantise/block_grid.h"
+#include "quantise/level_search.h"
 #include "runtime/random.h"
 
 namespace retort {
@@ -41,13 +41,15 @@ InputMoments moments_of(const std::vector<std::vector<float>>& x) {
   m.rows = int64_t(x.size());
   for (const auto& row : x) {
     for (int i = 0; i < kColumns; ++i) {
-      for (int j = i; j < kColumns; ++j) m.blocks[0].sum[size_t(i * kColumns + j)] += row[size_t(i)] * row[size_t(j)];
+      for (int j = 0; j < kColumns; ++j) m.blocks[0].sum[size_t(i * kColumns + j)] += row[size_t(i)] * row[size_t(j)];
     }
   }
   return m;
 }
 
-std::vector<float> decoded(TensorType type, const std::vector<std::byte>& bytes) {
+// As a reader of the file sees them.
+std::vector<float> decoded(TensorType type, const RoundedRows& rounded, ThreadPool& pool) {
+  const std::vector<std::byte> bytes = rounded.blocks(type, pool);
   std::vector<float> out(kRows * kColumns);
   for (int r = 0; r < kRows; ++r) dequantise_row(type, bytes.data() + r * row_bytes(type, kColumns), out.data() + r * kColumns, kColumns);
   return out;
@@ -101,8 +103,8 @@ TEST(ErrorFeedback, OutputsOfOtherInputsAreCloserThanToTheNearest) {
   const auto factor = FeedbackFactor::of(moments_of(seen), pool);
   ASSERT_TRUE(factor.ok());
   for (TensorType type : {TensorType::kQ4_1, TensorType::kQ4_0, TensorType::kQ8_0}) {
-    const auto nearest = decoded(type, round_to_nearest(type, kRows, kColumns, w.data(), pool));
-    const auto fed_back = decoded(type, round_with_feedback(type, kRows, kColumns, w.data(), *factor, pool));
+    const auto nearest = decoded(type, round_to_nearest(type, kRows, kColumns, w.data(), pool), pool);
+    const auto fed_back = decoded(type, round_by_feedback(type, kRows, kColumns, w.data(), *factor, pool), pool);
     const double before = output_error(unseen, w, nearest), after = output_error(unseen, w, fed_back);
     EXPECT_LT(before, type == TensorType::kQ8_0 ? 1e-4 : 2e-2) << tensor_type_name(type);
     EXPECT_LT(after, 0.5 * before) << tensor_type_name(type);
@@ -116,10 +118,10 @@ TEST(ErrorFeedback, OutputsOfOtherInputsAreCloserThanToTheNearest) {
 TEST(ErrorFeedback, WhatIsOnAGridStays) {
   ThreadPool pool(1);
   const auto rough = random_numbers(kRows * kColumns, 9);
-  const auto w = decoded(TensorType::kQ4_1, round_to_nearest(TensorType::kQ4_1, kRows, kColumns, rough.data(), pool));
+  const auto w = decoded(TensorType::kQ4_1, round_to_nearest(TensorType::kQ4_1, kRows, kColumns, rough.data(), pool), pool);
   const auto factor = FeedbackFactor::of(moments_of(correlated_inputs(200)), pool);
   ASSERT_TRUE(factor.ok());
-  const auto again = decoded(TensorType::kQ4_1, round_with_feedback(TensorType::kQ4_1, kRows, kColumns, w.data(), *factor, pool));
+  const auto again = decoded(TensorType::kQ4_1, round_by_feedback(TensorType::kQ4_1, kRows, kColumns, w.data(), *factor, pool), pool);
   for (size_t i = 0; i < w.size(); ++i) ASSERT_NEAR(w[i], again[i], 2e-3) << i;
 }
 
@@ -136,8 +138,48 @@ TEST(ErrorFeedback, SilentInputsAreRoundedToo) {
   const auto factor = FeedbackFactor::of(m, pool);
   ASSERT_TRUE(factor.ok());
   const auto w = random_numbers(kRows * kColumns, 11);
-  const auto q = decoded(TensorType::kQ4_0, round_with_feedback(TensorType::kQ4_0, kRows, kColumns, w.data(), *factor, pool));
+  const auto q = decoded(TensorType::kQ4_0, round_by_feedback(TensorType::kQ4_0, kRows, kColumns, w.data(), *factor, pool), pool);
   for (size_t i = 0; i < w.size(); ++i) ASSERT_NEAR(w[i], q[i], 0.25) << i;
+}
+
+// Searched on inputs that were seen, and better on others too.
+TEST(LevelSearch, LowersTheErrorThatFeedbackLeft) {
+  ThreadPool pool(2);
+  auto x = correlated_inputs(1200);
+  const std::vector<std::vector<float>> seen(x.begin(), x.begin() + 900), unseen(x.begin() + 900, x.end());
+  const auto w = random_numbers(kRows * kColumns, 13);
+  const auto factor = FeedbackFactor::of(moments_of(seen), pool);
+  ASSERT_TRUE(factor.ok());
+  for (TensorType type : {TensorType::kQ4_1, TensorType::kQ4_0}) {
+    SCOPED_TRACE(tensor_type_name(type));
+    RoundedRows rounded = round_by_feedback(type, kRows, kColumns, w.data(), *factor, pool);
+    const double before = output_error(unseen, w, decoded(type, rounded, pool));
+    LevelSearch search(factor->blocks().front(), w.data(), rounded, pool);
+    double error = search.error();
+    const double at_first = error;
+    for (int i = 0; i < 4; ++i) {
+      search.sweep();
+      EXPECT_LE(search.error(), error * (1 + 1e-5));  // sums in f32
+      error = search.error();
+    }
+    EXPECT_LT(error, 0.85 * at_first);
+    // What was kept up to date is what a new beginning finds.
+    EXPECT_NEAR(LevelSearch(factor->blocks().front(), w.data(), rounded, pool).error(), error, 1e-3 * error);
+    EXPECT_LT(output_error(unseen, w, decoded(type, rounded, pool)), 0.9 * before);
+  }
+}
+
+TEST(LevelSearch, LeavesWhatIsOnAGrid) {
+  ThreadPool pool(1);
+  const auto rough = random_numbers(kRows * kColumns, 9);
+  const auto w = decoded(TensorType::kQ4_1, round_to_nearest(TensorType::kQ4_1, kRows, kColumns, rough.data(), pool), pool);
+  const auto factor = FeedbackFactor::of(moments_of(correlated_inputs(200)), pool);
+  ASSERT_TRUE(factor.ok());
+  RoundedRows rounded = round_by_feedback(TensorType::kQ4_1, kRows, kColumns, w.data(), *factor, pool);
+  LevelSearch search(factor->blocks().front(), w.data(), rounded, pool);
+  search.sweep();
+  const auto again = decoded(TensorType::kQ4_1, rounded, pool);
+  for (size_t i = 0; i < w.size(); ++i) ASSERT_NEAR(w[i], again[i], 2e-3) << i;
 }
 
 TEST(BlockGrid, ABlockOfZerosIsZero) {

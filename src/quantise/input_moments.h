@@ -1,10 +1,9 @@
 // What the matrices of a model are applied to, over a text: second moments X^T X of their inputs, which say how much an error in a
 // weight disturbs the output.
 //
-// Layer: quantise. Not thread-safe; the work inside uses the engine's pool.
+// Layer: quantise. Not thread-safe; the work inside uses the pool.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -19,7 +18,7 @@ namespace retort {
 struct MomentBlock {
   static constexpr int kWidest = 4096;
   int first = 0, count = 0;
-  std::vector<float> sum;  // [count, count], the upper triangle
+  std::vector<float> sum;  // [count, count], symmetric
 };
 
 struct InputMoments {
@@ -27,20 +26,21 @@ struct InputMoments {
   int64_t rows = 0;
 };
 
-class MomentsByTensor {
+// Of a tensor's matrices: one, or one per head. Tensors that are applied to the same share theirs.
+using TensorMoments = std::vector<std::shared_ptr<InputMoments>>;
+
+// Watches an engine's passes.
+class MomentCollector {
  public:
-  // Of a tensor's matrices: one, or one per head. Empty: the tensor was not seen, or is no matrix that may be rounded.
-  std::span<const std::shared_ptr<InputMoments>> of(const std::string& tensor) const;
-  int64_t tokens = 0;
+  explicit MomentCollector(ThreadPool& pool) : pool_(pool) {}
+
+  void see(std::span<const WeightRef> weights, const RuntimeOps::Tensor& x, int64_t rows);
+  // By the tensors' names. Those that are missing were not seen, or are no matrices that may be rounded.
+  std::map<std::string, TensorMoments> take() { return std::move(found_); }
 
  private:
-  friend class MomentCollector;
-  std::map<std::string, std::vector<std::shared_ptr<InputMoments>>> by_tensor_;
+  ThreadPool& pool_;
+  std::map<std::string, TensorMoments> found_;
 };
-
-// Runs the tokens through the model in windows of `window`, each from an empty state. `progress` is told tokens done; false stops
-// (kInterrupted).
-Result<MomentsByTensor> measure_inputs(Engine& engine, std::span<const int> tokens, int64_t window,
-                                       const std::function<bool(int64_t)>& progress = {});
 
 }  // namespace retort

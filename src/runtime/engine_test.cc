@@ -172,6 +172,36 @@ TEST_P(EveryMixer, BytesOfStateAreWhatTheProbeSays) {
 INSTANTIATE_TEST_SUITE_P(Registry, EveryMixer, testing::ValuesIn(plans_of_every_mixer()),
                          [](const auto& info) { return info.param.name; });
 
+// Layers that are loaded and run one by one make of the embedding what the whole model makes of it: bit for bit.
+TEST_P(EveryMixer, ALayerByItselfIsThatOfTheModel) {
+  const ModelFiles files = tiny_files(GetParam().plan);
+  const auto model = load(files);
+  const auto tokens = some_tokens(70, 3);
+  const int width = model->config().width;
+  std::vector<std::vector<float>> whole;  // before every layer
+  Engine engine(model, pool());
+  engine.watch_layers([&](int, const RuntimeOps::Tensor& hidden) {
+    auto& copy = whole.emplace_back();
+    for (size_t t = 0; t < tokens.size(); ++t) copy.insert(copy.end(), hidden.row(int64_t(t)), hidden.row(int64_t(t)) + width);
+  });
+  Sequence sequence = model->new_sequence();
+  const BatchItem item{&sequence, tokens, WantLogits::kNone};
+  ASSERT_TRUE(engine.forward({&item, 1}, {}).ok());
+  ASSERT_GE(whole.size(), 2u);
+  std::vector<float> hidden = whole.front();
+  for (int l = 0; l + 1 < int(whole.size()); ++l) {
+    const auto layer = Model::load_layer(files, l, WeightFormat::kF32, pool());
+    ASSERT_TRUE(layer.ok()) << layer.error().message;
+    Engine alone(*layer, pool());
+    Sequence own = (*layer)->new_sequence();
+    alone.forward_hidden(own, hidden.data(), int64_t(tokens.size()));
+    EXPECT_EQ(own.position(), int64_t(tokens.size()));
+    ASSERT_EQ(largest_difference(hidden, whole[size_t(l) + 1]), 0) << l;
+    const BatchItem text{&own, tokens};
+    EXPECT_FALSE(alone.forward({&text, 1}, [](const LogitsRows&) {}).ok());  // it has no vocabulary
+  }
+}
+
 TEST(Engine, WindowAsLongAsTheTextIsAttention) {
   const Part attention{"attention", {0, 1}, {}, nlohmann::json::object()};
   const Part window{"window", {0, 1}, {64, 0}, nlohmann::json::object()};

@@ -50,11 +50,11 @@ struct Model::Loader {
   }
 
   Status load_part(int layer, int index, LoadedLayer& to) {
-    const Part& part = model.config_.plan[layer].parts[index];
+    const Part& part = files.config.plan[layer].parts[index];
     LoadedPart loaded;
     loaded.shape = part_shape(model.config_, part);
-    loaded.first_slot = model.layout_->first_slot(layer, index);
-    const std::string prefix = part_prefix(model.config_, layer, index);
+    loaded.first_slot = model.layout_->first_slot(int(model.layers_.size()) - 1, index);
+    const std::string prefix = part_prefix(files.config, layer, index);
     for (const TensorSpec& spec : part_tensors(model.config_, part)) {
       loaded.weights.emplace_back();
       if (!spec.present()) continue;
@@ -92,7 +92,7 @@ struct Model::Loader {
     LoadedLayer& layer = model.layers_.emplace_back();
     RETORT_TRY(layer.input_norm, load(base + "input_layernorm.weight", Precision::kF32, format));
     RETORT_TRY(layer.mlp_norm, load(base + "post_attention_layernorm.weight", Precision::kF32, format));
-    for (size_t p = 0; p < model.config_.plan[l].parts.size(); ++p) RETORT_RETURN_IF_ERROR(load_part(l, int(p), layer));
+    for (size_t p = 0; p < files.config.plan[l].parts.size(); ++p) RETORT_RETURN_IF_ERROR(load_part(l, int(p), layer));
     find_fused(layer);
     RETORT_TRY(const TensorView gate, view(base + "mlp.gate_proj.weight"));
     RETORT_TRY(const TensorView up, view(base + "mlp.up_proj.weight"));
@@ -122,6 +122,20 @@ Result<std::shared_ptr<const Model>> Model::load(const ModelFiles& files, Weight
   model->layout_ = std::make_shared<const StateLayout>(model->config_, format == WeightFormat::kF32 ? CacheType::kF32 : CacheType::kBf16);
   Loader loader{files, format, pool, *model};
   RETORT_RETURN_IF_ERROR(loader.load_all());
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+Result<std::shared_ptr<const Model>> Model::load_layer(const ModelFiles& files, int layer, WeightFormat format, ThreadPool& pool) {
+  std::shared_ptr<Model> model(new Model());
+  model->config_ = files.config;
+  model->config_.layers = 1;
+  model->config_.plan = {files.config.plan[size_t(layer)]};
+  model->config_.vocab_size = 0;  // no token is in it
+  model->store_ = files.weights;
+  model->frequencies_ = model->config_.rope.frequencies(model->config_.head_dim);
+  model->layout_ = std::make_shared<const StateLayout>(model->config_, format == WeightFormat::kF32 ? CacheType::kF32 : CacheType::kBf16);
+  Loader loader{files, format, pool, *model};
+  RETORT_RETURN_IF_ERROR(loader.load_layer(layer));
   return std::shared_ptr<const Model>(std::move(model));
 }
 
@@ -162,6 +176,18 @@ Status Engine::forward(std::span<const BatchItem> items, const LogitsSink& sink)
   }
   run_head(items, hidden, sink);
   return {};
+}
+
+void Engine::forward_hidden(Sequence& sequence, float* hidden, int64_t rows) {
+  segments_.assign(1, {&sequence, 0, rows, nullptr});
+  arena_.release({});
+  RuntimeOps ops(pool_, arena_, scratch_, segments_, rows);
+  ops.use_bf16_activations(options_.bf16_activations);
+  ops.watch_inputs(&input_watcher_);
+  ops.set_rope(model_->frequencies_);
+  const int width = model_->config_.width;
+  run_layers(ops, {hidden, width, width});
+  sequence.set_position(sequence.position() + rows);
 }
 
 void Engine::run_layers(RuntimeOps& ops, RuntimeOps::Tensor hidden) {

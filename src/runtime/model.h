@@ -25,6 +25,8 @@ class Model {
  public:
   // Maps the file and packs every weight once.
   static Result<std::shared_ptr<const Model>> load(const ModelFiles& files, WeightFormat format, ThreadPool& pool);
+  // One layer by itself, without embedding and head: for Engine::forward_hidden alone.
+  static Result<std::shared_ptr<const Model>> load_layer(const ModelFiles& files, int layer, WeightFormat format, ThreadPool& pool);
 
   const ModelConfig& config() const { return config_; }
   const std::shared_ptr<const StateLayout>& layout() const { return layout_; }
@@ -97,6 +99,8 @@ class Engine {
   // Runs the items' tokens through the model and moves their states (trial.h: not yet). Each sequence appears once. A token outside the
   // vocabulary is an error, and then nothing has moved. The head runs in blocks of rows: the sink may be called several times.
   Status forward(std::span<const BatchItem> items, const LogitsSink& sink);
+  // The layers alone, over the next rows of a sequence: hidden [rows, width] goes in and comes out.
+  void forward_hidden(Sequence& sequence, float* hidden, int64_t rows);
   // Called in every pass with each layer's input before its norm, [rows, width].
   using LayerWatcher = std::function<void(int layer, const RuntimeOps::Tensor& hidden)>;
   void watch_layers(LayerWatcher watcher) { watcher_ = std::move(watcher); }

@@ -55,8 +55,9 @@ Status write_gguf_export(const std::string& path, const ExportTarget& target, co
   }
   std::vector<GgufSource> sources;
   for (const ExportTensor& tensor : plan.tensors) {
-    const TensorType type = stored_as(tensor, options.matrices);
-    const bool own = options.encode && tensor_type_info(type).block_values > 1;
+    TensorType type = stored_as(tensor, options.matrices);
+    const bool blocks = tensor_type_info(type).block_values > 1, own = options.encode && blocks;
+    if (options.choose && blocks) type = options.choose(tensor, type);
     sources.push_back({tensor.name, type, tensor.shape, [&, type, own, values = gathered(tensor)]() -> Result<std::vector<std::byte>> {
                          RETORT_TRY(const std::vector<float> floats, values());
                          if (own) return options.encode(tensor, type, floats);

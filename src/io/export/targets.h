@@ -32,6 +32,8 @@ struct ExportOptions {
   TensorType matrices = TensorType::kF32;
   std::map<std::string, std::string> extra_files;  // a folder's tokenizer and template
   std::optional<Tokenizer> tokenizer;              // a GGUF's
+  // Another type in blocks for one of a GGUF's matrices that would have `type`; unset: none.
+  std::function<TensorType(const ExportTensor& tensor, TensorType type)> choose;
   // How a GGUF's matrices in blocks are rounded; unset: as ggml does. `values` are `tensor`'s.
   using Encode = std::function<Result<std::vector<std::byte>>(const ExportTensor& tensor, TensorType type, const std::vector<float>& values)>;
   Encode encode;
