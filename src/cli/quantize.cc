@@ -141,7 +141,8 @@ class Quantize : public Command {
     if (context.json) {
       nlohmann::ordered_json out{{"out", out_}, {"type", type.name}, {"architecture", report.format}, {"bytes", bytes},
                                  {"calibrated_matrices", report.calibrated}, {"rounded_matrices", report.rounded},
-                                 {"bits_per_weight", bits_per_weight(opened.files.config, bytes)}, {"weight_bytes_before", opened.model->weight_bytes()}, {"seconds", seconds}};
+                                 {"bits_per_weight", bits_per_weight(opened.files.config, bytes)},
+                                 {"weight_bytes_before", opened.model->weight_bytes()}, {"seconds", seconds}};
       if (d) {
         out["comparison"] = {{"tokens", d->tokens}, {"window", window_}, {"perplexity_before", d->perplexity_base()}, {"perplexity", d->perplexity()},
                              {"kl_mean", d->kl_mean}, {"kl_999", d->kl_999}, {"kl_max", d->kl_largest}, {"same_top", d->same_top_share()}};
