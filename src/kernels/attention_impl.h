@@ -1,6 +1,8 @@
 // attention.h for a simd struct S. Layer: kernels. Included by attention_*.cc only.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/attention.h"
 #include "kernels/rounding.h"
 #include "kernels/simd_math.h"
@@ -13,6 +15,10 @@ struct AttentionOver {
   using M = SimdMath<S>;
   using Unit = AttentionScratch::Unit;
   static constexpr int kTile = 64;  // keys
+
+  // How many vectors wide a register tile of R rows is. Packed operands are as wide, so that they are read from end to end.
+  static constexpr int vectors_of(int R) { return S::kTileSums >= 4 * R ? 4 : S::kTileSums >= 2 * R ? 2 : 1; }
+  static constexpr int kRows = 4, kPanel = 16 * vectors_of(kRows);
 
   static F load(const float* p) { return S::load(p); }
   static F load(const uint16_t* p) { return S::load_bf16(p); }
@@ -61,8 +67,9 @@ struct AttentionOver {
   template <int R>
   static void add_values(const Decode& c, const float (*p)[kTile], const E* values, int n, const float* factor, float* acc,
                          ptrdiff_t acc_stride) {
+    constexpr int kWidth = vectors_of(R);
     int64_t i = 0;
-    for (; i + 64 <= c.value_dim; i += 64) add_columns<R, 4>(c, p, values + i, n, factor, acc + i, acc_stride);
+    for (; i + 16 * kWidth <= c.value_dim; i += 16 * kWidth) add_columns<R, kWidth>(c, p, values + i, n, factor, acc + i, acc_stride);
     for (; i < c.value_dim; i += 16) add_columns<R, 1>(c, p, values + i, n, factor, acc + i, acc_stride);
   }
   template <int R, int V>
@@ -166,12 +173,12 @@ struct AttentionOver {
   // ---- prefill: a block of query rows against tiles of packed keys ----
 
   struct Buffers {
-    int64_t rows, value_dim;  // rows: a multiple of 4; value_dim: of 16
+    int64_t rows, value_dim;  // rows: a multiple of kRows; value_dim: of 16
     float *q, *kt, *vt, *p, *acc, *most, *sum;
   };
 
   static int64_t layout(const AttentionArgs& a, int64_t tokens, float* base, Buffers& b) {
-    b.rows = round_up(tokens * (a.heads / a.kv_heads), 4);
+    b.rows = round_up(tokens * (a.heads / a.kv_heads), kRows);
     b.value_dim = round_up(a.value_dim, 16);
     int64_t used = 0;
     const auto take = [&](int64_t n) {
@@ -180,8 +187,8 @@ struct AttentionOver {
       return p;
     };
     b.q = take(b.rows * a.key_dim);
-    b.kt = take(a.key_dim * kTile);       // [key_dim, kTile]
-    b.vt = take(kTile * b.value_dim);     // [kTile, value_dim]
+    b.kt = take(a.key_dim * kTile);                        // [kTile / kPanel, key_dim, kPanel]
+    b.vt = take(kTile * round_up(b.value_dim, kPanel));    // [value_dim / kPanel, kTile, kPanel]
     b.p = take(b.rows * kTile);
     b.acc = take(b.rows * b.value_dim);
     b.most = take(b.rows);
@@ -199,35 +206,40 @@ struct AttentionOver {
     for (int j = 0; j < kTile; ++j) {
       const E* key = keys + j * s.key_stride;
       const E* v = values + j * s.value_stride;
-      float* out = b.vt + j * b.value_dim;
-      for (int64_t i = 0; i < a.key_dim; ++i) b.kt[i * kTile + j] = j < n ? value(key[i]) : 0.0f;
-      for (int64_t i = 0; i < a.value_dim; ++i) out[i] = j < n ? value(v[i]) : 0.0f;
-      for (int64_t i = a.value_dim; i < b.value_dim; ++i) out[i] = 0.0f;
+      float* column = b.kt + j / kPanel * kPanel * a.key_dim + j % kPanel;
+      for (int64_t i = 0; i < a.key_dim; ++i) column[i * kPanel] = j < n ? value(key[i]) : 0.0f;
+      for (int64_t i0 = 0; i0 < b.value_dim; i0 += kPanel) {
+        float* out = b.vt + i0 * kTile + j * kPanel;
+        const int64_t end = std::min<int64_t>(kPanel, b.value_dim - i0), given = j < n ? std::clamp<int64_t>(a.value_dim - i0, 0, end) : 0;
+        for (int64_t i = 0; i < given; ++i) out[i] = value(v[i0 + i]);
+        for (int64_t i = given; i < end; ++i) out[i] = 0.0f;
+      }
     }
   }
 
-  // p[4 rows, 64] = q[4 rows, key_dim] kt
+  // p[kRows, kPanel of 64] = q[kRows, key_dim] kt[key_dim, kPanel]
   static void score_rows(const float* q, const float* kt, int64_t key_dim, float* p) {
-    F acc[4][4];
+    constexpr int V = kPanel / 16;
+    F acc[kRows][V];
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r)
+    for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) acc[r][v] = S::zero();
+      for (int v = 0; v < V; ++v) acc[r][v] = S::zero();
     for (int64_t i = 0; i < key_dim; ++i) {
-      F k[4];
+      F k[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) k[v] = S::load(kt + i * kTile + 16 * v);
+      for (int v = 0; v < V; ++v) k[v] = S::load(kt + i * kPanel + 16 * v);
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
+      for (int r = 0; r < kRows; ++r) {
         const F x = S::set1(q[r * key_dim + i]);
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) acc[r][v] = S::fma(x, k[v], acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = S::fma(x, k[v], acc[r][v]);
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r)
+    for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) S::store(p + r * kTile + 16 * v, acc[r][v]);
+      for (int v = 0; v < V; ++v) S::store(p + r * kTile + 16 * v, acc[r][v]);
   }
 
   static bool visible(const AttentionArgs& a, int64_t query, int64_t position) {
@@ -253,20 +265,22 @@ struct AttentionOver {
   static void tile(const AttentionArgs& a, const Unit& u, const TileRange& range, const Buffers& b) {
     const int64_t heads = a.heads / a.kv_heads, rows = (u.end_token - u.token) * heads;
     using Floats = AttentionOver<S, float>;
-    const typename Floats::Decode c = {nullptr, nullptr, 0, b.value_dim, kTile, 0, b.value_dim, 0};
-    for (int64_t r = 0; r < b.rows; r += 4) {
+    for (int64_t r = 0; r < b.rows; r += kRows) {
       float* p = b.p + r * kTile;
-      score_rows(b.q + r * a.key_dim, b.kt, a.key_dim, p);
-      float factor[4];
-      for (int64_t i = 0; i < 4; ++i) {
+      for (int64_t j = 0; j < kTile; j += kPanel) score_rows(b.q + r * a.key_dim, b.kt + j * a.key_dim, a.key_dim, p + j);
+      float factor[kRows];
+      for (int64_t i = 0; i < kRows; ++i) {
         const int64_t query = range.first_query + (r + i < rows ? (r + i) / heads : 0);
         if (!range.whole)
           for (int j = 0; j < kTile; ++j)
             if (j >= range.n || !visible(a, query, range.position + j)) p[i * kTile + j] = -infinity();
         factor[i] = soften(p + i * kTile, kTile / 16, b.most[r + i], b.sum[r + i]);
       }
-      Floats::template add_values<4>(c, reinterpret_cast<const float(*)[kTile]>(p), b.vt, kTile, factor,
-                                     b.acc + r * b.value_dim, b.value_dim);
+      for (int64_t i = 0; i < b.value_dim; i += kPanel) {
+        const typename Floats::Decode c = {nullptr, nullptr, 0, kPanel, kTile, 0, std::min<int64_t>(kPanel, b.value_dim - i), 0};
+        Floats::template add_values<kRows>(c, reinterpret_cast<const float(*)[kTile]>(p), b.vt + i * kTile, kTile, factor,
+                                           b.acc + r * b.value_dim + i, b.value_dim);
+      }
     }
   }
 

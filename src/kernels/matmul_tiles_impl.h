@@ -12,6 +12,21 @@ inline void prefetch_lines(const std::byte* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 3);
 }
 
+// Where the sums of two blocks do not fit the registers together, Tile takes one block after the other.
+template <class S, class Tile, int RB, int TB>
+void run_blocks(const TileArgs& a) {
+  if constexpr (RB * TB <= S::kTileSums) {
+    Tile::template run<RB, TB>(a);
+  } else {
+    for (int r = 0; r < RB; ++r) {
+      TileArgs one = a;
+      one.block[0] = a.block[r];
+      one.out = a.out + r * TB * 16;
+      Tile::template run<1, TB>(one);
+    }
+  }
+}
+
 template <class S, bool kU4, bool kF32Scale, bool kMin, int kOffset, int kGroup>
 struct QuantisedTile {
   using F = typename S::F;
@@ -196,7 +211,7 @@ void row_to_bf16(const float* x, int64_t columns, uint16_t* out) {
 
 template <class S>
 const MatmulTiles& matmul_tiles() {
-#define RETORT_ROW(T, RB) {&T::template run<RB, 1>, &T::template run<RB, 2>, &T::template run<RB, 4>, &T::template run<RB, 6>, nullptr}
+#define RETORT_ROW(T, RB) {&run_blocks<S, T, RB, 1>, &run_blocks<S, T, RB, 2>, &run_blocks<S, T, RB, 4>, &run_blocks<S, T, RB, 6>, nullptr}
 #define RETORT_KIND(T) {RETORT_ROW(T, 1), RETORT_ROW(T, 2)}
   using U4F16Offset = QuantisedTile<S, true, false, false, 8, 32>;
   using U4F16Min = QuantisedTile<S, true, false, true, 0, 32>;

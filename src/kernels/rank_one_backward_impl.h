@@ -22,7 +22,7 @@ struct RankOneBackward : RankOne<M, O> {
   using typename Base::Pass;
   using typename Base::Piece;
   using typename Base::Source;
-  using Base::in, Base::K, Base::kv_head, Base::spec, Base::V;
+  using Base::in, Base::K, Base::kPanel, Base::kv_head, Base::spec, Base::V;
 
   const T* d_out;
   const RankOneGradients<T>& grad;

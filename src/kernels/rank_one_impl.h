@@ -7,8 +7,8 @@
 //   rank one:  (I - A) P = (a o exp(lam_{t-1})) S0 + A_k V         sources of the chunk: b with P, k with V
 //   delta:     (I - A) U = (a o exp(lam_{t-1})) S0 + V, U = V + P  source: k with U (b is k)
 //
-// and then y and the next state are what any recurrence of those sources has. P and U are "found": kept as panels of 64 columns,
-// [panel][c, 64], which is how small_gemm.h packs a right operand, so the solve works in place.
+// and then y and the next state are what any recurrence of those sources has. P and U are "found": kept as panels of kPanel columns,
+// [panel][c, kPanel], which is how small_gemm.h packs a right operand, so the solve works in place.
 #pragma once
 
 #include <tuple>
@@ -29,7 +29,8 @@ struct RankOne {
   using Matrix = Right<T>;
   using OutMatrix = Right<typename O::Unit>;
   static constexpr bool kOneMode = std::is_same_v<M, O>;
-  static_assert(std::is_same_v<T, typename M::Unit> && std::is_same_v<T, typename O::Real>);
+  static constexpr int kPanel = M::kPanel;
+  static_assert(std::is_same_v<T, typename M::Unit> && std::is_same_v<T, typename O::Real> && kPanel == O::kPanel);
 
   const KernelRankOne& spec;
   const int kv_head;

@@ -8,9 +8,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/simd_transpose.h"
+
 namespace retort {
 
 struct Avx2 {
+  static constexpr int kTileSums = 6;
   struct F { __m256 lo, hi; };
   struct I { __m256i lo, hi; };
   struct Levels { __m256i lo, hi; };
@@ -89,9 +92,19 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
   }
   static F sums(const F (&a)[16]) {
-    alignas(32) float s[16];
-    for (int i = 0; i < 16; ++i) s[i] = sum(a[i]);
-    return load(s);
+    // sum()'s tree, for several at a time: h[i] has two numbers' halves, then four's quarters, then eight sums.
+    __m256 h[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m256 x = _mm256_add_ps(a[i].lo, a[i].hi), y = _mm256_add_ps(a[8 + i].lo, a[8 + i].hi);
+      h[i] = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) h[i] = _mm256_add_ps(_mm256_shuffle_ps(h[2 * i], h[2 * i + 1], 0x44), _mm256_shuffle_ps(h[2 * i], h[2 * i + 1], 0xee));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) h[i] = _mm256_add_ps(_mm256_shuffle_ps(h[2 * i], h[2 * i + 1], 0x88), _mm256_shuffle_ps(h[2 * i], h[2 * i + 1], 0xdd));
+    // h[0]: sums 0 to 3 | 8 to 11, h[1]: 4 to 7 | 12 to 15.
+    return {_mm256_permute2f128_ps(h[0], h[1], 0x20), _mm256_permute2f128_ps(h[0], h[1], 0x31)};
   }
   static float max_of(F a) {
     const __m256 b = _mm256_max_ps(a.lo, a.hi);
@@ -105,6 +118,7 @@ struct Avx2 {
     _mm256_store_si256(reinterpret_cast<__m256i*>(v + 8), a.hi);
     for (int i = 0; i < 16; ++i) p[i] = int8_t(v[i]);
   }
+  static void transpose8(const float* x, int64_t ld, float* out, int64_t out_ld) { Transpose8<Avx2>::run(x, ld, out, out_ld); }
   static int32_t sum(I a) {
     const __m256i b = _mm256_add_epi32(a.lo, a.hi);
     __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
@@ -135,8 +149,11 @@ struct Avx2 {
     std::memcpy(&four, x, 4);
     return _mm256_set1_epi32(four);
   }
+  // The compiler may not rebalance these sums: it would keep every addend of a tile, in memory.
   static __m256i add_pairs(__m256i sum, __m256i levels, __m256i x) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(levels, x));
+    __m256i next = _mm256_add_epi16(sum, _mm256_maddubs_epi16(levels, x));
+    asm("" : "+x"(next));
+    return next;
   }
   static void step(Dot4& d, Levels w, const int8_t* x) {
     const __m256i b = broadcast4(x);

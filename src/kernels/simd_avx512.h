@@ -12,9 +12,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/simd_transpose.h"
+
 namespace retort {
 
 struct Avx512 {
+  static constexpr int kTileSums = 16;
   using F = __m512;
   using I = __m512i;
   using Levels = __m512i;
@@ -30,6 +33,7 @@ struct Avx512 {
     return _mm512_castsi512_ps(
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
   }
+  static void transpose8(const float* x, int64_t ld, float* out, int64_t out_ld) { Transpose8<Avx512>::run(x, ld, out, out_ld); }
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }

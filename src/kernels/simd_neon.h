@@ -29,6 +29,7 @@ struct NeonDotProducts {
 // A struct of its own for each: no function of the units that are compiled for newer processors can take the place of an older one's.
 template <class Products>
 struct NeonLanes {
+  static constexpr int kTileSums = 6;
   struct F { float32x4_t v[4]; };
   struct I { int32x4_t v[4]; };
   struct Levels { uint8x16_t v[4]; };  // 4 rows each

@@ -18,6 +18,7 @@
 namespace retort {
 
 struct Scalar {
+  static constexpr int kTileSums = 16;  // as many F as registers hold, beside what is added to them
   struct F { float v[16]; };
   struct I { int32_t v[16]; };
   struct Levels { uint8_t v[64]; };

@@ -6,8 +6,8 @@
 //   C[m, n] (+)= A[m, k] B[k, n]
 //
 // Operands are lists of "units": one number (f32, f64), or a pair of bf16 that are neighbours along k. A (left) is read by
-// broadcasting, so any strides will do; B (right) is packed into panels of 64 columns, [panel][k units][64], zero-padded, so
-// the inner loop has no tails. The four pack functions are named after where k runs in the row-major matrix X:
+// broadcasting, so any strides will do; B (right) is packed into panels as wide as a register tile, [panel][k units][kPanel],
+// zero-padded, so the inner loop has no tails and reads B from end to end (rows 256 bytes apart cost AVX2 a quarter of its rate). The four pack functions are named after where k runs in the row-major matrix X:
 // left_rows, left_cols: X[m, k], X[k, m];   right_rows, right_cols: X[k, n], X[n, k].
 #pragma once
 
@@ -23,8 +23,6 @@
 #include "kernels/simd_scalar.h"
 
 namespace retort {
-
-constexpr int kPanel = 64;
 
 // Eight doubles, for tests.
 struct ScalarDouble {
@@ -75,6 +73,7 @@ struct PlainMode {
   static constexpr int kLanes = kLaneCount;
   static constexpr int kVecs = kVectors;  // vectors of a register tile
   static constexpr int kRows = 6;         // rows of a register tile
+  static constexpr int kPanel = kVectors * kLaneCount;
   static constexpr int kPerUnit = 1;
   using F = typename Simd::F;
   static F load_b(const Unit* p) { return Simd::load(p); }
@@ -98,15 +97,20 @@ struct PlainMode {
   static Right<Unit> right_cols(ScratchFrame& frame, const Real* x, int64_t ld, int64_t n, int64_t k) {
     Unit* out = frame.alloc<Unit>(round_up(n, kPanel) * k);
     for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
-      const int64_t width = std::min<int64_t>(kPanel, n - n0);
-      Unit* panel = out + n0 * k;
-      for (int64_t j0 = 0; j0 < kPanel; j0 += 16) {
-        for (int64_t i = 0; i < k; ++i) {
-          for (int64_t j = j0; j < j0 + 16; ++j) panel[i * kPanel + j] = j < width ? x[(n0 + j) * ld + i] : 0;
-        }
-      }
+      for (int64_t j = 0; j < kPanel; j += 8) transpose_part(x + (n0 + j) * ld, ld, std::clamp<int64_t>(n - n0 - j, 0, 8), k, out + n0 * k + j);
     }
     return {out, k};
+  }
+
+ private:
+  // x[rows, k] to out[k, 8 of a panel], rows beyond `rows` as zeros.
+  static void transpose_part(const Real* x, int64_t ld, int64_t rows, int64_t k, Unit* out) {
+    int64_t i = 0;
+    if constexpr (requires { Simd::transpose8(x, ld, out, int64_t(kPanel)); }) {
+      for (; rows == 8 && i + 8 <= k; i += 8) Simd::transpose8(x + i, ld, out + i * kPanel, kPanel);
+    }
+    for (; i < k; ++i)
+      for (int64_t j = 0; j < 8; ++j) out[i * kPanel + j] = j < rows ? x[j * ld + i] : 0;
   }
 };
 
@@ -142,6 +146,7 @@ struct Gemm {
   using Unit = typename M::Unit;
   using S = typename M::Simd;
   using F = typename M::F;
+  static constexpr int kPanel = M::kPanel;
 
   // R rows, NV vectors of columns; the last vector has `tail` columns.
   template <int R, int NV>

@@ -34,7 +34,7 @@ struct AmxMode : Bf16Mode {
 template <>
 struct Gemm<AmxMode> {
   using Unit = AmxMode::Unit;
-  static constexpr int kTile = AmxMode::kTile;
+  static constexpr int kTile = AmxMode::kTile, kPanel = AmxMode::kPanel;
 
   // A tile of C at (16 r, 16 v) of a block, in its place or, where it hangs over the edge, beside it.
   struct Place {

@@ -13,7 +13,7 @@ struct Bf16Mode {
   using Real = float;
   using Unit = uint32_t;  // two bf16, the first in the low half
   using F = __m512;
-  static constexpr int kLanes = 16, kVecs = 4, kRows = 6, kPerUnit = 2;
+  static constexpr int kLanes = 16, kVecs = 4, kRows = 6, kPerUnit = 2, kPanel = 64;
   static F load_b(const Unit* p) { return _mm512_loadu_ps(p); }
   static F broadcast(const Unit* p) { return _mm512_castsi512_ps(_mm512_set1_epi32(int(*p))); }
   static F step(F acc, F a, F b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
