@@ -91,9 +91,11 @@ struct Worker {
   const Activations& x;
   const MatmulJob& job;
 
-  void run_tile(TileKind kind, int64_t pair, int64_t token, int size, int tokens) const {
+  // The first tile of a pair asks for the weights of the next.
+  void run_tile(TileKind kind, int64_t pair, int64_t token, int size, int tokens, bool first) const {
     alignas(64) float out[2 * kMostTileTokens * 16];
     TileArgs args = describe(pair, tokens, out);
+    if (!first) args.ahead = 0;
     x.describe(args, form_of(job), token);
     const int blocks = block_count(pair);
     tiles.fn[int(kind)][blocks - 1][size](args);
@@ -154,7 +156,7 @@ struct Worker {
         int size = kTileSizes - 1;
         while (kTileTokens[size] > end - t || !tiles.fn[int(kind)][0][size]) --size;
         const int tokens = size < kTileSizes - 1 ? kTileTokens[size] : int(end - t) / kTileTokens[size] * kTileTokens[size];
-        run_tile(kind, pair, t, size, tokens);
+        run_tile(kind, pair, t, size, tokens, t == begin);
         t += tokens;
       }
     }

@@ -37,7 +37,7 @@ struct TileArgs {
   const std::byte* block[2] = {};  // row blocks
   ptrdiff_t scales = 0;            // offset of the scales in a block
   ptrdiff_t mins = 0;              // offset of the minima
-  ptrdiff_t ahead = 0;             // where to prefetch from, relative to what is read; 0: nowhere (tiles of few tokens only)
+  ptrdiff_t ahead = 0;             // where to prefetch from, relative to what is read; 0: nowhere
   int64_t tokens = 0;              // of a tile
   int64_t columns = 0;             // padded: whole groups of 32 (quantised), even (bf16)
   // Quantised activations.

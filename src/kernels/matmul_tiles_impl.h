@@ -5,8 +5,8 @@
 
 namespace retort {
 
-// A row block is only a page or two, too short for the hardware's prefetchers to get going: a decoding step asks for the
-// next pair of blocks while it reads this one.
+// A row block is only a page or two, too short for the hardware's prefetchers to get going: the first tile of a pair of blocks asks for
+// the next pair while it reads this one.
 inline void prefetch_lines(const std::byte* p, int bytes) {
 #pragma GCC unroll 8
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 3);
@@ -50,7 +50,7 @@ struct QuantisedTile {
       for (int t = 0; t < TB; ++t) acc[r][t] = S::zero();
     const int64_t groups = a.columns / 32;
     for (int64_t g = 0; g < groups; ++g) {
-      if constexpr (TB == 1) {
+      if (TB == 1 || a.ahead != 0) {
 #pragma GCC unroll 2
         for (int r = 0; r < RB; ++r) {
           constexpr int kScaleBytes = 16 * (kF32Scale ? 4 : 2) * kParts;
@@ -136,7 +136,7 @@ struct FloatTile {
       for (int t = 0; t < TB; ++t) acc[r][t] = S::zero();
     constexpr int kStep = kWeight == FloatWeight::kBf16 || kWeight == FloatWeight::kBf16Dot ? 2 : 1;
     for (int64_t k = 0; k < a.columns; k += kStep) {
-      if constexpr (TB == 1) {
+      if (TB == 1 || a.ahead != 0) {
 #pragma GCC unroll 2
         for (int r = 0; r < RB; ++r)
           prefetch_lines(a.block[r] + a.ahead + k * 16 * (kWeight == FloatWeight::kF32 ? 4 : 2), 64);

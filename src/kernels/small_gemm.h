@@ -84,13 +84,12 @@ struct PlainMode {
   static Left<Unit> left_cols(ScratchFrame&, const Real* x, int64_t ld, int64_t, int64_t) { return {x, 1, ld}; }
   static Right<Unit> right_rows(ScratchFrame& frame, const Real* x, int64_t ld, int64_t k, int64_t n) {
     Unit* out = frame.alloc<Unit>(round_up(n, kPanel) * k);
-    for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
-      const int64_t width = std::min<int64_t>(kPanel, n - n0);
-      Unit* panel = out + n0 * k;
-      for (int64_t i = 0; i < k; ++i) {
-        for (int64_t j = 0; j < width; ++j) panel[i * kPanel + j] = x[i * ld + n0 + j];
-        for (int64_t j = width; j < kPanel; ++j) panel[i * kPanel + j] = 0;
-      }
+    const int64_t whole = n / kPanel * kPanel;
+    for (int64_t i = 0; i < k; ++i) {
+      const Real* row = x + i * ld;
+      for (int64_t n0 = 0; n0 < whole; n0 += kPanel)
+        for (int64_t j = 0; j < kPanel; j += kLanes) Simd::store(out + n0 * k + i * kPanel + j, Simd::load(row + n0 + j));
+      for (int64_t j = whole; j < round_up(n, kPanel); ++j) out[whole * k + i * kPanel + j - whole] = j < n ? row[j] : 0;
     }
     return {out, k};
   }
@@ -185,8 +184,9 @@ struct Gemm {
     }
   }
 
-  // Rows asked for with each tile: a chunk of 64 by 64 takes 35 tiles forward and reads or writes 256 rows; 11 and 128, 90 and 512 backward.
-  static constexpr int kRowsAhead = 12;
+  // Rows asked for with each tile: a chunk of 64 by 64 takes 35 tiles of 64 columns forward and reads or writes 256 rows; 11 and 128, 90 and 512
+  // backward.
+  static constexpr int kRowsAhead = std::max(1, 12 * kPanel / 64);
 
   using TileFn = void (*)(int64_t, const Unit*, int64_t, int64_t, const Unit*, Real*, int64_t, int, bool);
 
