@@ -232,6 +232,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(agree(group_, plan_pure()));
     RETORT_RETURN_IF_ERROR(by_leader([&] { return check_beginning(); }));
     RETORT_RETURN_IF_ERROR(agree(group_, plan_steps()));
+    warn();
     auto others = second_teachers();
     RETORT_RETURN_IF_ERROR(agree(group_, others));
     state_.second_teachers = std::move(*others);
@@ -254,6 +255,12 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), pure_));  // of a layout that is measured start_student() asks for the rest
     return options_.overwrite ? Status() : check_room(recipe_, pure_, options_.out);  // else room is made first
+  }
+
+  // Of what may be meant and rarely is.
+  void warn() const {
+    if (!group_.leads()) return;
+    for (const auto& line : short_rows(recipe_, pure_)) std::fprintf(stderr, "retort: warning: %s\n", line.c_str());
   }
 
   Status make_folder() {

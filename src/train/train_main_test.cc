@@ -284,6 +284,16 @@ TEST_F(TrainMainTest, DryRunWritesNothing) {
   }
 }
 
+TEST_F(TrainMainTest, RowsThatAWindowHoldsWholeAreAWarning) {
+  const char* line = "align.seq is 10, and the window before 'slots' of 8 tokens and 2 sinks";
+  ASSERT_EQ(run({"--out", folder_ / "a", "--dry-run", "--set", "align.seq=10"}), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find(cat("warning  ", line)), std::string::npos) << retort::test::read_file(folder_ / "out.txt");
+  ASSERT_EQ(run({"--out", folder_ / "a", "--set", "align.seq=10"}), 0) << err();
+  EXPECT_NE(err().find(cat("retort: warning: ", line)), std::string::npos) << err();
+  ASSERT_EQ(run({"--out", folder_ / "b"}), 0) << err();
+  EXPECT_EQ(err().find("warning"), std::string::npos) << err();
+}
+
 // The sizes on disk are those that a dry run says.
 TEST_F(TrainMainTest, DryRunKnowsWhatACheckpointTakes) {
   ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
