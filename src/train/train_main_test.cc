@@ -258,6 +258,12 @@ TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
   }
 }
 
+TEST_F(TrainMainTest, AnInstructionSetThatIsNotHereIsRefused) {
+  EXPECT_EQ(run({"--out", folder_ / "a"}, [] { ::setenv("RETORT_ISA", "sse9", 1); }), 2);
+  EXPECT_EQ(err().rfind("retort: error: RETORT_ISA=sse9: not an instruction set of this machine, which has scalar", 0), 0u) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
+}
+
 TEST_F(TrainMainTest, DryRunWritesNothing) {
   ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
   const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"), nullptr, false);
