@@ -41,6 +41,11 @@ assert all(r["command"][:2] == ["retort-train", "distill"] and "--resume" not in
 PY
 distill --dry-run >out.txt 2>err.txt && [ "$(grep -c '^retort-train distill ' out.txt)" = 4 ] || fail "--dry-run: $(cat out.txt err.txt)"
 "${command_line[@]/%run/run//}" --dry-run >again.txt 2>err.txt && cmp -s out.txt again.txt || fail "--out run//: $(cat again.txt err.txt)"
+distill --dry-run --json --set kd.lr=1e-4 evaluate.tokens=777 >dry.json 2>err.txt && grep -q '"tokens": 777' dry.json && ! grep -q '"evaluate.tokens' dry.json ||
+  fail "--set evaluate.tokens: $(cat dry.json err.txt)"
+distill --dry-run --set evaluate.tokns=777 >out.txt 2>err.txt
+[ $? = 2 ] && [ "$(cat err.txt)" = "retort: error: --set evaluate.tokns=777: evaluate: unknown key 'tokns'; did you mean 'tokens'?" ] ||
+  fail "--set evaluate.tokns: $(cat err.txt)"
 distill --resume >out.txt 2>err.txt
 [ $? = 2 ] && [ ! -s out.txt ] && [ "$(cat err.txt)" = "retort: error: run: no run to go on with; without --resume a new one starts there" ] ||
   fail "--resume without a run: $(cat err.txt)"

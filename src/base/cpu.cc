@@ -111,13 +111,16 @@ std::vector<Isa> available_isas() {
   return have;
 }
 
-Result<Isa> isa_from_environment() {
-  const char* forced = std::getenv("RETORT_ISA");
-  const auto have = available_isas();
+Result<Isa> isa_from_environment() { return chosen_isa(std::getenv("RETORT_ISA"), available_isas(), enable_isa); }
+
+Result<Isa> chosen_isa(const char* forced, const std::vector<Isa>& have, bool (*enable)(Isa)) {
   if (!forced || !*forced) return have.back();
   std::string names;
   for (Isa isa : have) {
-    if (std::string_view(forced) == isa_name(isa)) return isa;
+    if (std::string_view(forced) == isa_name(isa)) {
+      if (enable(isa)) return isa;
+      return invalid("RETORT_ISA=", forced, ": the system does not let this process use it; without RETORT_ISA the best that it may use is taken");
+    }
     names += cat(names.empty() ? "" : ", ", isa_name(isa));
   }
   return invalid("RETORT_ISA=", forced, ": not an instruction set of this machine, which has ", names);

@@ -21,8 +21,11 @@ std::vector<Isa> available_isas();  // worst first
 // it is refused, or the instruction set is not available. Whoever gives a kernel an Isa by hand asks first; what is active has been asked for.
 bool enable_isa(Isa isa);
 
-// The best one, or what RETORT_ISA names; an error lists what this machine has. Programs call it at their start.
+// The best one, or what RETORT_ISA names, which is then enabled; an error lists what this machine has, or says that the system refuses it. Programs
+// call it at their start.
 Result<Isa> isa_from_environment();
+// That rule by itself: `forced` may be null, `have` is worst first.
+Result<Isa> chosen_isa(const char* forced, const std::vector<Isa>& have, bool (*enable)(Isa));
 
 // What kernels run: what the environment says, or the best that can be enabled. An unusable RETORT_ISA counts as absent here: the program has
 // reported it.

@@ -22,6 +22,7 @@ uint64_t permissions() {
 
 // Fails where it is the first to ask: ctest runs every test in a process of its own.
 TEST(Cpu, AQuestionChangesNothing) {
+  unsetenv("RETORT_ISA");  // a wish is more than a question
   const uint64_t before = permissions();
   ASSERT_TRUE(isa_from_environment().ok());
   for (Isa isa : available_isas()) EXPECT_TRUE(isa_available(isa));
@@ -58,6 +59,19 @@ TEST(Cpu, EnvironmentForcesOneAndRefusesTheUnknown) {
   EXPECT_NE(wrong.error().message.find("scalar"), std::string::npos);
   if (old) setenv("RETORT_ISA", saved.c_str(), 1);
   else unsetenv("RETORT_ISA");
+}
+
+// The matrix unit's permission can be refused, such as where a thread's signal stack is too small for its registers.
+TEST(Cpu, WhatTheSystemRefusesIsAnErrorWhereItWasAskedForByName) {
+  const std::vector<Isa> have = {Isa::kScalar, Isa::kAvx512, Isa::kAmx};
+  const auto refuses = [](Isa isa) { return isa != Isa::kAmx; };
+  const auto refused = chosen_isa("amx", have, refuses);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidInput);
+  EXPECT_EQ(refused.error().message.rfind("RETORT_ISA=amx: the system does not let this process use it", 0), 0u) << refused.error().message;
+  EXPECT_EQ(*chosen_isa("avx512", have, refuses), Isa::kAvx512);
+  EXPECT_EQ(*chosen_isa("amx", have, [](Isa) { return true; }), Isa::kAmx);
+  EXPECT_EQ(*chosen_isa(nullptr, have, refuses), Isa::kAmx) << "the best by name; active_isa() takes the next one";
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ class Distill : public Command {
     app.add_flag("--dry-run", dry_run_, "say what would run");
     for (auto& [name, value] : student_) app.add_option(name, value, cat("student.", name.substr(2)));
     app.add_option("--layout", layout_, "keep the attention that a file of `retort layout` names");
-    app.add_option("--set", set_, "stage.key=value, student.key=value, key=value")->expected(1, -1);
+    app.add_option("--set", set_, "stage.key=value, student.key=value, key=value; plans: evaluate.key=value")->expected(1, -1);
     app.add_option("--minutes", minutes_, "scale the minutes of the stages to this sum");
   }
 
@@ -42,7 +42,7 @@ class Distill : public Command {
     RETORT_TRY(auto plan, load_plan(recipe_));
     RETORT_RETURN_IF_ERROR(plan_flags());
     if (minutes_) RETORT_RETURN_IF_ERROR(scale_plan(plan, *minutes_));
-    for (auto& run : plan.runs) run.set.insert(run.set.end(), set_.begin(), set_.end());
+    RETORT_RETURN_IF_ERROR(set_in_plan(plan, set_));
     options_.how_to_resume = cat("retort distill ", recipe_, " ... --resume");
     if (dry_run_) {
       print_description(describe_plan(plan, options_, context), context);

@@ -72,11 +72,17 @@ class Eval : public Command {
     if (!html_.empty() && teacher_.empty()) return invalid("eval: --html draws two models beside each other: --compare is missing");
     if (log_samples_ && out_.empty()) return invalid("eval: --log-samples writes into the folder of --out, which is missing");
     RETORT_TRY(const std::vector<TaskRun> prepared, prepare());
-    RETORT_RETURN_IF_ERROR(check_before(prepared, context));
+    RETORT_RETURN_IF_ERROR(check_writing());
+    // What would be wrong with either model's ids after the scoring is found before it.
+    RETORT_TRY(auto ids, encode(model_.path, prepared, context));
+    Encoded teachers_ids;
+    if (!teacher_.empty()) {
+      RETORT_TRY(teachers_ids, encode(teacher_, prepared, context));
+    }
     catch_interrupts();
-    RETORT_TRY(const ModelRun student, run_model(model_.path, prepared, context));
+    RETORT_TRY(const ModelRun student, run_model(model_.path, prepared, std::move(ids), context));
     if (teacher_.empty()) return report(student, context);
-    RETORT_TRY(const ModelRun teacher, run_model(teacher_, prepared, context));
+    RETORT_TRY(const ModelRun teacher, run_model(teacher_, prepared, std::move(teachers_ids), context));
     return report_comparison(student, teacher, context);
   }
 
@@ -108,40 +114,43 @@ class Eval : public Command {
     return out;
   }
 
-  // What would be wrong after the scoring is found before it: files to write, both models' tokenizers, documents that have no ids.
-  Status check_before(const std::vector<TaskRun>& prepared, const Context& context) const {
+  // What would be wrong after the scoring is found before it.
+  Status check_writing() const {
     RETORT_RETURN_IF_ERROR(check_can_write(html_));
-    if (!out_.empty()) {
-      std::error_code error;
-      std::filesystem::create_directories(out_, error);
-      if (error) return io_error("--out ", out_, ": ", error.message());
-    }
+    if (out_.empty()) return {};
+    std::error_code error;
+    std::filesystem::create_directories(out_, error);
+    return error ? Status(io_error("--out ", out_, ": ", error.message())) : Status();
+  }
+
+  // Of every task, by the model's tokenizer.
+  using Encoded = std::vector<harness::EncodedTask>;
+  Result<Encoded> encode(const std::string& path, const std::vector<TaskRun>& prepared, const Context& context) const {
+    RETORT_TRY(const ModelFiles files, open_model(path));
+    RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(files));
+    const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(files.config)});
     ThreadPool pool(context.threads);
-    for (const std::string& path : {model_.path, teacher_}) {
-      if (path.empty()) continue;
-      RETORT_TRY(const ModelFiles files, open_model(path));
-      RETORT_TRY(const Tokenizer tokenizer, open_tokenizer(files));
-      const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(files.config)});
-      for (const TaskRun& run : prepared) RETORT_RETURN_IF_ERROR(harness::check_encoding(run, encoder, pool));
+    Encoded out;
+    for (const TaskRun& run : prepared) {
+      RETORT_TRY(out.emplace_back(), harness::encode_task(run, encoder, pool));
     }
-    return {};
+    return out;
   }
 
   int64_t max_length(const ModelConfig& config) const {
     return max_length_ > 0 ? max_length_ : config.context_length > 0 ? config.context_length : 2048;
   }
 
-  Result<ModelRun> run_model(const std::string& path, const std::vector<TaskRun>& prepared, const Context& context) const {
+  Result<ModelRun> run_model(const std::string& path, const std::vector<TaskRun>& prepared, const Encoded ids, const Context& context) const {
     const auto started = Clock::now();
     ModelFlags flags = model_;
     flags.path = path;
     RETORT_TRY(OpenedText opened, open_with_tokenizer(flags, context));
     const Tokenizer& tokenizer = opened.tokenizer;
-    const harness::RequestEncoder encoder(tokenizer, {add_bos(), max_length(opened.files.config)});
     Engine engine(opened.model, *opened.pool, opened.engine);
     ModelRun out;
     out.tasks = prepared;
-    RETORT_RETURN_IF_ERROR(score(out.tasks, engine, encoder));
+    RETORT_RETURN_IF_ERROR(score(out.tasks, ids, engine));
     harness::RunFacts facts;
     facts.model = path;
     facts.model_arguments = cat("pretrained=", path, ",weights=", flags.weights, ",activations=", flags.activations);
@@ -161,17 +170,18 @@ class Eval : public Command {
     return add_bos_ == "yes" ? harness::AddBos::kYes : add_bos_ == "no" ? harness::AddBos::kNo : harness::AddBos::kAuto;
   }
 
-  Status score(std::vector<TaskRun>& runs, Engine& engine, const harness::RequestEncoder& encoder) const {
+  Status score(std::vector<TaskRun>& runs, const Encoded& ids, Engine& engine) const {
     int64_t total = 0, before = 0, rows_before = 0;
     for (const TaskRun& run : runs) total += int64_t(run.documents.size());
     Progress progress("eval", total);
     const auto started = Clock::now();
-    for (TaskRun& run : runs) {
+    for (size_t t = 0; t < runs.size(); ++t) {
+      TaskRun& run = runs[t];
       const auto show = [&](int64_t done) {
         const double rate = double(rows_before + run.work.rows_read) / seconds_since(started);
         progress.update(before + done, cat(run.task.name, "  ", format_significant(rate, 3), " tok/s"));
       };
-      RETORT_RETURN_IF_ERROR(harness::score_task(run, engine, encoder, options_, show));
+      RETORT_RETURN_IF_ERROR(harness::score_task(run, engine, ids[t], options_, show));
       before += int64_t(run.documents.size());
       rows_before += run.work.rows_read;
     }

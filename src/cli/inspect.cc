@@ -116,6 +116,8 @@ class Inspect : public Command {
   Status run(const Context& context) override {
     RETORT_RETURN_IF_ERROR(require_model(model_));
     if (teacher_.empty() && !text_.empty()) return invalid("inspect: --text goes with --against TEACHER");
+    if (teacher_.empty() && limit_ > 0) return invalid("inspect: --limit-tokens goes with --against TEACHER");
+    if (!teacher_.empty() && !contexts_.empty()) return invalid("inspect: --contexts is of the state's size, which --against does not show; ask for one at a time");
     RETORT_TRY(const auto files, open_model(model_));
     if (!teacher_.empty()) return match(files, context);
     RETORT_TRY(const auto weights, weight_bytes(files));
@@ -201,7 +203,7 @@ class Inspect : public Command {
       layers.push_back({{"layer", i}, {"parts", parts}});
     }
     const auto growth = model_growth(c);
-    for (int64_t n : contexts_) states.push_back({{"context", n}, {"bytes", growth.at(n)}});
+    for (int64_t n : contexts()) states.push_back({{"context", n}, {"bytes", growth.at(n)}});
     return {{"model", model_},
             {"format", files.kind == ModelFiles::Kind::kGguf ? "gguf" : "hf"},
             {"name", c.name},
@@ -239,7 +241,7 @@ class Inspect : public Command {
     line("fingerprint", fingerprint(c));
     const auto growth = model_growth(c);
     line("state", cat(format_bytes(double(growth.fixed)), " a sequence + ", format_bytes(double(growth.per_token)), " a token"));
-    for (int64_t n : contexts_) line("", cat("at ", format_count(n), " tokens: ", format_bytes(double(growth.at(n)))));
+    for (int64_t n : contexts()) line("", cat("at ", format_count(n), " tokens: ", format_bytes(double(growth.at(n)))));
     std::puts("");
     layer_table(c).print();
   }
@@ -262,8 +264,10 @@ class Inspect : public Command {
     return table;
   }
 
+  std::vector<int64_t> contexts() const { return contexts_.empty() ? std::vector<int64_t>{128, 2048, 8192, 32768} : contexts_; }
+
   std::string model_;
-  std::vector<int64_t> contexts_ = {128, 2048, 8192, 32768};
+  std::vector<int64_t> contexts_;  // empty: a few
   std::string teacher_, text_;
   int64_t limit_ = 0;  // 0: as the windows need
 };

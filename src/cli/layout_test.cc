@@ -64,5 +64,22 @@ TEST_F(LayoutCommand, BadInputIsOneLineAndExitCodeTwo) {
   }
 }
 
+// The state's size and the distance to a teacher are two questions: no flag of the one is left unheard by the other.
+TEST_F(LayoutCommand, InspectAnswersOneQuestionAtATime) {
+  const auto refused = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"inspect", student_});
+    const auto outcome = run(flags);
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_EQ(outcome.out, "");
+    return outcome.err;
+  };
+  EXPECT_EQ(refused({"--against", teacher_, "--contexts", "64"}),
+            "retort: error: inspect: --contexts is of the state's size, which --against does not show; ask for one at a time\n");
+  EXPECT_EQ(refused({"--limit-tokens", "9"}), "retort: error: inspect: --limit-tokens goes with --against TEACHER\n");
+  const auto sizes = run({"inspect", student_, "--contexts", "64,128", "--json"});
+  ASSERT_EQ(sizes.code, 0) << sizes.err;
+  EXPECT_EQ(sizes.json()["state"]["contexts"].size(), 2u) << sizes.out;
+}
+
 }  // namespace
 }  // namespace retort::cli

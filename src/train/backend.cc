@@ -126,8 +126,8 @@ class TorchBackend : public Backend {
 
   Result<std::unique_ptr<StageRunner>> make_stage(const StageSpec& stage) override {
     StageContext context{teacher_, student_, pool_, {}, reached(stage, student_.config), {}, &shards_, tokens_, rows_at_once_};
-    context.open_second = [this, model = stage.switch_teacher.to, seq = stage.seq]() -> Result<TorchModel> {
-      auto second = load_second(model, seq);
+    context.open_second = [this, stage](const std::string& hash) -> Result<TorchModel> {
+      auto second = load_second(stage, hash);
       RETORT_RETURN_IF_ERROR(agree(shards_.group(), second));
       shards_.add(*second);
       give_back_memory();
@@ -202,8 +202,8 @@ class TorchBackend : public Backend {
   }
 
  private:
-  Result<TorchModel> load_second(const std::string& model, int seq) const {
-    RETORT_TRY(const auto files, open_second_teacher(files_, model, seq));
+  Result<TorchModel> load_second(const StageSpec& stage, const std::string& hash) const {
+    RETORT_TRY(const auto files, open_same_second_teacher(files_, stage, hash));
     return load_model(files, teacher_.numeric);
   }
 

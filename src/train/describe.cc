@@ -212,6 +212,7 @@ Result<Plan> plan_run(const Recipe& recipe, const RunOptions& options, const Run
               // Without activations: they depend on the losses and are small beside the weights in layer-wise stages.
               {"memory_bytes_at_least", teacher_parameters * kBytesPerWeight + most},
               {"disk", {{"checkpoint_bytes", disk.checkpoint}, {"checkpoints", disk.checkpoints}, {"student_bytes", disk.student}, {"bytes", disk.most()}}}};
+  if (const auto warnings = short_rows(recipe, student); !warnings.empty()) out["warnings"] = warnings;
   if (!options.out.empty()) out["disk"]["free_bytes"] = free_bytes(options.out);
   const bool epochs = std::any_of(recipe.stages.begin(), recipe.stages.end(), [](const StageSpec& s) { return s.budget.epochs > 0; });
   if (epochs) out["epoch_count_seconds"] = counting;
@@ -319,6 +320,9 @@ std::string description_text(const nlohmann::ordered_json& d) {
   }
   if (d.contains("data")) out += data_text(d["data"]);
   for (const auto& stage : d["stages"]) out += stage_text(stage);
+  if (d.contains("warnings")) {
+    for (const auto& warning : d["warnings"]) out += cat("warning  ", text(warning), "\n");
+  }
   if (d.contains("epoch_count_seconds")) out += cat("epochs   counted in ", format_duration(d["epoch_count_seconds"].get<double>()), ", which a run needs too\n");
   const auto& disk = d["disk"];
   const bool known = disk.value("free_bytes", int64_t{-1}) >= 0;

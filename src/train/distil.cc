@@ -67,8 +67,8 @@ class LogitStage : public StageRunner {
 
   std::vector<Parameter> parameters() override { return stage_parameters(stage_, context_.leaves, false); }
 
-  Status switch_teacher() override {
-    RETORT_TRY(auto second, context_.open_second());
+  Status switch_teacher(const std::string& hash) override {
+    RETORT_TRY(auto second, context_.open_second(hash));
     second_ = std::make_unique<const TorchModel>(std::move(second));
     return {};
   }

@@ -94,7 +94,7 @@ class LoraStage : public StageRunner {
     return out;
   }
 
-  Status switch_teacher() override { return inner_->switch_teacher(); }
+  Status switch_teacher(const std::string& hash) override { return inner_->switch_teacher(hash); }
   void use_cache(std::shared_ptr<LogitCache> cache) override { inner_->use_cache(std::move(cache)); }
 
   Status finish() override {

@@ -10,8 +10,10 @@
 #include "base/format.h"
 #include "base/path.h"
 #include "io/hf_config.h"
+#include "mixers/list.h"
 #include "train/lora_targets.h"
 #include "train/reach.h"
+#include "train/student_plan.h"
 
 namespace retort::train {
 namespace {
@@ -35,6 +37,28 @@ Status check_rows(const Recipe& recipe, const ModelConfig& teacher) {
     }
   }
   return {};
+}
+
+std::vector<std::string> short_rows(const Recipe& recipe, const ModelConfig& pure) {
+  std::vector<std::string> out;
+  const KeepSpec& keep = recipe.student.keep;
+  const auto student = is_measured(keep) ? Result<ModelConfig>(pure) : hybrid_student(pure, listed_attention(keep, pure.layers));
+  if (!student.ok()) return out;  // which is refused elsewhere
+  for (const auto& stage : recipe.stages) {
+    const Part* widest = nullptr;
+    const auto tokens = [](const Part& part) { return part.window.size + part.window.sinks; };
+    for (const auto& layer : student->plan) {
+      for (const Part& part : layer.parts) {
+        const bool joined = part.window.size > 0 && part.mixer != Attention::kName && part.mixer != Window::kName;
+        if (joined && stage.seq <= tokens(part) && (!widest || tokens(part) > tokens(*widest))) widest = &part;
+      }
+    }
+    if (!widest) continue;
+    out.push_back(cat(stage.name, ".seq is ", stage.seq, ", and the window before '", widest->mixer, "' of ", widest->window.size, " tokens and ",
+                      widest->window.sinks, " sinks holds such a row whole: what is behind it sees nothing and learns nothing; expected a seq above ",
+                      tokens(*widest), ", better several times as long"));
+  }
+  return out;
 }
 
 Status check_ranks(const Recipe& recipe, const ProcessGroup& group) {

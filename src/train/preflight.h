@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "model/config.h"
@@ -16,6 +17,9 @@ namespace retort::train {
 
 // Rows longer than the teacher's context would teach what it never knew.
 Status check_rows(const Recipe& recipe, const ModelConfig& teacher);
+// A line for every stage whose rows are no longer than a window of the student with its sinks: no token leaves it, and what stands behind it
+// sees nothing. No error, for another stage may have longer rows. `pure` is pure_student().
+std::vector<std::string> short_rows(const Recipe& recipe, const ModelConfig& pure);
 
 // Every rank has as many rows of a batch as the others.
 Status check_ranks(const Recipe& recipe, const ProcessGroup& group);

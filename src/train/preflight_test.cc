@@ -47,6 +47,24 @@ TEST(Preflight, NoRoomIsAnError) {
   EXPECT_FALSE(check_room(recipe("- {name: x, loss: ce}\n"), student(), folder / "file/run").ok());
 }
 
+TEST(Preflight, RowsThatNeverLeaveAWindowAreNamed) {
+  const auto lines = [](const std::string& stages, const std::string& student = "{mixer: slots, window: 8, sinks: 2}") {
+    const auto r = parse_recipe("name: a\nstudent: " + student + "\ndefaults: {lr: 0.1, steps: 3}\nstages:\n" + stages, "a.yaml");
+    EXPECT_TRUE(r.ok()) << r.error().message;
+    return short_rows(*r, *pure_student(fake::fake_config(), r->student));
+  };
+  const auto found = lines("- {name: x, loss: ce, seq: 10}\n- {name: y, loss: ce, seq: 11}\n");
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].rfind("x.seq is 10, and the window before 'slots' of 8 tokens and 2 sinks holds such a row whole", 0), 0u) << found[0];
+  EXPECT_NE(found[0].find("expected a seq above 10"), std::string::npos) << found[0];
+  EXPECT_TRUE(lines("- {name: x, loss: ce, seq: 4}\n", "{mixer: window, window: 8, sinks: 2}").empty()) << "nothing is behind it";
+  EXPECT_TRUE(lines("- {name: x, loss: ce, seq: 4}\n", "{mixer: gla, window: 0}").empty());
+  EXPECT_TRUE(lines("- {name: x, loss: ce, seq: 4}\n", "{mixer: gla, window: 0, layers: [{layers: 1, mixer: slots, window: 9}], keep: [1]}").empty());
+  const auto widest = lines("- {name: x, loss: ce, seq: 5}\n", "{mixer: slots, window: 6, layers: [{layers: 1, mixer: gla, window: 9}]}");
+  ASSERT_EQ(widest.size(), 1u) << "one line, of the widest";
+  EXPECT_NE(widest[0].find("'gla' of 9 tokens"), std::string::npos) << widest[0];
+}
+
 TEST(DataFiles, TheOneThatDiffersIsNamed) {
   test::TempFolder folder;
   test::write_file(folder / "a.jsonl", "abc");

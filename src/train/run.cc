@@ -232,6 +232,7 @@ class Run {
     RETORT_RETURN_IF_ERROR(agree(group_, plan_pure()));
     RETORT_RETURN_IF_ERROR(by_leader([&] { return check_beginning(); }));
     RETORT_RETURN_IF_ERROR(agree(group_, plan_steps()));
+    warn();
     auto others = second_teachers();
     RETORT_RETURN_IF_ERROR(agree(group_, others));
     state_.second_teachers = std::move(*others);
@@ -254,6 +255,12 @@ class Run {
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     RETORT_RETURN_IF_ERROR(check_student(recipe_, backend_->teacher(), pure_));  // of a layout that is measured start_student() asks for the rest
     return options_.overwrite ? Status() : check_room(recipe_, pure_, options_.out);  // else room is made first
+  }
+
+  // Of what may be meant and rarely is.
+  void warn() const {
+    if (!group_.leads()) return;
+    for (const auto& line : short_rows(recipe_, pure_)) std::fprintf(stderr, "retort: warning: %s\n", line.c_str());
   }
 
   Status make_folder() {
@@ -328,9 +335,9 @@ class Run {
       if (!difference.empty()) return invalid(difference);
       return invalid("the training text is not the one this run began with (its hash is ", data_.hash(), ", was ", state_.data_hash, ")");
     }
-    RETORT_RETURN_IF_ERROR(same_second_teachers());
     RETORT_RETURN_IF_ERROR(plan_pure());
     RETORT_RETURN_IF_ERROR(plan_steps());
+    RETORT_RETURN_IF_ERROR(same_second_teachers());
     if (state_.stage > int64_t(running_.stages.size())) return invalid(checkpoint_->folder, ": more stages than the recipe has");
     RETORT_RETURN_IF_ERROR(check_ranks(recipe_, group_));
     return backend_->restore(recipe_.student, state_.plan);
@@ -346,8 +353,11 @@ class Run {
   }
 
   Status same_second_teachers() const {
+    const size_t open = written_stage(size_t(state_.stage), steps_.size());
     for (size_t s = 0; s < recipe_.stages.size(); ++s) {
-      RETORT_RETURN_IF_ERROR(same_second_teacher(*backend_, recipe_.stages[s], s < state_.second_teachers.size() ? state_.second_teachers[s] : ""));
+      if (s == open && state_.current.switched_at >= 0) continue;   // the stage opens it again before its next step, and looks then
+      RETORT_TRY(const std::string now, second_teacher_hash(*backend_, recipe_.stages[s]));
+      RETORT_RETURN_IF_ERROR(same_second_teacher(recipe_.stages[s], now, state_.second_teacher(s)));
     }
     return {};
   }

@@ -232,7 +232,57 @@ TEST_F(RunTest, ASecondTeacherThatHasChangedMeanwhileIsNotAsked) {
   const std::string change = cat("{to: ", folder_ / "big", ", when: {step: 4}}");
   const auto result = go("a", false, {-1, [&](int64_t n) { if (n == 1) test::write_file(folder_ / "big", "as it is"); }}, {{"kd.switch_teacher", change, "--set"}});
   ASSERT_FALSE(result.ok());
-  EXPECT_NE(result.error().message.find("(its hash is hash of as it is, was hash of as it was)"), std::string::npos) << result.error().message;
+  EXPECT_EQ(result.error().message, cat("stage 'kd', switch_teacher.to: ", folder_ / "big", " is not the second teacher this run began with (its hash is hash of as it is, "
+                                        "was hash of as it was)"));
+  // Nor by a run that had switched before: its checkpoint stays for when the file is back.
+  test::write_file(folder_ / "big", "as it was");
+  catch_interrupts();
+  ASSERT_FALSE(go("b", false, {-1, [](int64_t n) { if (n == 30) ::raise(SIGINT); }}, {{"kd.switch_teacher", change, "--set"}}).ok());
+  clear_interrupt();
+  test::write_file(folder_ / "big", "as it is");
+  EXPECT_FALSE(go("b", true, {}, {{"kd.switch_teacher", change, "--set"}}).ok());
+  test::write_file(folder_ / "big", "as it was");
+  EXPECT_TRUE(go("b", true, {}, {{"kd.switch_teacher", change, "--set"}}).ok());
+}
+
+TEST_F(RunTest, ASecondTeacherIsOpenedAsItWasOrNot) {
+  ModelConfig config = fake::fake_config();
+  config.family = "llama";
+  config.plan = attention_plan(config);
+  ASSERT_TRUE(test::write_random_model(folder_ / "first", config, 1).ok());
+  ASSERT_TRUE(test::write_random_model(folder_ / "second", config, 2).ok());
+  const auto first = open_model(folder_ / "first"), second = open_model(folder_ / "second");
+  ASSERT_TRUE(first.ok() && second.ok());
+  StageSpec stage;
+  stage.name = "kd", stage.seq = 16, stage.switch_teacher.to = folder_ / "second";
+  const std::string hash = *hash_weights(*second->weights);
+  const auto opened = open_same_second_teacher(*first, stage, hash);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  EXPECT_EQ(opened->path, folder_ / "second");
+  const auto changed = open_same_second_teacher(*first, stage, "abc");
+  ASSERT_FALSE(changed.ok());
+  EXPECT_EQ(changed.error().message, cat("stage 'kd', switch_teacher.to: ", folder_ / "second", " is not the second teacher this run began with (its hash is ", hash,
+                                         ", was abc)"));
+  stage.seq = 4096;
+  EXPECT_EQ(open_same_second_teacher(*first, stage, hash).error().message.rfind("stage 'kd', switch_teacher.to: ", 0), 0u);
+}
+
+// Once before the run, once for the switch; a run that goes on after the switch opens it for that alone.
+TEST_F(RunTest, ASecondTeacherIsOpenedOnceForASwitch) {
+  const std::vector<Override> change = {{"kd.switch_teacher", "{to: big, when: {step: 4}}", "--set"}};
+  int opened = 0;
+  fake::FakeBehaviour behaviour;
+  behaviour.on_second_teacher = [&](const std::string&) { ++opened; };
+  ASSERT_TRUE(go("a", false, behaviour, change).ok());
+  EXPECT_EQ(opened, 2);
+  catch_interrupts();
+  behaviour.on_step = [](int64_t n) { if (n == 30) ::raise(SIGINT); };   // kd's sixth
+  ASSERT_FALSE(go("b", false, behaviour, change).ok());
+  clear_interrupt();
+  opened = 0, behaviour.on_step = nullptr;
+  ASSERT_TRUE(go("b", true, behaviour, change).ok());
+  EXPECT_EQ(opened, 1);
+  EXPECT_EQ(student("b"), student("a"));
 }
 
 // Killed before its first checkpoint: what goes on is the same run, or says what differs.

@@ -28,7 +28,8 @@ struct RunState {
   // Fixed for the run.
   nlohmann::json recipe;
   std::string teacher_hash, data_hash;
-  std::vector<std::string> second_teachers;   // per stage the hash of its second teacher; "": none
+  std::vector<std::string> second_teachers;   // per stage of the recipe the hash of its second teacher; "": none
+  std::string second_teacher(size_t stage) const { return stage < second_teachers.size() ? second_teachers[stage] : ""; }
   std::vector<int64_t> epoch_sizes;       // per stage (stage_data.h)
   std::vector<LayerPlan> plan;
   std::vector<std::string> kept;

@@ -8,6 +8,13 @@
 #include "mixers/list.h"
 
 namespace retort::train {
+namespace {
+
+Error of_stage(const StageSpec& stage, const Error& error) {
+  return {error.code, cat("stage '", stage.name, "', switch_teacher.to: ", error.message)};
+}
+
+}  // namespace
 
 Result<std::string> hash_weights(const WeightStore& store) {
   uint64_t hash = kFnvStart;
@@ -38,8 +45,8 @@ Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::strin
   if (files.config.context_length > 0 && files.config.context_length < seq) {
     return invalid(path, ": a second teacher for rows of ", seq, " tokens; it was made for ", files.config.context_length);
   }
-  RETORT_TRY(const auto ours, load_tokenizer(first.path));
-  RETORT_TRY(const auto theirs, load_tokenizer(path));
+  RETORT_TRY(const auto ours, open_tokenizer(first));
+  RETORT_TRY(const auto theirs, open_tokenizer(files));
   if (theirs.size() != ours.size()) {
     return invalid(path, ": its tokenizer has ", theirs.size(), " tokens, the first teacher's ", ours.size(), "; a second teacher needs the same tokens");
   }
@@ -49,24 +56,27 @@ Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::strin
     return invalid(path, ": token ", id, " is '", theirs.token_text(id), "', the first teacher's '", ours.token_text(id),
                    "'; a second teacher needs the same tokens");
   }
-  for (const ModelFiles* model : {&first, static_cast<const ModelFiles*>(&files)}) {
-    if (model->config.vocab_size < tokens) return invalid(model->path, ": a tokenizer of ", tokens, " tokens, but only ", model->config.vocab_size, " logits");
-  }
   return files;
 }
 
 Result<std::string> second_teacher_hash(Backend& backend, const StageSpec& stage) {
   if (stage.switch_teacher.to.empty()) return std::string();
   auto checked = backend.check_second_teacher(stage.switch_teacher.to, stage.seq);
-  if (!checked.ok()) return Error{checked.error().code, cat("stage '", stage.name, "', switch_teacher.to: ", checked.error().message)};
+  if (!checked.ok()) return of_stage(stage, checked.error());
   return checked;
 }
 
-Status same_second_teacher(Backend& backend, const StageSpec& stage, const std::string& before) {
-  RETORT_TRY(const std::string now, second_teacher_hash(backend, stage));
+Status same_second_teacher(const StageSpec& stage, const std::string& now, const std::string& before) {
   if (now == before) return {};
-  return invalid("stage '", stage.name, "', switch_teacher.to: ", stage.switch_teacher.to, " is not the second teacher this run began with (its hash is ", now,
-                 ", was ", before, ")");
+  return of_stage(stage, invalid(stage.switch_teacher.to, " is not the second teacher this run began with (its hash is ", now, ", was ", before, ")"));
+}
+
+Result<ModelFiles> open_same_second_teacher(const ModelFiles& first, const StageSpec& stage, const std::string& before) {
+  auto files = open_second_teacher(first, stage.switch_teacher.to, stage.seq);
+  if (!files.ok()) return of_stage(stage, files.error());
+  RETORT_TRY(const std::string now, hash_weights(*files->weights));
+  RETORT_RETURN_IF_ERROR(same_second_teacher(stage, now, before));
+  return files;
 }
 
 }  // namespace retort::train

@@ -1,6 +1,6 @@
 // The second teacher of a stage: a model of any width and depth that has the first one's tokens.
 //
-// Layer: train, torch-free. Opening reads no weights.
+// Layer: train, torch-free. Opening it reads no weights; its hash reads them all.
 #pragma once
 
 #include <string>
@@ -19,7 +19,9 @@ Result<ModelFiles> open_second_teacher(const ModelFiles& first, const std::strin
 
 // The hash of the stage's second teacher, which fits the first; "": it has none.
 Result<std::string> second_teacher_hash(Backend& backend, const StageSpec& stage);
-// An error where it is no longer what it was `before`.
-Status same_second_teacher(Backend& backend, const StageSpec& stage, const std::string& before);
+// An error where its hash is no longer what it was `before`.
+Status same_second_teacher(const StageSpec& stage, const std::string& now, const std::string& before);
+// Opens it to be loaded: it still fits the first and is still what it was `before`.
+Result<ModelFiles> open_same_second_teacher(const ModelFiles& first, const StageSpec& stage, const std::string& before);
 
 }  // namespace retort::train

@@ -89,8 +89,8 @@ class StageRunner {
   virtual Result<StepResult> step(const Batch& batch, const StepContext& context) = 0;
   // What the stage must remember from its first step on, beside the student: a checkpoint holds it, a resume writes it.
   virtual std::vector<Parameter> memory() { return {}; }
-  // From the next step on the stage's second teacher is the one that is asked: opens it.
-  virtual Status switch_teacher() { return internal_error("this stage has one teacher"); }
+  // From the next step on the stage's second teacher is the one that is asked: opens it, once, for its weights and to see that it has this hash.
+  virtual Status switch_teacher(const std::string& /*hash*/) { return internal_error("this stage has one teacher"); }
   // What the teacher says is in there, or is to be put there. Asked once, before the first step.
   virtual void use_cache(std::shared_ptr<LogitCache>) {}
   // After the last step: what the stage trained beside the student becomes part of it.

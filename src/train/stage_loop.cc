@@ -6,7 +6,6 @@
 
 #include "base/format.h"
 #include "base/interrupt.h"
-#include "train/second_teacher.h"
 #include "train/stage_cache.h"
 #include "train/stepwise.h"
 
@@ -102,7 +101,7 @@ Status StageLoop::resume(const Checkpoint& from) {
   skipped_in_a_row_ = int(state.skipped_in_a_row);
   meter_.resume(state.current.steps, state.current.seconds, state.pace);
   RETORT_RETURN_IF_ERROR(agree(context_.group, resume_watch(from)));
-  if (state.current.switched_at >= 0) RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
+  if (state.current.switched_at >= 0) RETORT_RETURN_IF_ERROR(runner_->switch_teacher(state.second_teacher(index_of(context_, stage_))));
   return agree(context_.group, stream_->restore(state.cursor));
 }
 
@@ -144,12 +143,11 @@ Status StageLoop::switch_if_due(std::optional<Progress>& progress) {
   if (change.when == SwitchSpec::When::kStep) switch_due_ = report.steps >= change.step;
   if (change.when == SwitchSpec::When::kFraction) switch_due_ = meter_.middle_of_next_step().progress >= change.fraction;
   if (!switch_due_) return {};
-  const std::string& before = context_.state.second_teachers[index_of(context_, stage_)];
-  if (const Status same = agree(context_.group, same_second_teacher(context_.backend, stage_, before)); !same.ok()) {
+  const std::string before = context_.state.second_teacher(index_of(context_, stage_));
+  if (const Status opened = agree(context_.group, runner_->switch_teacher(before)); !opened.ok()) {
     RETORT_RETURN_IF_ERROR(checkpoint());   // what has been trained so far goes on when the file is back
-    return same;
+    return opened;
   }
-  RETORT_RETURN_IF_ERROR(runner_->switch_teacher());
   report.switched_at = report.steps;
   rate_plateau_.reset();
   if (progress) progress->message(cat(stage_.name, ": after ", report.steps, " steps the teacher is ", change.to));

@@ -38,7 +38,7 @@ struct StageContext {
   ThreadPool& pool;
   std::vector<Leaf*> leaves;       // those the stage trains; their slices that it does not train are in no Parameter
   Reached reached{};               // layer-wise stages: what the losses depend on; the rest is in no Parameter either
-  std::function<Result<TorchModel>()> open_second = {};   // the stage's second teacher
+  std::function<Result<TorchModel>(const std::string& hash)> open_second = {};   // the stage's second teacher, if it has this hash
   Shards* shards = nullptr;        // null: one process
   int64_t tokens = 0;              // logits behind these are padding, which no loss counts; 0: all are tokens
   int rows_at_once = 0;            // rows of a batch that are computed together, the same on all ranks; 0: as many as there are threads

@@ -193,12 +193,16 @@ TEST_F(TeacherTest, ASecondTeacherOfAnotherSizeIsAskedFromTheSwitchOn) {
   Leaf leaf{query().requires_grad_(), at::zeros_like(query()), 1};
   StageContext context{teacher_, student_, pool_, {&leaf}};
   context.tokens = 256;
-  context.open_second = [&]() -> Result<TorchModel> { return *second; };
+  context.open_second = [&](const std::string& hash) -> Result<TorchModel> {
+    if (hash != "as it was") return invalid("changed");
+    return *second;
+  };
   const auto stage = make_logit_stage(stage_, context);
   const auto before = stage->step(batch_, {});
   ASSERT_TRUE(before.ok());
   leaf.gradient.zero_();
-  ASSERT_TRUE(stage->switch_teacher().ok());
+  EXPECT_FALSE(stage->switch_teacher("as it is").ok());
+  ASSERT_TRUE(stage->switch_teacher("as it was").ok());
   const auto after = stage->step(batch_, {});
   query().requires_grad_(false);
   ASSERT_TRUE(after.ok());

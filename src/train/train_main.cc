@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/cpu.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/path.h"
@@ -176,6 +177,7 @@ Status dispatch(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     understood = unknown_argument(app, error.what());
   }
+  if (const auto isa = isa_from_environment(); understood.ok() && !isa.ok()) understood = isa.error();
   return distill(std::move(arguments), understood, resume_line(argc, argv));
 }
 

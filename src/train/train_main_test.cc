@@ -258,6 +258,12 @@ TEST_F(TrainMainTest, BadInputIsOneLineAndCodeTwo) {
   }
 }
 
+TEST_F(TrainMainTest, AnInstructionSetThatIsNotHereIsRefused) {
+  EXPECT_EQ(run({"--out", folder_ / "a"}, [] { ::setenv("RETORT_ISA", "sse9", 1); }), 2);
+  EXPECT_EQ(err().rfind("retort: error: RETORT_ISA=sse9: not an instruction set of this machine, which has scalar", 0), 0u) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
+}
+
 TEST_F(TrainMainTest, DryRunWritesNothing) {
   ASSERT_EQ(run({"--out", folder_ / "dry", "--dry-run", "--json"}), 0) << err();
   const auto d = nlohmann::json::parse(retort::test::read_file(folder_ / "out.txt"), nullptr, false);
@@ -282,6 +288,16 @@ TEST_F(TrainMainTest, DryRunWritesNothing) {
   for (const char* what : {"attn_out (relative)", "logits (kl) + ce (hard) * 0.1", "SHA-256 ", "a step takes ", "disk ", "memory ", "time "}) {
     EXPECT_NE(lines.find(what), std::string::npos) << what << "\n" << lines;
   }
+}
+
+TEST_F(TrainMainTest, RowsThatAWindowHoldsWholeAreAWarning) {
+  const char* line = "align.seq is 10, and the window before 'slots' of 8 tokens and 2 sinks";
+  ASSERT_EQ(run({"--out", folder_ / "a", "--dry-run", "--set", "align.seq=10"}), 0) << err();
+  EXPECT_NE(retort::test::read_file(folder_ / "out.txt").find(cat("warning  ", line)), std::string::npos) << retort::test::read_file(folder_ / "out.txt");
+  ASSERT_EQ(run({"--out", folder_ / "a", "--set", "align.seq=10"}), 0) << err();
+  EXPECT_NE(err().find(cat("retort: warning: ", line)), std::string::npos) << err();
+  ASSERT_EQ(run({"--out", folder_ / "b"}), 0) << err();
+  EXPECT_EQ(err().find("warning"), std::string::npos) << err();
 }
 
 // The sizes on disk are those that a dry run says.

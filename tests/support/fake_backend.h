@@ -8,6 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/mapped_file.h"
 #include "base/path.h"
+#include "train/second_teacher.h"
 #include "train/stage.h"
 
 namespace retort::train::fake {
@@ -31,6 +32,16 @@ struct FakeBehaviour {
   std::function<void(int64_t)> on_step; // told the number of every step
   int64_t nan_steps = INT64_MAX;        // so many of them
   std::function<void(const Batch&)> on_batch;
+  std::function<void(const std::string&)> on_second_teacher; // told every opening of one
+
+  // Of a second teacher, which is whatever is in the file.
+  Result<std::string> hash_of(const std::string& model) const {
+    if (on_second_teacher) on_second_teacher(model);
+    if (model == "stranger") return invalid(model, ": other tokens");
+    if (!path_exists(model)) return "hash of " + model;
+    RETORT_TRY(const auto text, read_text_file(model));
+    return "hash of " + text;
+  }
 };
 
 class FakeRunner : public StageRunner {
@@ -72,7 +83,9 @@ class FakeRunner : public StageRunner {
     if (stage_.layer_wise()) result.layers = {{loss_name(stage_.losses[0].kind), {loss / 2, std::numeric_limits<double>::quiet_NaN(), 1.0 / 3}}};
     return result;
   }
-  Status switch_teacher() override {
+  Status switch_teacher(const std::string& hash) override {
+    RETORT_TRY(const std::string now, behaviour_.hash_of(stage_.switch_teacher.to));
+    RETORT_RETURN_IF_ERROR(same_second_teacher(stage_, now, hash));
     switched_ = true;
     return {};
   }
@@ -96,12 +109,7 @@ class FakeBackend : public Backend {
 
   const ModelConfig& teacher() const override { return config_; }
   std::string teacher_hash() const override { return "00000000deadbeef"; }
-  Result<std::string> check_second_teacher(const std::string& model, int) override {
-    if (model == "stranger") return invalid(model, ": other tokens");
-    if (!path_exists(model)) return "hash of " + model;
-    RETORT_TRY(const auto text, read_text_file(model));
-    return "hash of " + text;
-  }
+  Result<std::string> check_second_teacher(const std::string& model, int) override { return behaviour_.hash_of(model); }
 
   Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
     RETORT_TRY(const Batch batch, text(1, 16));

@@ -14,6 +14,7 @@ namespace {
 constexpr double kFullMeasureMinutes = 8;  // plans that train for less are measured on less
 constexpr size_t kLargestPlan = size_t{1} << 20;
 constexpr std::string_view kEach = "$each";
+constexpr std::string_view kEvaluate = "evaluate.";
 
 // A list of counts.
 void read_counts(YamlSource& source, YamlFields& fields, const char* name, int64_t least, std::vector<int64_t>& value) {
@@ -39,8 +40,8 @@ void read_format(YamlSource& source, YamlFields& fields, const char* name, std::
   }
 }
 
-EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
-  EvaluationPlan e;
+// What the section does not say stays.
+void read_evaluation(YamlSource& source, const YAML::Node& node, EvaluationPlan& e) {
   YamlFields fields(source, node, "evaluate", "evaluate");
   read_counts(source, fields, "windows", 2, e.windows);
   fields.count("tokens", e.tokens, 2);
@@ -56,7 +57,6 @@ EvaluationPlan read_evaluation(YamlSource& source, const YAML::Node& node) {
   fields.text("prompt", e.prompt);
   fields.count("sample_tokens", e.sample_tokens, 0);
   fields.finish();
-  return e;
 }
 
 // `value` wherever a text says $each.
@@ -129,7 +129,7 @@ Result<Plan> read_plan(const std::string& text, const std::string& path) {
     }
     if (!source.status.ok()) return source.status.error();
   }
-  if (evaluate.IsDefined()) plan.evaluate = read_evaluation(source, evaluate);
+  if (evaluate.IsDefined()) read_evaluation(source, evaluate, plan.evaluate);
   if (!source.status.ok()) return source.status.error();
   return plan;
 }
@@ -158,6 +158,28 @@ Result<Plan> parse_plan(const std::string& text, const std::string& path) {
 Result<Plan> load_plan(const std::string& path) {
   RETORT_TRY(const auto text, read_text_file(path, kLargestPlan));
   return parse_plan(text, path);
+}
+
+Status set_in_plan(Plan& plan, const std::vector<std::string>& changes) {
+  YAML::Node section(YAML::NodeType::Map);
+  YamlSource source{plan.path, {}, {}};
+  for (const auto& change : changes) {
+    if (change.rfind(kEvaluate, 0) != 0) {
+      for (auto& run : plan.runs) run.set.push_back(change);
+      continue;
+    }
+    const std::string flag = "--set " + change;
+    const auto equals = change.find('=');
+    if (equals == std::string::npos) return invalid(flag, ": expected ", kEvaluate, "key=value");
+    try {
+      section[change.substr(kEvaluate.size(), equals - kEvaluate.size())] = YAML::Load(change.substr(equals + 1));
+    } catch (const YAML::Exception& error) {
+      return invalid(flag, ": the value is not YAML: ", error.msg);
+    }
+    source.overridden.emplace_back(change.substr(0, equals), flag);
+  }
+  read_evaluation(source, section, plan.evaluate);
+  return source.status;
 }
 
 Status scale_plan(Plan& plan, double minutes) {

@@ -62,6 +62,9 @@ bool is_plan(const std::string& path);
 Result<Plan> load_plan(const std::string& path);
 Result<Plan> parse_plan(const std::string& text, const std::string& path);
 
+// What --set says of a plan, KEY=VALUE: evaluate.KEY is the plan's own, all else is every run's. After scale_plan(): what is said is meant.
+Status set_in_plan(Plan& plan, const std::vector<std::string>& changes);
+
 // Training minutes become `minutes` in all; a plan of under ten minutes is also measured on less.
 Status scale_plan(Plan& plan, double minutes);
 

@@ -56,6 +56,29 @@ TEST(Plan, BadInputNamesItsLine) {
   EXPECT_FALSE(parse_plan("runs: [", "p.yaml").ok());
 }
 
+TEST(Plan, SetReachesTheRunsAndTheEvaluation) {
+  auto plan = parse_plan(kGood, "folder/p.yaml");
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  ASSERT_TRUE(scale_plan(*plan, 1).ok());
+  const auto status = set_in_plan(*plan, {"kd.lr=1", "evaluate.tokens=3K", "evaluate.windows=[32, 96]", "evaluate.weights=f32"});
+  ASSERT_TRUE(status.ok()) << status.error().message;
+  EXPECT_EQ(plan->evaluate.tokens, 3000) << "of --minutes 1 no share is taken";
+  EXPECT_EQ(plan->evaluate.windows, (std::vector<int64_t>{32, 96}));
+  EXPECT_EQ(plan->evaluate.weights, "f32");
+  EXPECT_EQ(plan->evaluate.prompt, "Once") << "what is not set stays";
+  EXPECT_EQ(plan->runs[0].set, (std::vector<std::string>{"save_init=true", "kd.lr=1"}));
+  EXPECT_EQ(plan->runs[1].set, (std::vector<std::string>{"kd.lr=1"}));
+  const auto error = [&](const std::string& change) {
+    const auto refused = set_in_plan(*plan, {change});
+    return refused.ok() ? "" : refused.error().message;
+  };
+  EXPECT_EQ(error("evaluate.window=[64]").rfind("--set evaluate.window=[64]: evaluate: unknown key 'window'; did you mean 'windows'?", 0), 0u)
+      << error("evaluate.window=[64]");
+  EXPECT_EQ(error("evaluate.tokens=few").rfind("--set evaluate.tokens=few: ", 0), 0u) << error("evaluate.tokens=few");
+  EXPECT_NE(error("evaluate.tokens").find("expected evaluate.key=value"), std::string::npos) << error("evaluate.tokens");
+  EXPECT_NE(error("evaluate.windows=[").find("not YAML"), std::string::npos) << error("evaluate.windows=[");
+}
+
 TEST(Plan, ForEachRepeatsARun) {
   const auto plan = parse_plan(R"(name: two
 runs:

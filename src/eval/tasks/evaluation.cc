@@ -8,8 +8,8 @@
 namespace retort::harness {
 namespace {
 
-// Documents that share one prefix tree: enough that little is read twice, few enough that their ids stay small.
-constexpr size_t kWindowDocuments = 256;
+// Documents that share one prefix tree: enough that little is read twice, few enough that the tree stays small.
+constexpr size_t kTreeDocuments = 256;
 
 size_t documents_wanted(double limit, size_t available) {
   if (limit <= 0) return available;
@@ -23,16 +23,8 @@ void add_hashes(ScoredDocument& out, Kind kind) {
   out.target_hash = sha256_hex(out.document.target);
 }
 
-// The requests of some documents as ids, and to which request each belongs: a rolling one has several windows.
-struct EncodedWindow {
-  struct Owner {
-    size_t document, request;
-  };
-  std::vector<Continuation> continuations;
-  std::vector<Owner> owners;
-};
-Result<EncodedWindow> encode_window(const RequestEncoder& encoder, const Task& task, std::span<const ScoredDocument> documents,
-                                    size_t first, ThreadPool& pool) {
+Result<EncodedDocuments> encode_documents(const RequestEncoder& encoder, const Task& task, std::span<const ScoredDocument> documents,
+                                          size_t first, ThreadPool& pool) {
   std::vector<std::vector<Result<std::vector<Continuation>>>> encoded(documents.size());
   pool.parallel_for(int64_t(documents.size()), 1, [&](int64_t begin, int64_t end) {
     for (size_t d = size_t(begin); d < size_t(end); ++d) {
@@ -41,7 +33,8 @@ Result<EncodedWindow> encode_window(const RequestEncoder& encoder, const Task& t
       }
     }
   });
-  EncodedWindow out;
+  EncodedDocuments out;
+  out.documents = documents.size();
   for (size_t d = 0; d < encoded.size(); ++d) {
     for (size_t r = 0; r < encoded[d].size(); ++r) {
       RETORT_TRY(auto parts, std::move(encoded[d][r]));
@@ -54,17 +47,16 @@ Result<EncodedWindow> encode_window(const RequestEncoder& encoder, const Task& t
   return out;
 }
 
-Status score_window(std::span<ScoredDocument> documents, size_t first, TaskRun& run, Engine& engine, const RequestEncoder& encoder,
-                    const EvaluationOptions& options, const EvaluationProgress& progress) {
-  RETORT_TRY(const EncodedWindow window, encode_window(encoder, run.task, documents, first, engine.pool()));
+Status score_documents(std::span<ScoredDocument> documents, size_t first, const EncodedDocuments& encoded, TaskRun& run, Engine& engine,
+                       const EvaluationOptions& options, const EvaluationProgress& progress) {
   const auto show = [&](int64_t done) {
-    const double share = double(done) / double(std::max<size_t>(1, window.continuations.size()));
+    const double share = double(done) / double(std::max<size_t>(1, encoded.continuations.size()));
     if (progress) progress(int64_t(first) + int64_t(share * double(documents.size())));
   };
-  RETORT_TRY(const auto scores, score_continuations(engine, window.continuations, options.scoring, run.work, show));
+  RETORT_TRY(const auto scores, score_continuations(engine, encoded.continuations, options.scoring, run.work, show));
   for (ScoredDocument& one : documents) one.scores.resize(one.requests.size());
   for (size_t i = 0; i < scores.size(); ++i) {
-    ContinuationScore& total = documents[window.owners[i].document].scores[window.owners[i].request];
+    ContinuationScore& total = documents[encoded.owners[i].document].scores[encoded.owners[i].request];
     total.log_likelihood += scores[i].log_likelihood;
     total.greedy &= scores[i].greedy;
   }
@@ -102,19 +94,21 @@ Result<TaskRun> prepare_task(const Task& task, DataFolder& data, const Evaluatio
   return out;
 }
 
-Status check_encoding(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool) {
-  for (size_t first = 0; first < run.documents.size(); first += kWindowDocuments) {
-    const size_t count = std::min(kWindowDocuments, run.documents.size() - first);
-    RETORT_TRY(const EncodedWindow window, encode_window(encoder, run.task, std::span(run.documents).subspan(first, count), first, pool));
+Result<EncodedTask> encode_task(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool) {
+  EncodedTask out;
+  for (size_t first = 0; first < run.documents.size(); first += kTreeDocuments) {
+    const size_t count = std::min(kTreeDocuments, run.documents.size() - first);
+    RETORT_TRY(out.emplace_back(), encode_documents(encoder, run.task, std::span(run.documents).subspan(first, count), first, pool));
   }
-  return {};
+  return out;
 }
 
-Status score_task(TaskRun& run, Engine& engine, const RequestEncoder& encoder, const EvaluationOptions& options,
+Status score_task(TaskRun& run, Engine& engine, const EncodedTask& encoded, const EvaluationOptions& options,
                   const EvaluationProgress& progress) {
-  for (size_t first = 0; first < run.documents.size(); first += kWindowDocuments) {
-    const size_t count = std::min(kWindowDocuments, run.documents.size() - first);
-    RETORT_RETURN_IF_ERROR(score_window(std::span(run.documents).subspan(first, count), first, run, engine, encoder, options, progress));
+  size_t first = 0;
+  for (const EncodedDocuments& some : encoded) {
+    RETORT_RETURN_IF_ERROR(score_documents(std::span(run.documents).subspan(first, some.documents), first, some, run, engine, options, progress));
+    first += some.documents;
   }
   for (size_t m = 0; m < run.task.metrics.size(); ++m) {
     std::vector<Sample> samples;

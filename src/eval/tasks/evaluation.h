@@ -41,12 +41,26 @@ struct TaskRun {
 // Reads files and draws examples: everything that can be wrong with the data is found before a model runs.
 Result<TaskRun> prepare_task(const Task& task, DataFolder& data, const EvaluationOptions& options);
 
+// The requests of some documents in a row, which share one prefix tree, as ids; and to which request each belongs: a rolling one has several
+// windows.
+struct EncodedDocuments {
+  struct Owner {
+    size_t document, request;             // the document among these
+  };
+  size_t documents = 0;
+  std::vector<Continuation> continuations;
+  std::vector<Owner> owners;
+};
+// All of a task's, in order, by one model's tokenizer.
+using EncodedTask = std::vector<EncodedDocuments>;
+
 // An error where a document has no ids, as a rolling one with a tokenizer that has neither BOS nor EOS: found before a model runs.
-Status check_encoding(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool);
+Result<EncodedTask> encode_task(const TaskRun& run, const RequestEncoder& encoder, ThreadPool& pool);
 
 // Documents done.
 using EvaluationProgress = std::function<void(int64_t done)>;
-Status score_task(TaskRun& run, Engine& engine, const RequestEncoder& encoder, const EvaluationOptions& options,
+// `encoded`: this task's, by the engine's model's tokenizer.
+Status score_task(TaskRun& run, Engine& engine, const EncodedTask& encoded, const EvaluationOptions& options,
                   const EvaluationProgress& progress = {});
 
 }  // namespace retort::harness
