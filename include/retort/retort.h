@@ -200,11 +200,12 @@ typedef struct retort_sampling_options {
 /* `options`: NULL for the defaults. The same seed, logits and text give the same tokens. */
 RETORT_API retort_status retort_sampler_new(const retort_sampling_options* options, retort_sampler** sampler);
 RETORT_API void retort_sampler_free(retort_sampler* sampler);
-/* Draws what comes next in the session, which does not move: feed the token to go on. Ids that no token has, such as rows that pad
- * the vocabulary to a round number, are never drawn. */
+/* Draws what comes next in the session, which does not move: feed the token to go on. Ids that no token has, such as
+ * rows that pad the vocabulary to a round number, are never drawn; nor is a token whose logit is NaN, as damaged weights
+ * make it. Where no token has a number: RETORT_INVALID, `token` and the sampler stay as they were. */
 RETORT_API retort_status retort_sampler_draw(retort_sampler* sampler, const retort_session* session, int32_t* token);
-/* From any logits, such as those of a trial; `text`: the tokens before, for the penalty, or NULL with count 0. A logit that is NaN is
- * not drawn: that is how to leave out ids that no token has, which nothing does here. */
+/* From any logits, such as those of a trial; `text`: the tokens before, for the penalty, or NULL with count 0. A logit
+ * that is NaN is not drawn: that is how to leave out ids that no token has, which nothing does here. All NaN: as above. */
 RETORT_API retort_status retort_sampler_draw_from(retort_sampler* sampler, const float* logits, int64_t vocabulary,
                                                   const int32_t* text, int64_t count, int32_t* token);
 

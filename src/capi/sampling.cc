@@ -1,4 +1,6 @@
 // Samplers.
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "capi/handles.h"
@@ -29,11 +31,13 @@ Outcome draw(retort_sampler* sampler, std::span<const float> logits, std::span<c
   RETORT_RETURN_IF_ERROR(not_null(sampler, "sampler"));
   RETORT_RETURN_IF_ERROR(not_null(token, "token"));
   if (logits.empty()) return invalid("there are no logits to draw from");
-  if (sampler->vocabulary == 0) sampler->vocabulary = int64_t(logits.size());
-  if (sampler->vocabulary != int64_t(logits.size())) {
+  if (sampler->vocabulary != 0 && sampler->vocabulary != int64_t(logits.size())) {
     return invalid("the sampler has drawn from a vocabulary of ", sampler->vocabulary, ", this one has ",
                    logits.size());
   }
+  // The sampler itself would draw token 0, so that a server goes on.
+  if (std::all_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) return invalid("every logit is NaN: there is nothing to draw");
+  sampler->vocabulary = int64_t(logits.size());
   *token = sampler->sampler.sample(logits, text);
   return {};
 }

@@ -74,6 +74,24 @@ TEST_F(CSampling, EveryOptionArrives) {
   EXPECT_STREQ(retort_error(), "the sampler has drawn from a vocabulary of 5, this one has 3");
 }
 
+TEST_F(CSampling, WhatIsNoNumberIsNotDrawn) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> some{nan, 1, nan, 2}, none{nan, nan, nan, nan};
+  const SamplerHandle s = sampler(nullptr), untouched = sampler(nullptr);
+  int32_t token = 77;
+  EXPECT_EQ(retort_sampler_draw_from(s.get(), none.data(), 3, nullptr, 0, &token), RETORT_INVALID);
+  EXPECT_STREQ(retort_error(), "every logit is NaN: there is nothing to draw");
+  EXPECT_EQ(token, 77);
+  for (int i = 0; i < 20; ++i) {
+    int32_t expected = -1;
+    ASSERT_EQ(retort_sampler_draw_from(untouched.get(), some.data(), 4, nullptr, 0, &expected), RETORT_OK);
+    EXPECT_EQ(retort_sampler_draw_from(s.get(), none.data(), 4, nullptr, 0, &token), RETORT_INVALID);
+    ASSERT_EQ(retort_sampler_draw_from(s.get(), some.data(), 4, nullptr, 0, &token), RETORT_OK) << retort_error();
+    EXPECT_TRUE(token == 1 || token == 3) << token;
+    EXPECT_EQ(token, expected) << "what was refused has drawn nothing";
+  }
+}
+
 // Rows of the head that no token has are the likeliest by far.
 TEST_F(CSampling, NothingButTokensIsDrawnFromASession) {
   ASSERT_TRUE(test::write_padded_model(folder_ / "padded").ok());

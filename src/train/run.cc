@@ -36,6 +36,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kFinished = "train.json";
 constexpr const char* kLock = ".lock";
 // In the order in which they are removed: what a resumed run would go on from comes first.
+constexpr const char* kGoOnFrom[] = {"checkpoints", kFinished, "recipe.yaml", "recipe.json"};
 constexpr const char* kOwnFiles[] = {"checkpoints", kFinished, "recipe.yaml", "recipe.json", "held_out.jsonl", "metrics.jsonl", "student",
                                      "student-init", "results.json", "report.html", "matrices.json", kBadStep};
 
@@ -60,12 +61,14 @@ class FolderLock {
   int fd_ = -1;
 };
 
+bool is_events(const fs::path& file) { return file.filename().string().rfind("events.out.tfevents.", 0) == 0; }
+
 void remove_own_files(const std::string& folder) {
   std::error_code ignored;
   for (const char* name : kOwnFiles) fs::remove_all(folder + "/" + name, ignored);
   std::vector<fs::path> events;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.path().filename().string().rfind("events.out.tfevents.", 0) == 0) events.push_back(entry.path());
+    if (is_events(entry.path())) events.push_back(entry.path());
   }
   for (const auto& path : events) fs::remove(path, ignored);
 }
@@ -76,7 +79,8 @@ bool only_own_files(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     const auto name = entry.path().filename().string();
     const bool own = std::find(std::begin(kOwnFiles), std::end(kOwnFiles), name) != std::end(kOwnFiles);
-    if (!own && name != kLock && name.find(".tmp.") == std::string::npos) return false;
+    const bool log = is_events(entry.path()) && path_exists(folder + "/" + kLock);  // other programs write such files too
+    if (!own && !log && name != kLock && name.find(".tmp.") == std::string::npos) return false;
   }
   return true;
 }
@@ -268,7 +272,11 @@ class Run {
     made_folder_ = !path_exists(options_.out);
     fs::create_directories(options_.out, error);
     if (error) return io_error("cannot make ", options_.out, ": ", error.message());
-    return lock_.take(options_.out);
+    RETORT_RETURN_IF_ERROR(lock_.take(options_.out));
+    if (options_.overwrite) {  // from here on --resume means the new run, of which there may be nothing yet
+      for (const char* name : kGoOnFrom) fs::remove_all(path(name), error);
+    }
+    return {};
   }
 
   Status start_student() {

@@ -296,5 +296,27 @@ TEST_F(RunTest, ARecipeIsComparedBeforeThereIsACheckpoint) {
   EXPECT_EQ(student("killed"), student("straight"));
 }
 
+// Killed while the new student starts: what goes on is the new run, not the one that was to be overwritten.
+TEST_F(RunTest, AnOverwrittenRunIsNotGoneOnWith) {
+  ASSERT_TRUE(go("finished").ok());
+  catch_interrupts();
+  ASSERT_FALSE(go("stopped", false, {-1, [](int64_t n) { if (n == 12) ::raise(SIGINT); }}).ok());
+  clear_interrupt();
+  const std::string before = student("finished");
+  fake::FakeBehaviour dies;
+  dies.on_start = [] { ::raise(SIGKILL); };
+  for (const std::string name : {"finished", "stopped"}) {
+    ASSERT_NO_FATAL_FAILURE(go_and_be_killed(recipe({{"kd.lr", "0.02", "--set"}}), name, dies, true));
+    int64_t steps = 0;
+    fake::FakeBehaviour counts;
+    counts.on_step = [&](int64_t) { ++steps; };
+    const auto result = go(name, true, counts, {{"kd.lr", "0.02", "--set"}});
+    ASSERT_TRUE(result.ok()) << result.error().message;
+    EXPECT_EQ(steps, 20 + 9 * 2) << name << ": from its beginning";
+  }
+  EXPECT_EQ(student("finished"), student("stopped"));
+  EXPECT_NE(student("finished"), before);
+}
+
 }  // namespace
 }  // namespace retort::train

@@ -32,6 +32,7 @@ struct FakeBehaviour {
   std::function<void(int64_t)> on_step; // told the number of every step
   int64_t nan_steps = INT64_MAX;        // so many of them
   std::function<void(const Batch&)> on_batch;
+  std::function<void()> on_start;       // told when the student starts
   std::function<void(const std::string&)> on_second_teacher; // told every opening of one
 
   // Of a second teacher, which is whatever is in the file.
@@ -113,6 +114,7 @@ class FakeBackend : public Backend {
 
   Result<StartReport> start(const StudentSpec&, const CalibrationText& text, uint64_t seed) override {
     RETORT_TRY(const Batch batch, text(1, 16));
+    if (behaviour_.on_start) behaviour_.on_start();
     make();
     for (auto& t : tensors_) {
       for (size_t i = 0; i < t.value.size(); ++i) t.value[i] = float((seed * 31 + i * 17 + size_t(batch.tokens[i % 16])) % 97) / 97.0f;

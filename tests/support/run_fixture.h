@@ -100,9 +100,12 @@ class RunTest : public ::testing::Test {
   }
   // A process of its own runs the recipe in `name` and is killed after `death` steps.
   void go_and_be_killed(const Recipe& recipe, const std::string& name, int64_t death) {
+    go_and_be_killed(recipe, name, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+  }
+  void go_and_be_killed(const Recipe& recipe, const std::string& name, const fake::FakeBehaviour& behaviour, bool overwrite = false) {
     const pid_t child = fork();
     if (child == 0) {
-      (void)go(recipe, name, false, {-1, [death](int64_t n) { if (n == death) ::raise(SIGKILL); }});
+      (void)go(recipe, name, false, behaviour, overwrite);
       _exit(0);
     }
     int status = 0;
